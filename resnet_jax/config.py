@@ -1,0 +1,220 @@
+"""What a training run is made of: frozen dataclasses that refuse impossible values.
+
+The docstring below each field is its help on the command line, with its unit; the default stands
+beside it there.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+
+class ConfigError(Exception):
+    """A configuration that cannot work; the message names the field, its value and the remedy."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 < value < math.inf, f"{name} must be above 0 and finite, but it is {value}")
+
+
+def _require_not_negative(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value < math.inf, f"{name} must be finite and not below 0, not {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network; see `resnet_jax.ResNet`."""
+
+    name: str
+    """One of resnet_jax.list_models()."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type in which convolutions compute; parameters, statistics and logits stay float32."""
+    zero_init_residual: bool = True
+    """Start each block as the identity (Goyal et al. 2017, section 5.1)."""
+    bn_decay: float = 0.9
+    """Share of BatchNorm's running statistics that a step keeps, from 0 to below 1."""
+    bn_epsilon: float = 1e-5
+    """Added to BatchNorm's variance."""
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.bn_decay < 1,
+            f"bn_decay must be in [0, 1), but it is {self.bn_decay}",
+        )
+        _require_positive(self, "bn_epsilon")
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitsConfig:
+    """scikit-learn's handwritten digits: 1,437 images to train on, 360 to test on."""
+
+    evaluate_on: Literal["test", "validation"] = "test"
+    """"validation" holds 360 of the 1,437 back for tuning and leaves the test images alone."""
+    image_size: int = 16
+    """Height and width that the 8x8 originals are resampled to, in pixels."""
+    max_rotation: float = 10.0
+    """Each training image is turned by up to this angle either way, in degrees."""
+    max_scaling: float = 0.1
+    """Each training image is magnified by up to this factor either way, as a natural logarithm."""
+    max_shift: float = 1.0
+    """Each training image is moved by up to this distance in y and in x, in original pixels."""
+
+    @property
+    def num_classes(self) -> int:
+        """The digits from 0 to 9."""
+        return 10
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "image_size")
+        _require_not_negative(self, "max_rotation", "max_scaling", "max_shift")
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticConfig:
+    """Random images and labels, made once, to measure speed without a data set."""
+
+    image_size: int = 224
+    """Height and width, in pixels."""
+    num_classes: int = 1000
+    """Labels are drawn from this many classes."""
+    train_examples: int = 320
+    """Size of the training split, in images."""
+    test_examples: int = 64
+    """Size of the test split, in images."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "image_size", "num_classes", "train_examples", "test_examples")
+
+
+@dataclasses.dataclass(frozen=True)
+class SGDConfig:
+    """Stochastic gradient descent with momentum, linear warm-up and cosine decay to zero."""
+
+    learning_rate: float = 0.1
+    """Learning rate at the end of the warm-up, for the global batch as it is."""
+    warmup_epochs: float = 5.0
+    """The learning rate rises linearly from 0 over this many epochs."""
+    momentum: float = 0.9
+    """Share of the last update that is kept, from 0 to below 1."""
+    nesterov: bool = True
+    """Use Nesterov momentum."""
+    weight_decay: float = 1e-4
+    """L2 coefficient; times the parameter, it is added to the gradient as in PyTorch's SGD."""
+    decay_norm_and_bias: bool = False
+    """Decay norm scales and all biases too, as torchvision's first recipe does."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "learning_rate")
+        _require_not_negative(self, "warmup_epochs", "weight_decay")
+        _require(
+            0 <= self.momentum < 1,
+            f"momentum must be in [0, 1), but it is {self.momentum}",
+        )
+        _require(
+            self.momentum > 0 or not self.nesterov,
+            "nesterov needs momentum above 0; set momentum, or nesterov to False",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are written and which ones stay."""
+
+    every_steps: int = 1000
+    """Save each time this many steps are done, and at the end."""
+    keep_latest: int = 2
+    """How many of the newest checkpoints stay."""
+    keep_best: int = 1
+    """How many of the best stay: by validation error, or by training loss where the data has no
+    validation split.  Test images never take part in the choice."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "every_steps", "keep_latest")
+        _require_not_negative(self, "keep_best")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """An experiment: everything that decides the result of a training run."""
+
+    model: ModelConfig
+    """The network."""
+    data: DigitsConfig | SyntheticConfig
+    """The images."""
+    optimizer: SGDConfig = SGDConfig()
+    """The optimizer and its schedule."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Checkpoints."""
+    batch_size: int = 128
+    """Global batch, in images; every device gets an equal share."""
+    epochs: float = 90.0
+    """Passes over the training split."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes, from 0 to below 1."""
+    seed: int = 0
+    """Decides initial parameters, data order and augmentation."""
+    log_every_steps: int = 50
+    """Metrics are fetched and written each time this many steps are done."""
+    evaluate_every_epochs: float = 1.0
+    """Evaluate each time this many epochs are done, and at the end."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "batch_size", "epochs", "log_every_steps", "evaluate_every_epochs")
+        _require_not_negative(self, "seed")
+        _require(
+            0 <= self.label_smoothing < 1,
+            f"label_smoothing must be in [0, 1), but it is {self.label_smoothing}",
+        )
+        _require(
+            self.optimizer.warmup_epochs < self.epochs,
+            f"optimizer.warmup_epochs ({self.optimizer.warmup_epochs}) must be below epochs "
+            f"({self.epochs})",
+        )
+
+    def check_devices(self, num_devices: int) -> None:
+        """Raises `ConfigError` where the global batch cannot be shared evenly by the devices."""
+        if self.batch_size % num_devices:
+            lower = self.batch_size // num_devices * num_devices
+            near = [str(size) for size in (lower, lower + num_devices) if size > 0]
+            raise ConfigError(
+                f"batch_size {self.batch_size} cannot be shared evenly by {num_devices} devices; "
+                f"use {' or '.join(near)}"
+            )
+
+    def steps(self, epochs: float, train_examples: int) -> int:
+        """The number of steps nearest to so many epochs, at least 1."""
+        return max(1, math.floor(epochs * train_examples / self.batch_size + 0.5))
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested plain values, each data set with its kind."""
+        plain = dataclasses.asdict(self)
+        plain["data"] = {"kind": type(self.data).__name__, **plain["data"]}
+        return plain
+
+
+def differing_fields(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """The dotted names in which two `TrainConfig.to_json` differ, with both values."""
+    left, right = dict(_flatten(ours)), dict(_flatten(theirs))
+    return [
+        f"{name}: {right.get(name, 'absent')!r} there, {left.get(name, 'absent')!r} here"
+        for name in left | right
+        if left.get(name, "absent") != right.get(name, "absent")
+    ]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,86 @@
+"""What a person sees while a run goes on."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+def print_header(console: Console, title: str, facts: Mapping[str, str]) -> None:
+    """Prints a title and a column of facts."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    console.print(f"[bold]{title}[/bold]")
+    console.print(table)
+
+
+class ProgressLine:
+    """A live line on a terminal, plain lines elsewhere.
+
+    Use it as a context manager.
+
+    Args:
+        console: where to write.
+        total_steps: of the run.
+        start_step: steps that are already done.
+    """
+
+    def __init__(self, console: Console, *, total_steps: int, start_step: int) -> None:
+        self._console = console
+        self._total_steps = total_steps
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[status]}"),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "train", total=total_steps, completed=start_step, status="starting"
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def train(self, step: int, values: Mapping[str, float], *, eta_seconds: float) -> None:
+        """Shows ``loss``, ``top1`` and ``images_per_second`` of the steps up to this one."""
+        status = (
+            f"loss {values['loss']:.4f}  top-1 {values['top1']:.2%}  "
+            f"{values['images_per_second']:,.1f} images/s"
+        )
+        self._progress.update(self._task, completed=step, status=status)
+        if not self._console.is_terminal:
+            self._console.print(
+                f"step {step}/{self._total_steps}  {status}  ETA {eta_seconds:.0f} s"
+            )
+
+    def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Prints ``loss`` and ``top1`` of a split after a step, as a line that stays."""
+        self._console.print(
+            f"step {step}/{self._total_steps}  {split}: "
+            f"loss {values['loss']:.4f}  top-1 {values['top1']:.2%}"
+        )

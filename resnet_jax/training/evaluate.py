@@ -1,0 +1,34 @@
+"""Evaluation of a whole split, exact for every batch size and number of devices."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from resnet_jax.data import Split, eval_batches
+from resnet_jax.training.metrics import mean_metrics
+from resnet_jax.training.sharding import shard_batch
+from resnet_jax.training.state import TrainState
+from resnet_jax.training.step import EvalStep
+
+
+def evaluate(
+    eval_step: EvalStep, state: TrainState, split: Split, *, batch_size: int, mesh: Mesh
+) -> tuple[dict[str, float], np.ndarray]:
+    """Means of the metrics over every example of a split, and its logits in order.
+
+    Args:
+        eval_step: of `make_eval_step`, jitted.
+        state: parameters and running statistics to evaluate.
+        split: N examples.
+        batch_size: global; a multiple of the number of devices.
+        mesh: the devices.
+
+    Returns:
+        ``loss``, ``top1``, ``top5`` as in `mean_metrics`, and float32[N, K].
+    """
+    results = [
+        eval_step(state, shard_batch(batch, mesh)) for batch in eval_batches(split, batch_size)
+    ]
+    metrics = mean_metrics(metrics for metrics, _ in results)
+    logits = np.concatenate(jax.device_get([logits for _, logits in results]))
+    return metrics, logits[: len(split)]

@@ -1,0 +1,65 @@
+"""Metrics of a run, as JSON lines and as TensorBoard events."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tensorboardX import SummaryWriter
+
+
+class MetricWriter:
+    """Appends to ``metrics.jsonl`` and to TensorBoard event files.
+
+    Use it as a context manager.
+
+    Args:
+        jsonl: file to append to.
+        tensorboard: directory of the event files.
+        start_step: events of later steps, from a run that was cut off, are hidden.
+    """
+
+    def __init__(self, jsonl: Path, tensorboard: Path, *, start_step: int) -> None:
+        self._jsonl = jsonl.open("a")
+        self._events = SummaryWriter(str(tensorboard), purge_step=start_step + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._jsonl.close()
+        self._events.close()
+
+    def write(self, step: int, kind: str, values: dict[str, float]) -> None:
+        """Writes one record.
+
+        Args:
+            step: how many steps are done.
+            kind: ``"train"`` or the name of the evaluated split.
+            values: by name; in TensorBoard the name is ``kind/name``.
+        """
+        self._jsonl.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        self._jsonl.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{kind}/{name}", value, step)
+
+
+def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
+    """The records of a run in the order of their steps.
+
+    A run that was cut off after its last checkpoint does some steps twice; the later record of a
+    step counts.  A last line that a crash left unfinished is passed over.
+    """
+    records: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in jsonl.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        records[record["kind"], record["step"]] = record
+    return sorted(records.values(), key=lambda record: record["step"])

@@ -1,0 +1,205 @@
+"""The training loop: step, record, evaluate, save."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from resnet_jax.config import TrainConfig
+from resnet_jax.data import train_batches
+from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
+from resnet_jax.training.console import ProgressLine, print_header
+from resnet_jax.training.evaluate import evaluate
+from resnet_jax.training.logging import MetricWriter
+from resnet_jax.training.metrics import Metrics, mean_metrics
+from resnet_jax.training.run import Run
+from resnet_jax.training.sharding import shard_batch
+from resnet_jax.training.state import TrainState
+from resnet_jax.training.step import TrainStep
+from resnet_jax.training.workdir import Workdir
+
+Evaluation = tuple[dict[str, float], np.ndarray]
+
+
+class TrainingDivergedError(Exception):
+    """The loss is no longer a finite number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        run: the run.
+        metrics: ``loss``, ``top1``, ``top5`` on the evaluation split, after the last step.
+        logits: float32[N, K] of the evaluation split, in its order.
+        compile_seconds: spent on tracing and compiling the two steps.
+    """
+
+    run: Run
+    metrics: dict[str, float]
+    logits: np.ndarray
+    compile_seconds: float
+
+
+def train(config: TrainConfig, workdir: Workdir, console: Console) -> TrainResult:
+    """Trains until the last step, from the last checkpoint on if there is one.
+
+    Cut off and continued, a run gives bit for bit what it would have given uninterrupted, on the
+    same devices and versions.
+
+    Args:
+        config: the experiment.
+        workdir: of this configuration.
+        console: for the header and the progress.
+
+    Raises:
+        ConfigError: the devices cannot share the global batch evenly.
+        ValueError: the model is unknown.
+        CheckpointError: the last checkpoint is of other shapes or other data.
+        TrainingDivergedError: the loss is no longer finite; no checkpoint of it is written.
+    """
+    run = Run.create(config)
+    print_header(
+        console,
+        f"Training {config.model.name} on {run.dataset.name}",
+        describe(run, workdir),
+    )
+    with Checkpoints(workdir.checkpoints, config.checkpoint) as checkpoints:
+        state = _first_state(run, checkpoints, console)
+        started = time.perf_counter()
+        train_step, eval_step = run.compile()
+        compile_seconds = time.perf_counter() - started
+        console.print(f"Compiled in {compile_seconds:.1f} s.")
+
+        evaluate_state = partial(
+            evaluate,
+            eval_step,
+            split=run.dataset.evaluation,
+            batch_size=config.batch_size,
+            mesh=run.mesh,
+        )
+        evaluation = None
+        if int(state.step) < run.total_steps:
+            evaluation = _train_steps(
+                run, state, train_step, evaluate_state, checkpoints, workdir, console
+            )
+        metrics, logits = evaluation or evaluate_state(state)
+    return TrainResult(run, metrics, logits, compile_seconds)
+
+
+def _first_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainState:
+    """The newest checkpoint's state, or a new one."""
+    if checkpoints.latest_step is None:
+        return run.create_state()
+    state, metadata = checkpoints.restore(run.abstract_state)
+    if metadata["data"]["fingerprint"] != run.dataset.fingerprint:
+        raise CheckpointError(
+            f"the images of {run.dataset.name} are not those that this run began with; "
+            "bring them back, or start anew in another --workdir"
+        )
+    console.print(f"Continuing from the checkpoint of step {checkpoints.latest_step}.")
+    return state
+
+
+def _train_steps(
+    run: Run,
+    state: TrainState,
+    train_step: TrainStep,
+    evaluate_state: Callable[[TrainState], Evaluation],
+    checkpoints: Checkpoints,
+    workdir: Workdir,
+    console: Console,
+) -> Evaluation:
+    """The remaining steps with all that is due between them, and the last evaluation."""
+    config, dataset, step_key = run.config, run.dataset, run.step_key
+    start_step = int(state.step)
+    batches = train_batches(
+        dataset.train, config.batch_size, seed=config.seed, start_step=start_step
+    )
+    since_record: list[Metrics] = []
+    since_save: list[Metrics] = []
+    evaluation: Evaluation = ({"top1": 0.0}, np.empty(0))
+    with (
+        MetricWriter(workdir.metrics, workdir.tensorboard, start_step=start_step) as writer,
+        ProgressLine(console, total_steps=run.total_steps, start_step=start_step) as progress,
+    ):
+        clock = time.perf_counter()
+        for step in range(start_step + 1, run.total_steps + 1):
+            state, metrics = train_step(state, shard_batch(next(batches), run.mesh), step_key)
+            since_record.append(metrics)
+            since_save.append(metrics)
+
+            last = step == run.total_steps
+            evaluation_due = last or step % run.evaluate_every == 0
+            save_due = last or step % config.checkpoint.every_steps == 0
+            record_due = evaluation_due or save_due or step % config.log_every_steps == 0
+            if not record_due:
+                continue
+
+            # Fetching the metrics waits for the devices: only here, and before anything else
+            # that waits, so that the throughput is that of training alone.
+            values = mean_metrics(since_record)
+            if not math.isfinite(values["loss"]):
+                raise TrainingDivergedError(
+                    f"the loss became {values['loss']} by step {step}; the last checkpoint is of "
+                    f"step {checkpoints.latest_step}; lower optimizer.learning_rate or lengthen "
+                    "optimizer.warmup_epochs"
+                )
+            seconds_per_step = (time.perf_counter() - clock) / len(since_record)
+            since_record.clear()
+            values |= {
+                "learning_rate": float(jax.device_get(run.schedule(step - 1))),
+                "images_per_second": config.batch_size / seconds_per_step,
+                "epoch": step * config.batch_size / len(dataset.train),
+            }
+            writer.write(step, "train", values)
+            progress.train(step, values, eta_seconds=seconds_per_step * (run.total_steps - step))
+
+            if evaluation_due:
+                evaluation = evaluate_state(state)
+                writer.write(step, dataset.evaluation_split, evaluation[0])
+                progress.evaluation(step, dataset.evaluation_split, evaluation[0])
+            if save_due:
+                badness = (
+                    1 - evaluation[0]["top1"]
+                    if dataset.evaluation_split == "validation"
+                    else mean_metrics(since_save)["loss"]
+                )
+                since_save.clear()
+                checkpoints.save(
+                    state,
+                    badness=badness,
+                    metadata={
+                        "config": config.to_json(),
+                        "data": {
+                            "fingerprint": dataset.fingerprint,
+                            "next_batch": step,
+                        },
+                    },
+                )
+            clock = time.perf_counter()
+    return evaluation
+
+
+def describe(run: Run, workdir: Workdir) -> dict[str, str]:
+    """What is run, by name, for people."""
+    config, dataset = run.config, run.dataset
+    devices = run.mesh.devices.flatten()
+    num_train, num_evaluation = len(dataset.train), len(dataset.evaluation)
+    return {
+        "model": f"{config.model.name}, {run.num_params:,} parameters, {config.model.dtype}",
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
+        "BatchNorm": "statistics of the global batch",
+        "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
+        "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
+        "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
+        f"{dataset.evaluation_split}, {len(dataset.class_names)} classes",
+        "workdir": str(workdir.path),
+    }

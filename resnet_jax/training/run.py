@@ -1,0 +1,163 @@
+"""All that stays the same throughout a run, made from its configuration."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from resnet_jax.config import TrainConfig
+from resnet_jax.data import Batch, Dataset, open_dataset
+from resnet_jax.models import ResNet, create_model
+from resnet_jax.training.optimizer import make_optimizer, make_schedule
+from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
+from resnet_jax.training.state import TrainState, create_train_state
+from resnet_jax.training.step import (
+    EvalStep,
+    TrainStep,
+    make_eval_step,
+    make_train_step,
+)
+
+
+def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> tuple[ResNet, Mesh]:
+    """The model and the mesh, or the reason why there can be none; before any real work.
+
+    Args:
+        config: the experiment.
+        devices: to train on; all of them by default.
+
+    Raises:
+        ConfigError: the devices cannot share the global batch evenly.
+        ValueError: the model is unknown.
+    """
+    mesh = make_mesh(devices)
+    config.check_devices(mesh.size)
+    model = create_model(
+        config.model.name,
+        num_classes=config.data.num_classes,
+        zero_init_residual=config.model.zero_init_residual,
+        bn_decay=config.model.bn_decay,
+        bn_epsilon=config.model.bn_epsilon,
+        dtype=jnp.dtype(config.model.dtype),
+    )
+    return model, mesh
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A configuration with its model, devices, data and optimizer.
+
+    Attributes:
+        config: the experiment.
+        model: the network.
+        mesh: the devices.
+        dataset: the images.
+        schedule: learning rate by step.
+        optimizer: built from the configuration.
+        total_steps: of the whole run.
+        evaluate_every: steps from one evaluation to the next.
+    """
+
+    config: TrainConfig
+    model: ResNet
+    mesh: Mesh
+    dataset: Dataset
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    total_steps: int
+    evaluate_every: int
+
+    @classmethod
+    def create(cls, config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Self:
+        """Checks as `check` does, then opens the data."""
+        model, mesh = check(config, devices)
+        dataset = open_dataset(config.data)
+        steps = partial(config.steps, train_examples=len(dataset.train))
+        total_steps = steps(config.epochs)
+        warmup_epochs = config.optimizer.warmup_epochs
+        schedule = make_schedule(
+            config.optimizer,
+            warmup_steps=steps(warmup_epochs) if warmup_epochs else 0,
+            total_steps=total_steps,
+        )
+        return cls(
+            config=config,
+            model=model,
+            mesh=mesh,
+            dataset=dataset,
+            schedule=schedule,
+            optimizer=make_optimizer(config.optimizer, schedule),
+            total_steps=total_steps,
+            evaluate_every=steps(config.evaluate_every_epochs),
+        )
+
+    @property
+    def step_key(self) -> jax.Array:
+        """The key of all randomness within steps."""
+        return jax.device_put(jax.random.key(self.config.seed), replicated(self.mesh))
+
+    def create_state(self) -> TrainState:
+        """The state before the first step, on all devices."""
+        # 2**32 - 1 is no step number, so this key is used nowhere else.
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 2**32 - 1)
+        return jax.jit(self._create_state, out_shardings=replicated(self.mesh))(key)
+
+    def _create_state(self, key: jax.Array) -> TrainState:
+        prepared = jax.eval_shape(self.dataset.prepare, self.dataset.evaluation.images[:1])
+        return create_train_state(key, self.model, self.optimizer, prepared.shape[1:])
+
+    @cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=replicated(self.mesh)
+            ),
+            jax.eval_shape(self._create_state, jax.random.key(0)),
+        )
+
+    @property
+    def num_params(self) -> int:
+        """Number of parameters of the model."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.abstract_state.params))
+
+    def compile(self) -> tuple[TrainStep, EvalStep]:
+        """The two steps, compiled for this run's shapes; the training step donates its state."""
+        replica, sharded = replicated(self.mesh), batch_sharded(self.mesh)
+
+        def abstract(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.ShapeDtypeStruct:
+            shape = (self.config.batch_size, *shape)
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=sharded)
+
+        batch = Batch(
+            image=abstract(self.dataset.train.images.shape[1:], jnp.dtype(jnp.uint8)),
+            label=abstract((), jnp.dtype(jnp.int32)),
+            mask=abstract((), jnp.dtype(bool)),
+        )
+        train_step = jax.jit(
+            make_train_step(
+                self.model,
+                self.optimizer,
+                self.dataset.augment,
+                label_smoothing=self.config.label_smoothing,
+            ),
+            in_shardings=(replica, sharded, replica),
+            out_shardings=(replica, replica),
+            donate_argnames="state",
+        )
+        eval_step = jax.jit(
+            make_eval_step(self.model, self.dataset.prepare),
+            in_shardings=(replica, sharded),
+            # Logits are fetched by the host, so every host needs all of them.
+            out_shardings=(replica, replica),
+        )
+        return (
+            train_step.lower(self.abstract_state, batch, self.step_key).compile(),
+            eval_step.lower(self.abstract_state, batch).compile(),
+        )

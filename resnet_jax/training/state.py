@@ -1,0 +1,48 @@
+"""What a training step reads and writes."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from resnet_jax.models import ResNet
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes in training, and all that a checkpoint holds.
+
+    Attributes:
+        step: int32[], how many steps are done.
+        params: float32 parameters.
+        batch_stats: float32 running means and variances.
+        opt_state: of the Optax optimizer.
+    """
+
+    step: jax.Array
+    params: optax.Params
+    batch_stats: optax.Params
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What ``model.apply`` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_train_state(
+    key: jax.Array,
+    model: ResNet,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+) -> TrainState:
+    """The state before the first step, for images of shape (H, W, C)."""
+    variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+    )

@@ -1,0 +1,76 @@
+"""The pure functions at the centre: one step of training, one batch of evaluation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from resnet_jax.data import Batch
+from resnet_jax.models import ResNet
+from resnet_jax.training.losses import cross_entropy
+from resnet_jax.training.metrics import Metrics, batch_metrics
+from resnet_jax.training.state import TrainState
+
+TrainStep = Callable[[TrainState, Batch[jax.Array], jax.Array], tuple[TrainState, Metrics]]
+EvalStep = Callable[[TrainState, Batch[jax.Array]], tuple[Metrics, jax.Array]]
+
+
+def make_train_step(
+    model: ResNet,
+    optimizer: optax.GradientTransformation,
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    *,
+    label_smoothing: float = 0.0,
+) -> TrainStep:
+    """A pure function (state, batch, key) -> (state, metrics), to be jitted.
+
+    The key is the run's own and stays the same: the step number is folded into it.  The metrics
+    are those of the forward pass of training, under the parameters before the update.
+    """
+
+    def train_step(
+        state: TrainState, batch: Batch[jax.Array], key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        images = augment(jax.random.fold_in(key, state.step), batch.image)
+
+        def loss_fn(
+            params: optax.Params,
+        ) -> tuple[jax.Array, tuple[Metrics, optax.Params]]:
+            output: Any = model.apply(
+                state.variables | {"params": params},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            logits, updated = output
+            losses = cross_entropy(logits, batch.label, label_smoothing=label_smoothing)
+            metrics = batch_metrics(logits, batch.label, losses, batch.mask)
+            return jnp.mean(losses), (metrics, updated["batch_stats"])
+
+        grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return state, metrics
+
+    return train_step
+
+
+def make_eval_step(model: ResNet, prepare: Callable[[jax.Array], jax.Array]) -> EvalStep:
+    """A pure function (state, batch) -> (metrics, float32[B, K] logits), to be jitted.
+
+    Running statistics are used, and the loss is plain cross entropy without smoothing.
+    """
+
+    def eval_step(state: TrainState, batch: Batch[jax.Array]) -> tuple[Metrics, jax.Array]:
+        logits: Any = model.apply(state.variables, prepare(batch.image), train=False)
+        losses = cross_entropy(logits, batch.label)
+        return batch_metrics(logits, batch.label, losses, batch.mask), logits
+
+    return eval_step

@@ -1,0 +1,170 @@
+"""Golden values: what PyTorch computes for these networks, on weights that need no download.
+
+A weight is a pure function of its state-dict name and shape (`tensor`), so the data beside this
+file holds only names, shapes and results:
+
+    specs.json          each architecture's tensors, and the packages that defined it
+    values/<arch>.npz   activations, loss and gradients of one batch of two images
+    trajectories.json   losses of short SGD runs
+
+All of it was computed in float64.  The archives are stored as float32, the trajectories in full.
+`regenerate.py` recomputes the data, and with `--check` compares it.
+
+    weights = state_dict("resnet50")     # {"conv1.weight": float32 (64, 3, 7, 7), ...}
+    spec = specs()["resnet50"]
+    batch = images(2, spec["image_size"])
+    values("resnet50")["logits"]         # float32 (2, 1000)
+
+How closely to compare: PyTorch's own float32 strays from these values by up to 1e-6 in eval mode,
+5e-4 in train-mode logits and 3e-3 in gradient norms (largest difference over largest value).
+Bounds of 2e-5, 5e-3 and 1e-2 leave room for another order of summation and for nothing else.
+"""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import numpy as np
+
+DIRECTORY = Path(__file__).parent
+
+_CLASSIFIERS = ("fc.", "head.fc.")
+
+
+class Spec(TypedDict):
+    """One architecture, as its reference implementation defines it."""
+
+    source: str
+    """The package that defines it: torchvision or timm."""
+    versions: dict[str, str]
+    """The versions of torch and of the source that computed the values."""
+    image_size: int
+    """Height and width of the images behind the values."""
+    num_classes: int
+    parameters: int
+    """Number of trainable scalars."""
+    tensors: list[tuple[str, tuple[int, ...]]]
+    """Names and shapes in state-dict order, `num_batches_tracked` left out."""
+
+
+class Trajectory(TypedDict):
+    """A run of torch.optim.SGD from golden weights, and what came of it.
+
+    Step i trains on `images(batch, image_size, image_seed + i)` and
+    `labels(batch, num_classes, label_seed + i)`, in train mode, on the mean cross entropy.  The
+    weight decay is coupled (it is added to the gradient, before momentum) and spares no parameter.
+    """
+
+    arch: str
+    steps: int
+    learning_rate: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    image_size: int
+    batch: int
+    image_seed: int
+    label_seed: int
+    num_classes: int
+    losses: list[float]
+    """(steps,): the loss of each step, before its update."""
+    eval_seed: int
+    eval_logits: list[list[float]]
+    """(batch, num_classes): eval mode after the last update, on images of seed `eval_seed`."""
+
+
+def _generator(seed: int) -> np.random.Generator:
+    # Not `default_rng`: NumPy may give it another bit generator one day, and PCG64 stays PCG64.
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Generates the weight of a state-dict name, float32 of the given shape.
+
+    Kernels, (out, in, ...), are normal with variance 1 / fan-in.  Norm scales and running
+    variances are uniform in [0.5, 1.5).  Biases and running means are normal with deviation 0.1.
+    """
+    rng = _generator(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+    if len(shape) >= 2:
+        array = math.sqrt(1 / math.prod(shape[1:])) * rng.standard_normal(shape)
+    elif name.endswith(("weight", "running_var")):
+        array = rng.uniform(0.5, 1.5, shape)
+    else:
+        array = 0.1 * rng.standard_normal(shape)
+    return array.astype(np.float32)
+
+
+def specs() -> dict[str, Spec]:
+    """Reads the recorded architectures, by name."""
+    recorded = json.loads((DIRECTORY / "specs.json").read_text())
+    for spec in recorded.values():
+        spec["tensors"] = [(name, tuple(shape)) for name, shape in spec["tensors"]]
+    return recorded
+
+
+def state_dict(arch: str, num_classes: int | None = None) -> dict[str, np.ndarray]:
+    """Generates an architecture's weights and running statistics under their PyTorch names.
+
+    Args:
+        arch: a recorded architecture.
+        num_classes: width of the classifier, if it is not to be the recorded one.
+
+    Returns:
+        Float32 arrays in PyTorch's layout: convolutions (out, in, height, width), dense (out, in).
+    """
+    weights = {}
+    for name, shape in specs()[arch]["tensors"]:
+        if num_classes is not None and name.startswith(_CLASSIFIERS):
+            shape = (num_classes, *shape[1:])
+        weights[name] = tensor(name, shape)
+    return weights
+
+
+def parameter_names(arch: str) -> list[str]:
+    """Names the trainable tensors, in the order of `grad_norms`."""
+    return [name for name, _ in specs()[arch]["tensors"] if "running_" not in name]
+
+
+def buffer_names(arch: str, kind: Literal["running_mean", "running_var"]) -> list[str]:
+    """Names the running statistics of one kind, in the order in which `values` joins them."""
+    return [name for name, _ in specs()[arch]["tensors"] if name.endswith(kind)]
+
+
+def images(batch: int, size: int, seed: int = 0) -> np.ndarray:
+    """Draws standard normal images, float32 (batch, size, size, 3), channels last."""
+    return _generator(seed).standard_normal((batch, size, size, 3)).astype(np.float32)
+
+
+def labels(batch: int, num_classes: int = 1000, seed: int = 1) -> np.ndarray:
+    """Draws uniform labels in [0, num_classes), int64 (batch,)."""
+    return _generator(seed).integers(0, num_classes, batch)
+
+
+def values(arch: str) -> dict[str, np.ndarray]:
+    """Reads what the reference computed on `images(2, image_size)` and `labels(2)`.
+
+    Returns:
+        Float32 arrays.  In eval mode, on the running statistics of `state_dict`:
+
+        - `logits` (2, num_classes)
+        - `stage1` ... `stage4` (2, channels): each stage's output, averaged over height and width
+
+        Of one step in train mode, on batch statistics (absent where train mode is random, or too
+        ill-conditioned for a batch of two):
+
+        - `train_logits` (2, num_classes)
+        - `train_loss` (): the mean cross entropy
+        - `grad_norms` (parameters,): L2 norm of each gradient, in order of `parameter_names`
+        - `running_mean`, `running_var` (channels of all norms,): the statistics afterwards, joined
+          in order of `buffer_names`.  Absent without batch norm.  PyTorch feeds `running_var` the
+          unbiased variance of the batch, n / (n - 1) times the one it normalizes by.
+    """
+    with np.load(DIRECTORY / "values" / f"{arch}.npz") as archive:
+        return dict(archive)
+
+
+def trajectories() -> list[Trajectory]:
+    """Reads the recorded training runs."""
+    return json.loads((DIRECTORY / "trajectories.json").read_text())

@@ -1,0 +1,271 @@
+"""Recomputes the golden data with torchvision and timm, or checks it.
+
+    python tests/golden/regenerate.py [ARCH ...]            # writes
+    python tests/golden/regenerate.py [ARCH ...] --check    # compares, writes nothing
+
+It needs an environment of its own, because the project does not depend on PyTorch:
+
+    python -m venv .venv
+    .venv/bin/pip install torch==2.14.1 torchvision==0.29.1 timm
+
+The data was made with torch 2.14.1, torchvision 0.29.1 and timm 1.0.31, under Python 3.11.
+Another version may compute it as well; `specs.json` records which one did.
+
+An architecture is added by a row in `CATALOGUE`, and a training run by an entry with its
+hyper-parameters in `trajectories.json`; then run this script.
+"""
+
+import argparse
+import json
+import sys
+from importlib import metadata
+
+import golden
+import numpy as np
+import timm
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional
+
+CATALOGUE = {
+    "resnet18": "torchvision",
+    "resnet50": "torchvision",
+}
+"""Architecture to the package that defines it: torchvision or timm."""
+
+EVAL_ONLY = ("resnest", "skresnet")
+"""Families without train-mode values: they are random, or ill-conditioned at a batch of two."""
+
+BATCH = 2
+IMAGE_SIZE = 96
+NUM_CLASSES = 1000
+TOLERANCE = 1e-5
+"""Above float32's rounding, which the archives carry, and far below what a wrong network gives."""
+
+
+def build(arch: str, num_classes: int = NUM_CLASSES) -> nn.Module:
+    """Builds a float64 network on golden weights."""
+    if CATALOGUE[arch] == "timm":
+        model = timm.create_model(arch, num_classes=num_classes)
+    else:
+        model = torchvision.models.get_model(arch, num_classes=num_classes)
+    model.double()
+    for name, tensor in named_tensors(model).items():
+        tensor.copy_(torch.from_numpy(golden.tensor(name, tuple(tensor.shape))))
+    return model
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and running statistics, which share the network's memory."""
+    state = model.state_dict()
+    return {name: state[name] for name in state if not name.endswith("num_batches_tracked")}
+
+
+def images(batch: int, size: int, seed: int = 0) -> torch.Tensor:
+    """Golden images for PyTorch, float64 (batch, 3, size, size)."""
+    return torch.from_numpy(golden.images(batch, size, seed)).double().permute(0, 3, 1, 2)
+
+
+def compute_spec(arch: str, model: nn.Module) -> golden.Spec:
+    """Describes the network and the packages in use."""
+    source = CATALOGUE[arch]
+    return {
+        "source": source,
+        "versions": {package: metadata.version(package) for package in ("torch", source)},
+        "image_size": IMAGE_SIZE,
+        "num_classes": NUM_CLASSES,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tensors": [(name, tuple(tensor.shape)) for name, tensor in named_tensors(model).items()],
+    }
+
+
+def compute_values(arch: str, model: nn.Module) -> dict[str, np.ndarray]:
+    """Computes the arrays of `golden.values`, in float64; changes the running statistics."""
+    inputs = images(BATCH, IMAGE_SIZE)
+    results = compute_eval_values(model, inputs)
+    if not arch.startswith(EVAL_ONLY):
+        results |= compute_train_values(model, inputs)
+    return results
+
+
+def compute_eval_values(model: nn.Module, inputs: torch.Tensor) -> dict[str, np.ndarray]:
+    """Computes the logits, and the mean of each stage's output over height and width."""
+    means = {}
+
+    def record(name: str, stage: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            means[name] = output.mean((2, 3)).numpy()
+
+        return stage.register_forward_hook(hook)
+
+    handles = [record(f"stage{i}", stage) for i, stage in enumerate(stages(model), start=1)]
+    model.eval()
+    with torch.no_grad():
+        logits = model(inputs).numpy()
+    for handle in handles:
+        handle.remove()
+    return {"logits": logits, **means}
+
+
+def stages(model: nn.Module) -> list[nn.Module]:
+    """The four stages, which timm's ResNetV2 keeps in a list and all others by name."""
+    if hasattr(model, "stages"):
+        return list(model.stages)
+    return [model.layer1, model.layer2, model.layer3, model.layer4]
+
+
+def compute_train_values(model: nn.Module, inputs: torch.Tensor) -> dict[str, np.ndarray]:
+    """Computes loss, gradient norms and the new running statistics of one train-mode step."""
+    model.train()
+    logits = model(inputs)
+    targets = torch.from_numpy(golden.labels(len(inputs), NUM_CLASSES))
+    loss = functional.cross_entropy(logits, targets)
+    loss.backward()
+    results = {
+        "train_loss": loss.detach().numpy(),
+        "train_logits": logits.detach().numpy(),
+        "grad_norms": np.array([parameter.grad.norm().item() for parameter in model.parameters()]),
+    }
+    for kind in ("running_mean", "running_var"):
+        buffers = [buffer for name, buffer in model.named_buffers() if name.endswith(kind)]
+        if buffers:
+            results[kind] = torch.cat(buffers).numpy()
+    return results
+
+
+def compute_trajectory(recorded: golden.Trajectory) -> golden.Trajectory:
+    """Trains with the hyper-parameters of a recorded run; see `golden.Trajectory`."""
+    batch, size, classes = recorded["batch"], recorded["image_size"], recorded["num_classes"]
+    model = build(recorded["arch"], classes)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recorded["learning_rate"],
+        momentum=recorded["momentum"],
+        nesterov=recorded["nesterov"],
+        weight_decay=recorded["weight_decay"],
+    )
+    losses = []
+    model.train()
+    for step in range(recorded["steps"]):
+        inputs = images(batch, size, recorded["image_seed"] + step)
+        targets = torch.from_numpy(golden.labels(batch, classes, recorded["label_seed"] + step))
+        loss = functional.cross_entropy(model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    model.eval()
+    with torch.no_grad():
+        eval_logits = model(images(batch, size, recorded["eval_seed"])).tolist()
+    return {**recorded, "losses": losses, "eval_logits": eval_logits}
+
+
+def deviation(stored: object, recomputed: object) -> float:
+    """Largest difference over largest stored value; infinite if a side or the shape is missing."""
+    if stored is None or recomputed is None or np.shape(stored) != np.shape(recomputed):
+        return np.inf
+    return float(np.max(np.abs(np.subtract(recomputed, stored))) / np.max(np.abs(stored)))
+
+
+def check(archs: list[str]) -> bool:
+    """Prints every entry's deviation from what is stored, and tells whether all are small."""
+    passed = True
+
+    def report(title: str, deviations: dict[str, float]) -> None:
+        nonlocal passed
+        print(title)
+        for key, value in deviations.items():
+            # A NaN must fail too, and it is not above anything.
+            good = value <= TOLERANCE
+            passed = passed and good
+            print(f"  {key:<12} {value:8.1e}{'' if good else '  FAILED'}")
+
+    for arch in archs:
+        model = build(arch)
+        spec, stored_spec = compute_spec(arch, model), golden.specs().get(arch)
+        path = golden.DIRECTORY / "values" / f"{arch}.npz"
+        computed, stored = compute_values(arch, model), golden.values(arch) if path.exists() else {}
+        # Other versions of the packages are worth a check, so they are shown and not compared.
+        same = stored_spec is not None and stored_spec | {"versions": spec["versions"]} == spec
+        deviations = {"spec": 0.0 if same else np.inf}
+        for key in dict.fromkeys([*computed, *stored]):
+            deviations[key] = deviation(stored.get(key), computed.get(key))
+        was = _versions(stored_spec) if stored_spec else "nothing"
+        report(f"{arch}, recorded with {was}, checked with {_versions(spec)}", deviations)
+
+    for recorded in golden.trajectories():
+        if recorded["arch"] in archs:
+            computed = compute_trajectory(recorded)
+            keys = ("losses", "eval_logits")
+            report(
+                f"{recorded['arch']}, {recorded['steps']} steps of SGD",
+                {key: deviation(recorded[key], computed[key]) for key in keys},
+            )
+    return passed
+
+
+def _versions(spec: golden.Spec) -> str:
+    return ", ".join(f"{package} {version}" for package, version in spec["versions"].items())
+
+
+def write(archs: list[str]) -> None:
+    """Writes the architectures' values, specs and trajectories, and keeps those of the others."""
+    path = golden.DIRECTORY / "specs.json"
+    specs = golden.specs() if path.exists() else {}
+    for arch in archs:
+        print(arch)
+        model = build(arch)
+        specs[arch] = compute_spec(arch, model)
+        arrays = compute_values(arch, model)
+        np.savez_compressed(
+            golden.DIRECTORY / "values" / f"{arch}.npz",
+            **{key: array.astype(np.float32) for key, array in arrays.items()},
+        )
+    # In the catalogue's order, so that the file does not depend on the order of the runs.
+    path.write_text(to_json({arch: specs[arch] for arch in CATALOGUE if arch in specs}))
+
+    trajectories = [
+        compute_trajectory(recorded) if recorded["arch"] in archs else recorded
+        for recorded in golden.trajectories()
+    ]
+    (golden.DIRECTORY / "trajectories.json").write_text(to_json(trajectories))
+
+
+def to_json(data: object) -> str:
+    """Formats data as JSON with one tensor, or one row of numbers, on a line."""
+    return _format(data, 0) + "\n"
+
+
+def _format(data: object, depth: int) -> str:
+    # `indent=` of the json module would put every number on a line of its own.
+    indent, outdent = "\n" + "  " * (depth + 1), "\n" + "  " * depth
+    if isinstance(data, dict):
+        items = [f"{json.dumps(key)}: {_format(data[key], depth + 1)}" for key in data]
+        return "{" + indent + ("," + indent).join(items) + outdent + "}"
+    if isinstance(data, list) and data and isinstance(data[0], (dict, list, tuple)):
+        items = [_format(item, depth + 1) for item in data]
+        return "[" + indent + ("," + indent).join(items) + outdent + "]"
+    return json.dumps(data)
+
+
+def main() -> None:
+    """Parses the command line; exits with 1 where a check fails."""
+    parser = argparse.ArgumentParser(description="Recompute the golden data, or check it.")
+    parser.add_argument("archs", nargs="*", metavar="ARCH", help="all of CATALOGUE if none")
+    parser.add_argument("--check", action="store_true", help="compare, and write nothing")
+    arguments = parser.parse_args()
+    if unknown := [arch for arch in arguments.archs if arch not in CATALOGUE]:
+        parser.error(f"{', '.join(unknown)}: not in CATALOGUE ({', '.join(CATALOGUE)})")
+    archs = arguments.archs or list(CATALOGUE)
+
+    # Sums over several threads would come out differently with the number of cores.
+    torch.set_num_threads(1)
+    if not arguments.check:
+        write(archs)
+    elif not check(archs):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

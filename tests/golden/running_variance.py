@@ -1,0 +1,60 @@
+"""The one place where PyTorch's BatchNorm and ours differ by design.
+
+PyTorch normalises by the biased variance of the batch and stores the unbiased one, larger by
+n / (n - 1) for n values a channel.  Flax stores the biased one.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resnet_jax.models import ResNet
+from resnet_jax.models.layers import BatchNorm
+
+
+def unbiased(
+    model: ResNet,
+    variables: dict[str, Any],
+    initial: dict[str, Any],
+    image_shape: tuple[int, ...],
+    steps: int,
+) -> dict[str, Any]:
+    """Variables with the running variances that PyTorch would hold after the same training.
+
+    Args:
+        model: the network.
+        variables: after training with images of one shape.
+        initial: before it.
+        image_shape: (B, H, W, C) of every batch.
+        steps: how many batches there were.
+    """
+    _, captured = jax.eval_shape(
+        lambda variables, images: model.apply(
+            variables,
+            images,
+            train=False,
+            capture_intermediates=lambda module, _: isinstance(module, BatchNorm),
+            mutable=["intermediates"],
+        ),
+        variables,
+        jax.ShapeDtypeStruct(image_shape, jnp.float32),
+    )
+    kept = model.bn_decay**steps
+
+    def correct(path: tuple[Any, ...], now: np.ndarray, before: np.ndarray) -> np.ndarray:
+        *modules, leaf = [key.key for key in path]
+        if leaf != "var":
+            return now
+        module = captured["intermediates"]
+        for name in modules:
+            module = module[name]
+        n = np.prod(module["__call__"][0].shape[:-1])
+        return kept * before + (now - kept * before) * n / (n - 1)
+
+    return variables | {
+        "batch_stats": jax.tree_util.tree_map_with_path(
+            correct, variables["batch_stats"], initial["batch_stats"]
+        )
+    }

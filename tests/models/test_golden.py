@@ -1,0 +1,90 @@
+"""Equality with torchvision, on weights that anyone can rebuild."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax import ResNet, create_model, load_weights
+from resnet_jax.training.losses import cross_entropy
+from resnet_jax.weights.torch_names import torch_name
+from tests.comparison import deviation
+from tests.golden import golden
+from tests.golden.running_variance import unbiased
+
+
+@pytest.fixture(scope="module", params=sorted(golden.specs()))
+def arch(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(arch: str) -> tuple[ResNet, dict[str, Any]]:
+    spec = golden.specs()[arch]
+    model = create_model(arch, num_classes=spec["num_classes"])
+    return model, load_weights(model, golden.state_dict(arch))
+
+
+@pytest.fixture(scope="module")
+def images(arch: str) -> np.ndarray:
+    return golden.images(2, golden.specs()[arch]["image_size"])
+
+
+def by_torch_name(tree: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {
+        torch_name([key.key for key in path]): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def test_evaluation_equals_the_reference(
+    arch: str, network: tuple[ResNet, dict[str, Any]], images: np.ndarray
+) -> None:
+    model, variables = network
+    expected = golden.values(arch)
+
+    @jax.jit
+    def forward(variables: dict[str, Any], images: jax.Array) -> tuple[jax.Array, dict]:
+        return (
+            model.apply(variables, images, train=False),
+            model.apply(variables, images, train=False, method="features"),
+        )
+
+    logits, features = forward(variables, images)
+    assert deviation(logits, expected["logits"]) < 2e-5
+    for stage in ("stage1", "stage2", "stage3", "stage4"):
+        assert deviation(features[stage].mean((1, 2)), expected[stage]) < 2e-5
+
+
+def test_training_equals_the_reference(
+    arch: str, network: tuple[ResNet, dict[str, Any]], images: np.ndarray
+) -> None:
+    model, variables = network
+    expected = golden.values(arch)
+    labels = golden.labels(2, golden.specs()[arch]["num_classes"])
+
+    @jax.jit
+    def forward_and_backward(variables: dict[str, Any]) -> Any:
+        def loss_fn(params: dict[str, Any]) -> Any:
+            logits, updated = model.apply(
+                variables | {"params": params}, images, train=True, mutable=["batch_stats"]
+            )
+            return cross_entropy(logits, jnp.asarray(labels)).mean(), (logits, updated)
+
+        return jax.value_and_grad(loss_fn, has_aux=True)(variables["params"])
+
+    (loss, (logits, updated)), grads = forward_and_backward(variables)
+    assert deviation(loss, expected["train_loss"]) < 5e-3
+    assert deviation(logits, expected["train_logits"]) < 5e-3
+
+    grads = by_torch_name({"params": grads})
+    norms = [np.linalg.norm(grads[name]) for name in golden.parameter_names(arch)]
+    assert deviation(norms, expected["grad_norms"]) < 1e-2
+
+    updated = unbiased(model, variables | updated, variables, images.shape, steps=1)
+    statistics = by_torch_name({"batch_stats": updated["batch_stats"]})
+    for kind in ("running_mean", "running_var"):
+        joined = np.concatenate([statistics[name] for name in golden.buffer_names(arch, kind)])
+        assert deviation(joined, expected[kind]) < 1e-3

@@ -1,0 +1,167 @@
+"""The members of the family: sizes, names and parameter paths."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from resnet_jax import create_model, list_models
+
+# torchvision's counts, and those of He et al. 2015, table 6 (exact ones follow from the layers).
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "cifar_resnet20": 269_722,
+    "cifar_resnet32": 464_154,
+    "cifar_resnet44": 658_586,
+    "cifar_resnet56": 853_018,
+    "cifar_resnet110": 1_727_962,
+    "cifar_resnet1202": 19_421_274,
+}
+PAPER_MILLIONS = {
+    "cifar_resnet20": 0.27,
+    "cifar_resnet32": 0.46,
+    "cifar_resnet44": 0.66,
+    "cifar_resnet56": 0.85,
+    "cifar_resnet110": 1.7,
+    "cifar_resnet1202": 19.4,
+}
+
+
+def abstract_variables(name: str, **overrides: object) -> dict:
+    model = create_model(name, **overrides)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    return jax.eval_shape(
+        lambda key, images: model.init(key, images, train=False), jax.random.key(0), images
+    )
+
+
+def count(tree: object) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_parameter_count_is_the_published_one(name: str) -> None:
+    assert count(abstract_variables(name)["params"]) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PAPER_MILLIONS)
+def test_cifar_counts_round_to_those_of_the_paper(name: str) -> None:
+    digits = 2 if PAPER_MILLIONS[name] < 1 else 1
+    assert round(PARAMETERS[name] / 1e6, digits) == PAPER_MILLIONS[name]
+
+
+def test_parameters_and_statistics_are_float32_whatever_the_compute_type() -> None:
+    variables = abstract_variables("resnet50", dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+def test_paths_of_parameters_are_an_interface() -> None:
+    paths = {
+        "/".join(key.key for key in path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(abstract_variables("resnet50"))
+    }
+    assert len(paths) == 53 * 5 + 2
+    assert {
+        "params/stem/conv/kernel",
+        "params/stem/norm/scale",
+        "params/stem/norm/bias",
+        "batch_stats/stem/norm/mean",
+        "batch_stats/stem/norm/var",
+        "params/stage1/block1/conv1/kernel",
+        "params/stage1/block1/norm1/scale",
+        "params/stage1/block1/shortcut/conv/kernel",
+        "params/stage1/block1/shortcut/norm/bias",
+        "params/stage4/block3/conv3/kernel",
+        "batch_stats/stage4/block3/norm3/var",
+        "params/head/kernel",
+        "params/head/bias",
+    } <= paths
+
+
+def test_projections_stand_only_where_the_shape_changes() -> None:
+    params = abstract_variables("resnet34")["params"]
+    shortcuts = [
+        (stage, block)
+        for stage, blocks in params.items()
+        if stage.startswith("stage")
+        for block, layers in blocks.items()
+        if "shortcut" in layers
+    ]
+    assert shortcuts == [(f"stage{i}", "block1") for i in (2, 3, 4)]
+
+
+def test_overrides_reach_the_network() -> None:
+    variables = abstract_variables("cifar_resnet20", num_classes=7, width=8)
+    assert variables["params"]["head"]["kernel"].shape == (32, 7)
+
+
+def test_zero_init_residual_makes_every_block_the_identity() -> None:
+    model = create_model("resnet18", zero_init_residual=True, width=8)
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    variables = model.init(jax.random.key(0), images, train=False)
+    for stage in ("stage1", "stage2"):
+        for block in ("block1", "block2"):
+            assert not variables["params"][stage][block]["norm2"]["scale"].any()
+    stem, stage1 = (
+        model.apply(variables, images, train=False, method="features")[name]
+        for name in ("stem", "stage1")
+    )
+    pooled = jax.lax.reduce_window(
+        stem, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    )
+    assert jnp.array_equal(stage1, pooled)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "strides"),
+    [
+        ("resnet18", 64, {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}),
+        ("resnet18", 75, {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}),
+        ("cifar_resnet20", 32, {"stem": 1, "stage1": 1, "stage2": 2, "stage3": 4}),
+    ],
+)
+def test_feature_maps_have_the_documented_strides(
+    name: str, size: int, strides: dict[str, int]
+) -> None:
+    model = create_model(name)
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    features = jax.eval_shape(
+        lambda variables, images: model.apply(variables, images, train=False, method="features"),
+        abstract_variables(name),
+        images,
+    )
+    assert {k: v.shape[1:3] for k, v in features.items()} == {
+        k: (-(-size // stride),) * 2 for k, stride in strides.items()
+    }
+
+
+def test_logits_are_float32_and_features_of_the_compute_type() -> None:
+    model = create_model("resnet18", dtype=jnp.bfloat16)
+    variables = abstract_variables("resnet18")
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    logits, features = jax.eval_shape(
+        lambda variables, images: (
+            model.apply(variables, images, train=False),
+            model.apply(variables, images, train=False, method="features"),
+        ),
+        variables,
+        images,
+    )
+    assert logits.dtype == jnp.float32
+    assert {leaf.dtype for leaf in features.values()} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_patterns_select_names_in_natural_order() -> None:
+    assert list_models("cifar_*")[:2] == ["cifar_resnet20", "cifar_resnet32"]
+    assert list_models("resnet1*") == ["resnet18", "resnet101", "resnet152"]
+    assert list_models("vgg*") == []
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"unknown model 'resnet51': did you mean resnet50"):
+        create_model("resnet51")
+    with pytest.raises(ValueError, match=r"see list_models\(\)"):
+        create_model("transformer")

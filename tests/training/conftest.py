@@ -1,0 +1,26 @@
+"""A run that is small enough to test with: a narrow network on eight-pixel digits."""
+
+import pytest
+
+from resnet_jax.config import (
+    CheckpointConfig,
+    DigitsConfig,
+    ModelConfig,
+    SGDConfig,
+    TrainConfig,
+)
+
+
+@pytest.fixture(scope="session")
+def small_config() -> TrainConfig:
+    """About 22 steps an epoch, of about 50 ms each."""
+    return TrainConfig(
+        model=ModelConfig("cifar_resnet20"),
+        data=DigitsConfig(image_size=8),
+        optimizer=SGDConfig(learning_rate=0.1, warmup_epochs=0.1, weight_decay=5e-4),
+        checkpoint=CheckpointConfig(every_steps=10),
+        batch_size=64,
+        epochs=1,
+        label_smoothing=0.1,
+        log_every_steps=5,
+    )

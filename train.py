@@ -1,0 +1,124 @@
+"""Trains a residual network: `python train.py [EXPERIMENT] [OPTIONS]`.
+
+Without arguments it trains `digits-resnet20`; `python train.py --help` explains every option.
+"""
+
+import dataclasses
+import difflib
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import tyro
+from rich.console import Console
+
+from configs import DESCRIPTIONS, EXPERIMENTS
+from resnet_jax.config import ConfigError, TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What the command line gives."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    workdir: Path
+    """Directory of the run.  It is made if need be, and a run in it is continued."""
+
+
+def parse(argv: list[str]) -> tuple[str, Arguments]:
+    """The experiment's name, and its configuration with the options applied.
+
+    Raises:
+        ConfigError: there is no such experiment, or a value is impossible.
+        SystemExit: after the help, or after an option that does not exist.
+    """
+    named = bool(argv) and not argv[0].startswith("-")
+    name = argv[0] if named else next(iter(EXPERIMENTS))
+    if name not in EXPERIMENTS:
+        near = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.3)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(EXPERIMENTS)}."
+        raise ConfigError(f"unknown experiment {name!r}: {hint}")
+    arguments = tyro.cli(
+        Arguments,
+        prog=f"train.py {name}",
+        description=f"{DESCRIPTIONS[name]}\n\nExperiments: {', '.join(EXPERIMENTS)}.",
+        default=Arguments(EXPERIMENTS[name], Path("runs") / name),
+        args=argv[1:] if named else argv,
+        # The kind of data belongs to the experiment; only its fields can be set.
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+    )
+    return name, arguments
+
+
+def refuse(message: object) -> NoReturn:
+    """Ends the program with one line on the error stream."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main() -> None:
+    """The command line of training."""
+    started = time.perf_counter()
+    try:
+        name, arguments = parse(sys.argv[1:])
+    except ConfigError as error:
+        refuse(error)
+
+    # Only now the slow imports: help and most mistakes are answered at once.
+    from resnet_jax.inference.report import write_report
+    from resnet_jax.training.checkpoint import CheckpointError
+    from resnet_jax.training.logging import read_metrics
+    from resnet_jax.training.loop import TrainingDivergedError, describe, train
+    from resnet_jax.training.run import check
+    from resnet_jax.training.workdir import Workdir, WorkdirError
+
+    # Orbax tells every detail of every save.
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    console = Console()
+    try:
+        check(arguments.config)
+        workdir = Workdir(arguments.workdir, arguments.config)
+    except (ConfigError, ValueError, WorkdirError) as error:
+        refuse(error)
+    if workdir.result:
+        console.print(
+            f"The run in {workdir.path} is complete: "
+            f"top-1 {workdir.result['top1']:.2%}.  Report: {workdir.report}"
+        )
+        return
+    try:
+        result = train(arguments.config, workdir, console)
+    except (CheckpointError, TrainingDivergedError) as error:
+        refuse(error)
+    dataset = result.run.dataset
+    split = dataset.evaluation_split
+    seconds = time.perf_counter() - started
+    write_report(
+        workdir.report,
+        title=name,
+        facts=describe(result.run, workdir),
+        headline={
+            f"{split} top-1": f"{result.metrics['top1']:.2%}",
+            f"{split} loss": f"{result.metrics['loss']:.4f}",
+            "parameters": f"{result.run.num_params:,}",
+            "wall time, this process": f"{seconds:.1f} s",
+            "of which compilation": f"{result.compile_seconds:.1f} s",
+        },
+        records=read_metrics(workdir.metrics),
+        split=split,
+        class_names=dataset.class_names,
+        images=dataset.evaluation.images,
+        labels=dataset.evaluation.labels,
+        logits=result.logits,
+    )
+    workdir.complete({"split": split, **result.metrics, "seconds": seconds})
+    console.print(
+        f"[bold]{split} top-1 {result.metrics['top1']:.2%}[/bold] in {seconds:.1f} s, "
+        f"of which compilation {result.compile_seconds:.1f} s.  Report: {workdir.report}"
+    )
+
+
+if __name__ == "__main__":
+    main()
