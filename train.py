@@ -76,7 +76,8 @@ def main() -> None:
 
     # Orbax tells every detail of every save.
     logging.getLogger("absl").setLevel(logging.WARNING)
-    console = Console()
+    # A file has no edge to wrap at.
+    console = Console(width=None if sys.stdout.isatty() else 200)
     try:
         check(arguments.config)
         workdir = Workdir(arguments.workdir, arguments.config)
@@ -92,6 +93,9 @@ def main() -> None:
         result = train(arguments.config, workdir, console)
     except (CheckpointError, TrainingDivergedError) as error:
         refuse(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
     dataset = result.run.dataset
     split = dataset.evaluation_split
     seconds = time.perf_counter() - started

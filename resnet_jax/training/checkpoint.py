@@ -29,9 +29,7 @@ class Checkpoints:
             directory.absolute(),
             # The loop decides when to save.  Orbax's default policy would skip a save, silently,
             # while another one is being written.
-            save_decision_policy=_training.save_decision_training.preservation_policies.FixedIntervalPolicy(
-                1
-            ),
+            save_decision_policy=_training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=_training.preservation_policies.AnyPreservationPolicy(
                 [
                     _training.preservation_policies.LatestN(config.keep_latest),

@@ -20,7 +20,12 @@ class MetricWriter:
     """
 
     def __init__(self, jsonl: Path, tensorboard: Path, *, start_step: int) -> None:
-        self._jsonl = jsonl.open("a")
+        self._jsonl = jsonl.open("a+")
+        if self._jsonl.tell():
+            # A crash may have left the last line unfinished; the next record needs its own.
+            self._jsonl.seek(self._jsonl.tell() - 1)
+            if self._jsonl.read() != "\n":
+                self._jsonl.write("\n")
         self._events = SummaryWriter(str(tensorboard), purge_step=start_step + 1)
 
     def __enter__(self) -> Self:

@@ -25,6 +25,7 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from numpy.typing import ArrayLike
 from torch import nn
 from torch.nn import functional
 
@@ -161,7 +162,7 @@ def compute_trajectory(recorded: golden.Trajectory) -> golden.Trajectory:
     return {**recorded, "losses": losses, "eval_logits": eval_logits}
 
 
-def deviation(stored: object, recomputed: object) -> float:
+def deviation(stored: ArrayLike | None, recomputed: ArrayLike | None) -> float:
     """Largest difference over largest stored value; infinite if a side or the shape is missing."""
     if stored is None or recomputed is None or np.shape(stored) != np.shape(recomputed):
         return np.inf
@@ -170,39 +171,48 @@ def deviation(stored: object, recomputed: object) -> float:
 
 def check(archs: list[str]) -> bool:
     """Prints every entry's deviation from what is stored, and tells whether all are small."""
-    passed = True
+    passed = [check_arch(arch) for arch in archs]
+    passed += [check_trajectory(run) for run in golden.trajectories() if run["arch"] in archs]
+    return all(passed)
 
-    def report(title: str, deviations: dict[str, float]) -> None:
-        nonlocal passed
-        print(title)
-        for key, value in deviations.items():
-            # A NaN must fail too, and it is not above anything.
-            good = value <= TOLERANCE
-            passed = passed and good
-            print(f"  {key:<12} {value:8.1e}{'' if good else '  FAILED'}")
 
-    for arch in archs:
-        model = build(arch)
-        spec, stored_spec = compute_spec(arch, model), golden.specs().get(arch)
-        path = golden.DIRECTORY / "values" / f"{arch}.npz"
-        computed, stored = compute_values(arch, model), golden.values(arch) if path.exists() else {}
-        # Other versions of the packages are worth a check, so they are shown and not compared.
-        same = stored_spec is not None and stored_spec | {"versions": spec["versions"]} == spec
-        deviations = {"spec": 0.0 if same else np.inf}
-        for key in dict.fromkeys([*computed, *stored]):
-            deviations[key] = deviation(stored.get(key), computed.get(key))
-        was = _versions(stored_spec) if stored_spec else "nothing"
-        report(f"{arch}, recorded with {was}, checked with {_versions(spec)}", deviations)
+def check_arch(arch: str) -> bool:
+    """Checks an architecture's spec and values."""
+    model = build(arch)
+    spec, recorded = compute_spec(arch, model), golden.specs().get(arch)
+    # Other versions of the packages are worth a check, so they are shown and not compared.
+    same = recorded is not None and recorded | {"versions": spec["versions"]} == spec
+    deviations = {"spec": 0.0 if same else np.inf}
 
-    for recorded in golden.trajectories():
-        if recorded["arch"] in archs:
-            computed = compute_trajectory(recorded)
-            keys = ("losses", "eval_logits")
-            report(
-                f"{recorded['arch']}, {recorded['steps']} steps of SGD",
-                {key: deviation(recorded[key], computed[key]) for key in keys},
-            )
-    return passed
+    path = golden.DIRECTORY / "values" / f"{arch}.npz"
+    computed, stored = compute_values(arch, model), golden.values(arch) if path.exists() else {}
+    for key in dict.fromkeys([*computed, *stored]):
+        deviations[key] = deviation(stored.get(key), computed.get(key))
+
+    was = _versions(recorded) if recorded else "nothing"
+    return report(f"{arch}, recorded with {was}, checked with {_versions(spec)}", deviations)
+
+
+def check_trajectory(recorded: golden.Trajectory) -> bool:
+    """Checks a run's losses and its final logits."""
+    computed = compute_trajectory(recorded)
+    return report(
+        f"{recorded['arch']}, {recorded['steps']} steps of SGD",
+        {
+            "losses": deviation(recorded["losses"], computed["losses"]),
+            "eval_logits": deviation(recorded["eval_logits"], computed["eval_logits"]),
+        },
+    )
+
+
+def report(title: str, deviations: dict[str, float]) -> bool:
+    """Prints deviations, and tells whether all are small."""
+    # Asked this way round, a NaN fails too.
+    good = {key: value <= TOLERANCE for key, value in deviations.items()}
+    print(title)
+    for key, value in deviations.items():
+        print(f"  {key:<12} {value:8.1e}{'' if good[key] else '  FAILED'}")
+    return all(good.values())
 
 
 def _versions(spec: golden.Spec) -> str:

@@ -1,0 +1,95 @@
+"""Impossible values are refused with one line that names them."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from configs import DESCRIPTIONS, EXPERIMENTS
+from resnet_jax.config import (
+    CheckpointConfig,
+    ConfigError,
+    DigitsConfig,
+    ModelConfig,
+    SGDConfig,
+    SyntheticConfig,
+    TrainConfig,
+    differing_fields,
+)
+
+BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (TrainConfig, {"epochs": -1.0}, "epochs must be above 0 and finite, but it is -1.0"),
+        (TrainConfig, {"epochs": math.nan}, "epochs must be above 0 and finite"),
+        (TrainConfig, {"batch_size": 0}, "batch_size must be above 0"),
+        (TrainConfig, {"seed": -1}, "seed must be finite and not below 0"),
+        (TrainConfig, {"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
+        (TrainConfig, {"epochs": 3.0}, r"warmup_epochs \(5.0\) must be below epochs \(3.0\)"),
+        (TrainConfig, {"evaluate_every_epochs": 0.0}, "evaluate_every_epochs must be above 0"),
+        (ModelConfig, {"name": "resnet50", "bn_decay": 1.0}, r"bn_decay must be in \[0, 1\)"),
+        (ModelConfig, {"name": "resnet50", "bn_epsilon": 0.0}, "bn_epsilon must be above 0"),
+        (SGDConfig, {"learning_rate": math.inf}, "learning_rate must be above 0 and finite"),
+        (SGDConfig, {"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
+        (SGDConfig, {"momentum": 0.0}, "nesterov needs momentum above 0"),
+        (SGDConfig, {"weight_decay": -1e-4}, "weight_decay must be finite and not below 0"),
+        (DigitsConfig, {"image_size": 0}, "image_size must be above 0"),
+        (DigitsConfig, {"max_shift": -1.0}, "max_shift must be finite and not below 0"),
+        (SyntheticConfig, {"num_classes": 0}, "num_classes must be above 0"),
+        (CheckpointConfig, {"keep_latest": 0}, "keep_latest must be above 0"),
+        (CheckpointConfig, {"keep_best": -1}, "keep_best must be finite and not below 0"),
+    ],
+)
+def test_impossible_values_are_named(kind: type, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        dataclasses.replace(BASE, **values) if kind is TrainConfig else kind(**values)
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused_with_the_nearest_ones() -> None:
+    config = dataclasses.replace(BASE, batch_size=100)
+    config.check_devices(4)
+    with pytest.raises(ConfigError, match=r"100 .* evenly by 8 devices; use 96 or 104"):
+        config.check_devices(8)
+    with pytest.raises(ConfigError, match=r"use 128$"):
+        config.check_devices(128)
+
+
+def test_steps_are_the_nearest_to_the_epochs() -> None:
+    config = dataclasses.replace(BASE, batch_size=64)
+    assert config.steps(30, 1437) == 674
+    assert config.steps(0.001, 1437) == 1
+
+
+def test_every_field_has_a_docstring_of_its_own() -> None:
+    import ast
+    import inspect
+
+    from resnet_jax import config
+
+    classes = [
+        node for node in ast.parse(inspect.getsource(config)).body if isinstance(node, ast.ClassDef)
+    ]
+    for node in classes:
+        for field, following in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                assert isinstance(following, ast.Expr), ast.unparse(field)
+
+
+def test_differences_are_named_with_dots() -> None:
+    other = dataclasses.replace(BASE, model=ModelConfig("resnet18"), data=DigitsConfig())
+    assert differing_fields(BASE.to_json(), BASE.to_json()) == []
+    differences = differing_fields(other.to_json(), BASE.to_json())
+    assert "model.name: 'resnet50' there, 'resnet18' here" in differences
+    assert "data.kind: 'SyntheticConfig' there, 'DigitsConfig' here" in differences
+    assert "data.max_shift: 'absent' there, 1.0 here" in differences
+
+
+def test_the_experiments_are_described() -> None:
+    assert list(EXPERIMENTS) == ["digits-resnet20", "synthetic-resnet50"]
+    for name in EXPERIMENTS:
+        assert f"python train.py {name}" in DESCRIPTIONS[name]

@@ -1,0 +1,255 @@
+"""The command line of training, run as a user runs it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import train
+from resnet_jax.config import TrainConfig
+from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.training.run import Run
+from resnet_jax.training.state import TrainState
+
+ROOT = Path(__file__).parent.parent
+# 20 steps of about a quarter of a second, with checkpoints after 10 and 20.
+SHORT = (
+    "--epochs=0.89",
+    "--optimizer.warmup-epochs=0.2",
+    "--data.image-size=32",
+    "--checkpoint.every-steps=10",
+    "--log-every-steps=1",
+)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *arguments]
+
+
+def environment(num_devices: int) -> dict[str, str]:
+    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def run(*arguments: str, num_devices: int = 1) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        env=environment(num_devices),
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def train_records(workdir: Path) -> list[dict[str, Any]]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [record for record in records if record["kind"] == "train"]
+
+
+def final_state(workdir: Path, config: TrainConfig) -> TrainState:
+    with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
+        return checkpoints.restore(Run.create(config).abstract_state)[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The work directory of an uninterrupted run, and what the run printed."""
+    workdir = tmp_path_factory.mktemp("train") / "straight"
+    process = run(*SHORT, f"--workdir={workdir}", num_devices=2)
+    assert process.returncode == 0, process.stderr
+    return workdir, process.stdout
+
+
+def test_a_run_says_what_it_does(finished: tuple[Path, str]) -> None:
+    workdir, output = finished
+    for fact in (
+        "Training cifar_resnet20 on scikit-learn digits",
+        "269,434 parameters",
+        "2 x cpu",
+        "data=2",
+        "statistics of the global batch",
+        "64 images, 32 a device",
+        "20 (0.89 epochs of 1,437 images)",
+        "1,437 train, 360 test, 10 classes",
+        "Compiled in ",
+        "step 20/20  loss ",
+        "images/s  ETA 0 s",
+        "step 20/20  test: loss ",
+        f"Report: {workdir / 'report.html'}",
+    ):
+        assert fact in output
+    assert "\x1b" not in output, "no terminal codes in a file"
+
+
+def test_a_run_leaves_its_records(finished: tuple[Path, str]) -> None:
+    workdir, output = finished
+    assert [record["step"] for record in train_records(workdir)] == list(range(1, 21))
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "20"]
+    assert list((workdir / "tensorboard").glob("events.out.tfevents*"))
+    result = json.loads((workdir / "result.json").read_text())
+    assert f"test top-1 {result['top1']:.2%}" in output
+    assert json.loads((workdir / "config.json").read_text())["epochs"] == 0.89
+
+
+def test_the_report_needs_nothing_else(finished: tuple[Path, str]) -> None:
+    workdir, _ = finished
+    report = (workdir / "report.html").read_text()
+    assert report.count("<svg") == 5, "four curves and the confusion matrix"
+    assert report.count('<img src="data:image/png;base64,') == 24
+    for reference in ('src="http', 'href="http', "<script", "<link", "url(http"):
+        assert reference not in report
+
+
+def test_a_complete_run_is_not_repeated(finished: tuple[Path, str]) -> None:
+    workdir, _ = finished
+    before = content(workdir)
+    process = run(*SHORT, f"--workdir={workdir}", num_devices=2)
+    assert process.returncode == 0
+    assert "is complete: top-1 " in process.stdout
+    assert content(workdir) == before
+
+
+def test_another_configuration_is_refused(finished: tuple[Path, str]) -> None:
+    workdir, _ = finished
+    before = content(workdir)
+    process = run(*SHORT, f"--workdir={workdir}", "--seed=7", "--optimizer.momentum=0.8")
+    assert process.returncode == 2
+    assert "seed: 0 there, 7 here" in process.stderr
+    assert "optimizer.momentum: 0.9 there, 0.8 here" in process.stderr
+    assert content(workdir) == before
+
+
+def test_killed_and_continued_equals_uninterrupted(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    straight, workdir = finished[0], tmp_path / "killed"
+    arguments = (*SHORT, f"--workdir={workdir}")
+    process = subprocess.Popen(
+        command(*arguments), env=environment(2), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (workdir / "checkpoints" / "10").exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (workdir / "checkpoints" / "20").exists()
+
+    continued = run(*arguments, num_devices=2)
+    assert continued.returncode == 0, continued.stderr
+    assert "Continuing from the checkpoint of step 10." in continued.stdout
+
+    config = train.parse(list(arguments))[1].config
+    expected, actual = (final_state(directory, config) for directory in (straight, workdir))
+    assert expected.step == 20
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    # The same batches in the same order: the losses of all steps are equal to the last bit.
+    losses = {record["step"]: record["loss"] for record in train_records(workdir)}
+    assert losses == {record["step"]: record["loss"] for record in train_records(straight)}
+
+
+def test_a_run_without_its_report_is_brought_to_its_end(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    result = json.loads((workdir / "result.json").read_text())
+    (workdir / "result.json").unlink()
+    (workdir / "report.html").unlink()
+    process = run(*SHORT, f"--workdir={workdir}", num_devices=2)
+    assert process.returncode == 0, process.stderr
+    assert "Continuing from the checkpoint of step 20." in process.stdout
+    assert (workdir / "report.html").exists()
+    again = json.loads((workdir / "result.json").read_text())
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+
+
+def test_a_diverging_run_stops_with_advice_and_saves_nothing_of_it(tmp_path: Path) -> None:
+    process = run(
+        "--epochs=2",
+        "--optimizer.warmup-epochs=0",
+        "--optimizer.learning-rate=1e30",
+        "--data.image-size=8",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert process.returncode == 2
+    assert "error: the loss became nan by step" in process.stderr
+    assert "lower optimizer.learning_rate" in process.stderr
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("digit-resnet20",), "unknown experiment 'digit-resnet20': did you mean digits-resnet20?"),
+        (("--model.name=resnet5",), "unknown model 'resnet5': did you mean resnet50"),
+        (("--batch-size=100",), "batch_size 100 cannot be shared evenly by 8 devices; use 96"),
+        (("--epochs=-1",), "epochs must be above 0 and finite, but it is -1.0"),
+        (("synthetic-resnet50", "--optimizer.momentum=2"), "momentum must be in [0, 1)"),
+    ],
+)
+def test_impossible_values_are_refused_in_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    process = run(*arguments, f"--workdir={tmp_path / 'run'}", num_devices=8)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"error: {message}")
+    assert process.stderr.count("\n") == 1
+    assert process.stdout == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelled_option_is_answered_with_the_right_one() -> None:
+    process = run("--optimizer.lerning-rate", "0.2")
+    assert process.returncode == 2
+    assert "--optimizer.learning-rate" in process.stdout + process.stderr
+
+
+def test_help_explains_every_field_with_its_default() -> None:
+    process = run("synthetic-resnet50", "--help")
+    assert process.returncode == 0
+    text = " ".join(process.stdout.replace("│", " ").split())
+    for words in (
+        "--data.image-size INT Height and width, in pixels. (default: 224)",
+        "--optimizer.weight-decay FLOAT L2 coefficient",
+        "Experiments: digits-resnet20, synthetic-resnet50.",
+        "(default: runs/synthetic-resnet50)",
+    ):
+        assert words in text
+
+
+def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        command(*SHORT, f"--workdir={workdir}"),
+        env=environment(1),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (workdir / "checkpoints" / "10").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "interrupted; the same command continues from the last checkpoint\n"

@@ -1,0 +1,88 @@
+"""Evaluation is exact: no example is lost, doubled or guessed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax.config import TrainConfig
+from resnet_jax.data import Split
+from resnet_jax.training.evaluate import evaluate
+from resnet_jax.training.metrics import batch_metrics, mean_metrics
+from resnet_jax.training.run import Run
+from resnet_jax.training.sharding import make_mesh
+from resnet_jax.training.state import TrainState
+from resnet_jax.training.step import make_eval_step
+
+
+@pytest.fixture(scope="module")
+def run(small_config: TrainConfig) -> Run:
+    return Run.create(small_config)
+
+
+@pytest.fixture(scope="module")
+def state(run: Run) -> TrainState:
+    """Untrained, with a head that tells classes apart a little, on no device in particular."""
+    return jax.tree.map(np.asarray, run.create_state())
+
+
+@pytest.fixture(scope="module")
+def split(run: Run) -> Split:
+    """A prime number of examples, so that nothing divides it."""
+    return Split(run.dataset.evaluation.images[:59], run.dataset.evaluation.labels[:59])
+
+
+@pytest.fixture(scope="module")
+def reference(run: Run, state: TrainState, split: Split) -> tuple[dict[str, float], np.ndarray]:
+    """All examples at once, and the metrics from their logits in NumPy."""
+    images = run.dataset.prepare(jnp.asarray(split.images))
+    logits = np.asarray(run.model.apply(state.variables, images, train=False), np.float64)
+    own = np.arange(len(split)), split.labels
+    log_normalizer = np.log(np.exp(logits).sum(1))
+    rank = (logits > logits[own][:, None]).sum(1)
+    return {
+        "loss": float(np.mean(log_normalizer - logits[own])),
+        "top1": float(np.mean(rank == 0)),
+        "top5": float(np.mean(rank < 5)),
+    }, logits
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_devices"), [(8, 1), (8, 8), (16, 4), (59, 1), (64, 8), (24, 2)]
+)
+def test_any_batch_size_on_any_devices_gives_the_same(
+    run: Run,
+    state: TrainState,
+    split: Split,
+    reference: tuple[dict[str, float], np.ndarray],
+    batch_size: int,
+    num_devices: int,
+) -> None:
+    mesh = make_mesh(jax.devices()[:num_devices])
+    eval_step = jax.jit(make_eval_step(run.model, run.dataset.prepare))
+    metrics, logits = evaluate(eval_step, state, split, batch_size=batch_size, mesh=mesh)
+    expected_metrics, expected_logits = reference
+    assert metrics["loss"] == pytest.approx(expected_metrics["loss"], rel=1e-5)
+    assert metrics["top1"] == expected_metrics["top1"]
+    assert metrics["top5"] == expected_metrics["top5"]
+    assert 0 < metrics["top1"] < metrics["top5"] < 1, "the check must be able to fail"
+    np.testing.assert_allclose(logits, expected_logits, atol=1e-5)
+
+
+def test_padding_counts_nowhere() -> None:
+    logits = jnp.asarray([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]])
+    labels = jnp.asarray([0, 0, 0])
+    metrics = batch_metrics(
+        logits, labels, jnp.asarray([1.0, 2.0, jnp.nan]), jnp.asarray([True, True, False])
+    )
+    assert mean_metrics([metrics, metrics]) == {"loss": 1.5, "top1": 0.5, "top5": 1.0}
+
+
+def test_means_weigh_every_example_equally() -> None:
+    def metrics(losses: list[float]) -> object:
+        size = len(losses)
+        return batch_metrics(
+            jnp.zeros((size, 10)), jnp.zeros(size, int), jnp.asarray(losses), jnp.ones(size, bool)
+        )
+
+    assert mean_metrics([metrics([1.0, 1.0, 1.0]), metrics([5.0])])["loss"] == 2.0

@@ -1,0 +1,37 @@
+"""Records of a run."""
+
+from pathlib import Path
+
+from resnet_jax.training.logging import MetricWriter, read_metrics
+
+
+def test_records_come_back_and_events_are_written(tmp_path: Path) -> None:
+    jsonl, events = tmp_path / "metrics.jsonl", tmp_path / "tensorboard"
+    with MetricWriter(jsonl, events, start_step=0) as writer:
+        writer.write(1, "train", {"loss": 2.5})
+        writer.write(1, "test", {"loss": 3.5})
+    assert read_metrics(jsonl) == [
+        {"step": 1, "kind": "train", "loss": 2.5},
+        {"step": 1, "kind": "test", "loss": 3.5},
+    ]
+    assert [path.name.startswith("events.out.tfevents") for path in events.iterdir()] == [True]
+
+
+def test_steps_done_twice_count_once(tmp_path: Path) -> None:
+    jsonl = tmp_path / "metrics.jsonl"
+    with MetricWriter(jsonl, tmp_path, start_step=0) as writer:
+        for step in (1, 2, 3):
+            writer.write(step, "train", {"loss": 1.0})
+    # Cut off in the middle of a line; then continued from step 1.
+    with jsonl.open("a") as file:
+        file.write('{"step": 4, "kin')
+    with MetricWriter(jsonl, tmp_path, start_step=1) as writer:
+        for step in (2, 3, 4):
+            writer.write(step, "train", {"loss": 2.0})
+    records = read_metrics(jsonl)
+    assert [(record["step"], record["loss"]) for record in records] == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 2.0),
+        (4, 2.0),
+    ]

@@ -1,0 +1,60 @@
+"""A directory belongs to one configuration."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from resnet_jax.config import SGDConfig, TrainConfig
+from resnet_jax.training.workdir import Workdir, WorkdirError
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_new_directory_holds_the_resolved_configuration(
+    tmp_path: Path, small_config: TrainConfig
+) -> None:
+    workdir = Workdir(tmp_path / "a" / "b", small_config)
+    stored = json.loads((workdir.path / "config.json").read_text())
+    assert stored["data"]["kind"] == "DigitsConfig"
+    assert stored["optimizer"]["learning_rate"] == 0.1
+    assert workdir.result is None
+
+
+def test_the_same_configuration_may_come_back(tmp_path: Path, small_config: TrainConfig) -> None:
+    Workdir(tmp_path / "run", small_config).complete({"top1": 0.5})
+    assert Workdir(tmp_path / "run", small_config).result == {"top1": 0.5}
+
+
+def test_another_configuration_is_refused_with_the_fields_named(
+    tmp_path: Path, small_config: TrainConfig
+) -> None:
+    Workdir(tmp_path / "run", small_config)
+    before = content(tmp_path)
+    other = dataclasses.replace(
+        small_config, seed=3, optimizer=SGDConfig(learning_rate=0.2, warmup_epochs=0.1)
+    )
+    with pytest.raises(WorkdirError) as error:
+        Workdir(tmp_path / "run", other)
+    assert "seed: 0 there, 3 here" in str(error.value)
+    assert "optimizer.learning_rate: 0.1 there, 0.2 here" in str(error.value)
+    assert "momentum" not in str(error.value)
+    assert content(tmp_path) == before
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path, small_config: TrainConfig) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(WorkdirError, match=r"not empty and holds no config\.json"):
+        Workdir(tmp_path, small_config)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_configuration_is_named(tmp_path: Path, small_config: TrainConfig) -> None:
+    workdir = Workdir(tmp_path / "run", small_config)
+    stored = workdir.path / "config.json"
+    stored.write_text(stored.read_text()[:40])
+    with pytest.raises(WorkdirError, match=r"config\.json is damaged"):
+        Workdir(workdir.path, small_config)
