@@ -116,6 +116,7 @@ def main() -> None:
         images=dataset.evaluation.images,
         labels=dataset.evaluation.labels,
         logits=result.logits,
+        config=arguments.config.to_json(),
     )
     workdir.complete({"split": split, **result.metrics, "seconds": seconds})
     console.print(

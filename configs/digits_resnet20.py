@@ -16,9 +16,9 @@ from resnet_jax.config import (
 )
 
 CONFIG = TrainConfig(
-    model=ModelConfig("cifar_resnet20"),
+    model=ModelConfig("cifar_resnet20", zero_init_residual=False),
     data=DigitsConfig(),
-    optimizer=SGDConfig(learning_rate=0.1, warmup_epochs=2, weight_decay=5e-4),
+    optimizer=SGDConfig(learning_rate=0.05, warmup_epochs=2, weight_decay=5e-4),
     checkpoint=CheckpointConfig(every_steps=100),
     batch_size=64,
     epochs=30,

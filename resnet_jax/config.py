@@ -62,9 +62,9 @@ class DigitsConfig:
     """"validation" holds 360 of the 1,437 back for tuning and leaves the test images alone."""
     image_size: int = 16
     """Height and width that the 8x8 originals are resampled to, in pixels."""
-    max_rotation: float = 10.0
+    max_rotation: float = 15.0
     """Each training image is turned by up to this angle either way, in degrees."""
-    max_scaling: float = 0.1
+    max_scaling: float = 0.15
     """Each training image is magnified by up to this factor either way, as a natural logarithm."""
     max_shift: float = 1.0
     """Each training image is moved by up to this distance in y and in x, in original pixels."""

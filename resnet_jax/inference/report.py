@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def write_report(
     images: np.ndarray,
     labels: np.ndarray,
     logits: np.ndarray,
+    config: Mapping[str, Any],
 ) -> None:
     """Writes curves, confusion matrix and the worst-classified images.
 
@@ -79,6 +81,7 @@ def write_report(
         images: uint8[N, H, W, 1 or 3] of that split.
         labels: int32[N].
         logits: float32[N, K].
+        config: JSON of the resolved configuration.
     """
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -106,6 +109,7 @@ def write_report(
         matrix=matrix_figure,
         num_errors=int(np.sum(predictions != labels)),
         num_examples=len(labels),
+        classes=_hardest_classes(matrix, class_names),
         confusions=_most_confused(matrix, class_names),
         worst=[
             Example(
@@ -116,6 +120,7 @@ def write_report(
             )
             for i in worst
         ],
+        config=json.dumps(config, indent=2),
     )
     path.write_text(page, encoding="utf-8")
 
@@ -125,6 +130,17 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
     matrix = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(matrix, (labels, predictions), 1)
     return matrix
+
+
+def _hardest_classes(
+    matrix: np.ndarray, class_names: Sequence[str]
+) -> list[tuple[str, int, float]]:
+    """Up to ten (class, number of images, share that is right), the hardest first."""
+    counts = matrix.sum(axis=1)
+    present = np.flatnonzero(counts)
+    right = np.diag(matrix)[present] / counts[present]
+    order = np.argsort(right, kind="stable")[:10]
+    return [(class_names[present[i]], int(counts[present[i]]), float(right[i])) for i in order]
 
 
 def _most_confused(matrix: np.ndarray, class_names: Sequence[str]) -> list[tuple[str, str, int]]:

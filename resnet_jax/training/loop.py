@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 
 import jax
 import numpy as np
@@ -136,7 +137,7 @@ def _train_steps(
             since_save.append(metrics)
 
             last = step == run.total_steps
-            evaluation_due = last or step % run.evaluate_every == 0
+            evaluation_due = run.evaluation_due(step)
             save_due = last or step % config.checkpoint.every_steps == 0
             record_due = evaluation_due or save_due or step % config.log_every_steps == 0
             if not record_due:
@@ -156,7 +157,7 @@ def _train_steps(
             values |= {
                 "learning_rate": float(jax.device_get(run.schedule(step - 1))),
                 "images_per_second": config.batch_size / seconds_per_step,
-                "epoch": step * config.batch_size / len(dataset.train),
+                "epoch": run.epochs_done(step),
             }
             writer.write(step, "train", values)
             progress.train(step, values, eta_seconds=seconds_per_step * (run.total_steps - step))
@@ -202,4 +203,5 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
         f"{dataset.evaluation_split}, {len(dataset.class_names)} classes",
         "workdir": str(workdir.path),
+        "software": ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
     }

@@ -61,7 +61,6 @@ class Run:
         schedule: learning rate by step.
         optimizer: built from the configuration.
         total_steps: of the whole run.
-        evaluate_every: steps from one evaluation to the next.
     """
 
     config: TrainConfig
@@ -71,7 +70,6 @@ class Run:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     total_steps: int
-    evaluate_every: int
 
     @classmethod
     def create(cls, config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Self:
@@ -94,8 +92,19 @@ class Run:
             schedule=schedule,
             optimizer=make_optimizer(config.optimizer, schedule),
             total_steps=total_steps,
-            evaluate_every=steps(config.evaluate_every_epochs),
         )
+
+    def epochs_done(self, step: int) -> float:
+        """How often the training split has been passed over when so many steps are done."""
+        return step * self.config.batch_size / len(self.dataset.train)
+
+    def evaluation_due(self, step: int) -> bool:
+        """Whether the interval of evaluations is full with this step, or the run is."""
+        done, before = (
+            self.epochs_done(count) // self.config.evaluate_every_epochs
+            for count in (step, step - 1)
+        )
+        return done > before or step == self.total_steps
 
     @property
     def step_key(self) -> jax.Array:
