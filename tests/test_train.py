@@ -181,6 +181,26 @@ def test_a_run_without_its_report_is_brought_to_its_end(
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
 
 
+def test_other_networks_images_and_types_train_as_well(tmp_path: Path) -> None:
+    process = run(
+        "synthetic-resnet50",
+        "--model.name=resnet18",
+        "--model.dtype=bfloat16",
+        "--data.image-size=32",
+        "--data.train-examples=32",
+        "--data.test-examples=13",
+        "--batch-size=8",
+        f"--workdir={tmp_path / 'run'}",
+        num_devices=4,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "resnet18, 11,689,512 parameters, bfloat16" in process.stdout
+    assert "synthetic: 32 train, 13 test, 1000 classes" in process.stdout
+    assert "step 4/4  test: loss " in process.stdout
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert report.count("<svg") == 4, "no matrix of a million cells"
+
+
 def test_a_diverging_run_stops_with_advice_and_saves_nothing_of_it(tmp_path: Path) -> None:
     process = run(
         "--epochs=2",
