@@ -35,12 +35,3 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"(?:\]\(|src=\"|href=\")([^)#\"]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
-
-
-def test_the_table_of_models_is_complete_and_true() -> None:
-    from resnet_jax import list_models
-    from tests.models.test_variants import PARAMETERS
-
-    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert {name: int(count.replace(",", "")) for name, count in rows} == PARAMETERS
-    assert [name for name, _ in rows] == list_models()

@@ -20,6 +20,9 @@ from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.run import Run
 from resnet_jax.training.state import TrainState
 
+# One worker for all of it: what the fixtures make is dear.
+pytestmark = pytest.mark.xdist_group("train")
+
 ROOT = Path(__file__).parent.parent
 # 20 steps of about a quarter of a second, with checkpoints after 10 and 20.
 SHORT = (

@@ -2,6 +2,11 @@
 
 from resnet_jax.models.blocks import BasicBlock as BasicBlock
 from resnet_jax.models.blocks import BottleneckBlock as BottleneckBlock
+from resnet_jax.models.blocks import PreActivationBasicBlock as PreActivationBasicBlock
+from resnet_jax.models.blocks import PreActivationBottleneckBlock as PreActivationBottleneckBlock
+from resnet_jax.models.layers import BatchNorm as BatchNorm
+from resnet_jax.models.layers import GroupNorm as GroupNorm
+from resnet_jax.models.resnet import FeatureInfo as FeatureInfo
 from resnet_jax.models.resnet import ResNet as ResNet
 from resnet_jax.models.variants import create_model as create_model
 from resnet_jax.models.variants import list_models as list_models

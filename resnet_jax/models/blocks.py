@@ -1,11 +1,14 @@
-"""Residual blocks: ``relu(F(x) + shortcut(x))``."""
+"""Residual blocks: ``F(x) + shortcut(x)``, activated after the addition or before ``F``."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
 
-from resnet_jax.models.layers import Conv, Norm, PadShortcut, ProjectionShortcut
+from resnet_jax.models.attention import SpatialUnit
+from resnet_jax.models.layers import Activation, Conv, Norm
+from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 
 
 class ResidualBlock(nn.Module):
@@ -14,35 +17,126 @@ class ResidualBlock(nn.Module):
     Attributes:
         features: channels of the inner convolutions; the block returns ``expansion`` times as many.
         stride: step of the block in pixels, 1 or 2.
-        conv: builds a convolution from (features, kernel_size, stride).
+        first_dilation: distance between the taps of its first 3x3 convolution, in pixels.
+        dilation: of a second one; above 1 where a stage is dilated instead of strided.
+        conv: builds a convolution.
         norm: builds a normalisation layer.
+        act: activation.
         shortcut: used where input and output differ in shape; elsewhere the input is added as is.
-        zero_init_residual: start the scale of the last normalisation at zero, so that every block
+        attention: builds channel attention for the end of the residual branch.
+        spatial_unit: builds what replaces the strided 3x3 convolution and its activation.
+        antialias: (x, stride) -> x; subsamples behind the 3x3 convolution, in its place.
+        average_down: 3x3 average pooling does it, before or behind that convolution (ResNeSt).
+        cardinality: groups of the 3x3 convolution of a bottleneck (ResNeXt).
+        base_width: of a group of the first stage, in channels; more than 64 makes it wide.
+        stride_in_1x1: a bottleneck's stride sits in its first convolution, as in the paper ("v1").
+        zero_init_residual: start the last layer of the residual branch at zero, so that every block
             starts as the identity (Goyal et al. 2017, section 5.1).
+        dropout_rate: between the convolutions of a pre-activation block (Wide ResNet).
+        drop_path_rate: probability that an example skips the residual branch in training
+            (Huang et al. 2016); needs a ``dropout`` key, as does the former.
     """
 
     expansion: ClassVar[int] = 1
+    preactivation: ClassVar[bool] = False
 
     features: int
     stride: int
     conv: Conv
     norm: Norm
-    shortcut: type[ProjectionShortcut] | type[PadShortcut] = ProjectionShortcut
+    act: Activation = nn.relu
+    first_dilation: int = 1
+    dilation: int = 1
+    shortcut: type[Shortcut] = ProjectionShortcut
+    attention: Callable[..., nn.Module] | None = None
+    spatial_unit: Callable[..., SpatialUnit] | None = None
+    antialias: Callable[[jax.Array, int], jax.Array] | None = None
+    average_down: Literal["before", "behind"] | None = None
+    cardinality: int = 1
+    base_width: int = 64
+    stride_in_1x1: bool = False
     zero_init_residual: bool = False
+    dropout_rate: float = 0.0
+    drop_path_rate: float = 0.0
 
-    def last_norm(self, name: str) -> nn.Module:
-        """The normalisation just before the addition."""
-        if self.zero_init_residual:
-            return self.norm(scale_init=nn.initializers.zeros, name=name)
-        return self.norm(name=name)
+    def conv_norm_act(
+        self, x: jax.Array, features: int, kernel_size: int, index: int, *, train: bool
+    ) -> jax.Array:
+        """An inner convolution without the block's stride, activated."""
+        stride = self.stride if self.stride_in_1x1 and kernel_size == 1 else 1
+        x = self.conv(features, kernel_size, stride, name=f"conv{index}")(x)
+        return self.act(self.norm(name=f"norm{index}")(x, train=train))
 
-    def add_shortcut(self, x: jax.Array, residual: jax.Array, *, train: bool) -> jax.Array:
-        """``relu(residual + shortcut(x))``, in the shape of ``residual``."""
-        if x.shape != residual.shape:
-            x = self.shortcut(
-                residual.shape[-1], self.stride, self.conv, self.norm, name="shortcut"
+    def strided_conv(
+        self, x: jax.Array, features: int, index: int, *, groups: int = 1, train: bool
+    ) -> jax.Array:
+        """The 3x3 convolution with the block's stride, or what stands in its place, activated."""
+        stride = 1 if self.stride_in_1x1 else self.stride
+        pooled = self.average_down if stride > 1 else None
+        # Also where dilation has replaced the stride, as in timm.
+        blurred = self.antialias is not None and (stride > 1 or self.first_dilation < self.dilation)
+        conv_stride = 1 if pooled or blurred else stride
+        if pooled == "before":
+            x = _average_down(x, stride)
+        if self.spatial_unit is None:
+            x = self.conv(
+                features,
+                3,
+                conv_stride,
+                dilation=self.first_dilation,
+                groups=groups,
+                name=f"conv{index}",
+            )(x)
+            x = self.act(self.norm(name=f"norm{index}")(x, train=train))
+        else:
+            x = self.spatial_unit(
+                features=features,
+                stride=conv_stride,
+                dilation=self.first_dilation,
+                groups=groups,
+                conv=self.conv,
+                norm=self.norm,
+                act=self.act,
+                name=f"conv{index}",
             )(x, train=train)
-        return nn.relu(residual + x)
+        if pooled == "behind":
+            x = _average_down(x, stride)
+        if blurred and self.antialias is not None:
+            x = self.antialias(x, stride)
+        return x
+
+    def last_conv(
+        self, x: jax.Array, features: int, kernel_size: int, index: int, *, train: bool
+    ) -> jax.Array:
+        """The last convolution and normalisation of the residual branch."""
+        dilation = self.dilation if kernel_size > 1 else 1
+        x = self.conv(features, kernel_size, dilation=dilation, name=f"conv{index}")(x)
+        scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+        return self.norm(scale_init=scale_init, name=f"norm{index}")(x, train=train)
+
+    def add(self, x: jax.Array, residual: jax.Array, *, train: bool) -> jax.Array:
+        """``residual + shortcut(x)``, in the shape of ``residual``."""
+        if self.attention is not None:
+            residual = self.attention(name="attention")(residual)
+        if self.drop_path_rate:
+            residual = nn.Dropout(self.drop_path_rate, broadcast_dims=(1, 2, 3))(
+                residual, deterministic=not train
+            )
+        return residual + self.match(x, residual, train=train)
+
+    def match(self, x: jax.Array, residual: jax.Array, *, train: bool) -> jax.Array:
+        """``x`` through the shortcut, if the shape of ``residual`` asks for it."""
+        if x.shape == residual.shape:
+            return x
+        return self.shortcut(
+            features=residual.shape[-1],
+            stride=self.stride,
+            dilation=self.dilation,
+            preactivation=self.preactivation,
+            conv=self.conv,
+            norm=self.norm,
+            name="shortcut",
+        )(x, train=train)
 
 
 class BasicBlock(ResidualBlock):
@@ -53,11 +147,9 @@ class BasicBlock(ResidualBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = self.conv(self.features, 3, self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y, train=train))
-        y = self.conv(self.features, 3, name="conv2")(y)
-        y = self.last_norm("norm2")(y, train=train)
-        return self.add_shortcut(x, y, train=train)
+        y = self.strided_conv(x, self.features, 1, train=train)
+        y = self.last_conv(y, self.features, 3, 2, train=train)
+        return self.act(self.add(x, y, train=train))
 
 
 class BottleneckBlock(ResidualBlock):
@@ -71,10 +163,72 @@ class BottleneckBlock(ResidualBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = self.conv(self.features, 1, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y, train=train))
-        y = self.conv(self.features, 3, self.stride, name="conv2")(y)
-        y = nn.relu(self.norm(name="norm2")(y, train=train))
-        y = self.conv(self.expansion * self.features, 1, name="conv3")(y)
-        y = self.last_norm("norm3")(y, train=train)
-        return self.add_shortcut(x, y, train=train)
+        width = self.features * self.base_width // 64 * self.cardinality
+        y = self.conv_norm_act(x, width, 1, 1, train=train)
+        y = self.strided_conv(y, width, 2, groups=self.cardinality, train=train)
+        y = self.last_conv(y, self.expansion * self.features, 1, 3, train=train)
+        return self.act(self.add(x, y, train=train))
+
+
+class PreActivationBlock(ResidualBlock):
+    """A block that normalises and activates before each convolution (He et al. 2016, figure 4e).
+
+    The first activation feeds the shortcut too, where there is one.
+    """
+
+    preactivation: ClassVar[bool] = True
+
+    def residual(
+        self, x: jax.Array, layers: tuple[tuple[int, int, int], ...], *, train: bool
+    ) -> jax.Array:
+        """The whole block from (features, kernel size, stride) of each convolution."""
+        y = preactivated = self.act(self.norm(name="norm1")(x, train=train))
+        for i, (features, kernel_size, stride) in enumerate(layers, start=1):
+            last = i == len(layers)
+            if i > 1:
+                y = self.act(self.norm(name=f"norm{i}")(y, train=train))
+            if last and self.dropout_rate:
+                y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
+            zero = (
+                {"kernel_init": nn.initializers.zeros} if last and self.zero_init_residual else {}
+            )
+            y = self.conv(
+                features,
+                kernel_size,
+                stride,
+                dilation=self._dilation_of(kernel_size, last=last),
+                name=f"conv{i}",
+                **zero,
+            )(y)
+        return self.add(x if x.shape == y.shape else preactivated, y, train=train)
+
+    def _dilation_of(self, kernel_size: int, *, last: bool) -> int:
+        if kernel_size == 1:
+            return 1
+        return self.dilation if last else self.first_dilation
+
+
+class PreActivationBasicBlock(PreActivationBlock):
+    """Two 3x3 convolutions. [B, H, W, C] to [B, H/stride, W/stride, features]."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        layers = ((self.features, 3, self.stride), (self.features, 3, 1))
+        return self.residual(x, layers, train=train)
+
+
+class PreActivationBottleneckBlock(PreActivationBlock):
+    """1x1, 3x3 and 1x1 convolution. [B, H, W, C] to [B, H/stride, W/stride, 4 * features]."""
+
+    expansion: ClassVar[int] = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        width = self.features
+        layers = ((width, 1, 1), (width, 3, self.stride), (self.expansion * width, 1, 1))
+        return self.residual(x, layers, train=train)
+
+
+def _average_down(x: jax.Array, stride: int) -> jax.Array:
+    """3x3 average pooling; the zeros of the padding count."""
+    return nn.avg_pool(x, (3, 3), (stride, stride), ((1, 1), (1, 1)))

@@ -1,48 +1,66 @@
 """The one residual network: stem, stages of blocks, head."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnet_jax.models.attention import SpatialUnit
 from resnet_jax.models.blocks import ResidualBlock
 from resnet_jax.models.layers import (
+    Activation,
     BatchNorm,
     Conv,
-    Norm,
-    PadShortcut,
-    ProjectionShortcut,
+    ConvPool,
+    GroupNorm,
     Stem,
     conv,
     max_pool,
     torch_linear,
 )
+from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
+
+
+class FeatureInfo(NamedTuple):
+    """What to expect of a feature map.
+
+    Attributes:
+        channels: its last axis.
+        stride: pixels of the image from one of its pixels to the next.
+    """
+
+    channels: int
+    stride: int
 
 
 class Stage(nn.Module):
-    """Blocks of one width and resolution; the first one carries the stride."""
+    """Blocks of one width and resolution; the first one carries the stride.
 
-    num_blocks: int
-    features: int
+    Attributes:
+        block: builds a block from stride, dilations, drop-path rate and name.
+        stride: in pixels.
+        first_dilation: of the first convolution; the others have ``dilation``.
+        dilation: in pixels.
+        drop_path_rates: of each block; their number is that of the blocks.
+    """
+
+    block: Callable[..., ResidualBlock]
     stride: int
-    block: type[ResidualBlock]
-    conv: Conv
-    norm: Norm
-    shortcut: type[ProjectionShortcut] | type[PadShortcut]
-    zero_init_residual: bool
+    first_dilation: int
+    dilation: int
+    drop_path_rates: tuple[float, ...]
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        for i in range(self.num_blocks):
+        for i, drop_path_rate in enumerate(self.drop_path_rates):
             x = self.block(
-                features=self.features,
                 stride=self.stride if i == 0 else 1,
-                conv=self.conv,
-                norm=self.norm,
-                shortcut=self.shortcut,
-                zero_init_residual=self.zero_init_residual,
+                first_dilation=self.first_dilation if i == 0 else self.dilation,
+                dilation=self.dilation,
+                drop_path_rate=drop_path_rate,
                 name=f"block{i + 1}",
             )(x, train=train)
         return x
@@ -53,20 +71,39 @@ class ResNet(nn.Module):
 
     Every member of the family is this class with other fields; `resnet_jax.create_model` knows
     them by name.  Parameters, running statistics and logits are float32; ``dtype`` is the type
-    in which the convolutions compute.
+    in which everything else computes.
 
     Attributes:
         stage_sizes: number of blocks of each stage.
-        block: `BasicBlock` or `BottleneckBlock`.
-        num_classes: number of logits.
-        width: channels of the stem and of the first stage; each stage doubles them.
-        stem_kernel_size: of the first convolution, in pixels, odd.
-        stem_stride: of the first convolution, in pixels.
-        stem_pool: 3x3 max-pooling with stride 2 between stem and first stage.
-        shortcut: `ProjectionShortcut` (option B) or `PadShortcut` (option A).
-        zero_init_residual: start every block as the identity; torchvision's default is False.
+        block: `BasicBlock`, `BottleneckBlock` or one of the pre-activation blocks.
+        num_classes: number of logits; with 0 there is no head, and the pooled features come out.
+        width: inner channels of the first stage; each stage doubles them.
+        stem_widths: channels of the stem's convolutions.
+        stem_kernel_size: of each of them, in pixels, odd.
+        stem_stride: of the first of them, in pixels.
+        stem_pool: halves the resolution between stem and first stage; None leaves it.
+        shortcut: `ProjectionShortcut` (option B), `AveragePoolShortcut` (ResNet-D) or
+            `PadShortcut` (option A).
+        cardinality: groups of the 3x3 convolutions of bottlenecks (ResNeXt).
+        base_width: channels of a group in the first stage; above 64 for Wide ResNets.
+        attention: builds the channel attention of each block.
+        spatial_unit: builds what replaces the first 3x3 convolution of each block.
+        antialias: (x, stride) -> x; subsamples in place of strided 3x3 convolutions.
+        average_down: 3x3 average pooling subsamples instead, before or behind them (ResNeSt).
+        stride_in_1x1: bottlenecks have their stride in the first convolution ("v1").
+        conv: builds convolutions: `conv` or `StandardizedConv`.
+        norm: `BatchNorm` or `GroupNorm`.
+        act: activation.
         bn_decay: share of the running statistics that a training step keeps, 0 to 1.
-        bn_epsilon: added to the variance.
+        bn_epsilon: added to the variance of BatchNorm.
+        zero_init_residual: start every block as the identity; torchvision's default is False.
+        global_pool: how the head pools the last feature map: mean, maximum, the mean of both, or
+            not at all, which needs ``num_classes=0``.
+        output_stride: of the last feature map, 8, 16 or 32: later stages dilate instead of
+            striding (Chen et al. 2017).
+        dropout_rate: before the last layer; needs a ``dropout`` key in training.
+        block_dropout_rate: between the convolutions of pre-activation blocks (Wide ResNet).
+        drop_path_rate: of the last block; from 0 it rises linearly over the blocks.
         dtype: compute type, such as ``jnp.bfloat16``.
     """
 
@@ -74,38 +111,109 @@ class ResNet(nn.Module):
     block: type[ResidualBlock]
     num_classes: int = 1000
     width: int = 64
+    stem_widths: tuple[int, ...] = (64,)
     stem_kernel_size: int = 7
     stem_stride: int = 2
-    stem_pool: bool = True
-    shortcut: type[ProjectionShortcut] | type[PadShortcut] = ProjectionShortcut
-    zero_init_residual: bool = False
+    stem_pool: Callable[[jax.Array], jax.Array] | type[ConvPool] | None = max_pool
+    shortcut: type[Shortcut] = ProjectionShortcut
+    cardinality: int = 1
+    base_width: int = 64
+    attention: Callable[..., nn.Module] | None = None
+    spatial_unit: Callable[..., SpatialUnit] | None = None
+    antialias: Callable[[jax.Array, int], jax.Array] | None = None
+    average_down: Literal["before", "behind"] | None = None
+    stride_in_1x1: bool = False
+    conv: Conv = conv
+    norm: type[BatchNorm] | type[GroupNorm] = BatchNorm
+    act: Activation = nn.relu
     bn_decay: float = 0.9
     bn_epsilon: float = 1e-5
+    zero_init_residual: bool = False
+    global_pool: Literal["avg", "max", "avgmax", "none"] = "avg"
+    output_stride: Literal[8, 16, 32] = 32
+    dropout_rate: float = 0.0
+    block_dropout_rate: float = 0.0
+    drop_path_rate: float = 0.0
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        conv_layer = partial(conv, dtype=self.dtype)
-        norm_layer = partial(
-            BatchNorm, momentum=self.bn_decay, epsilon=self.bn_epsilon, dtype=self.dtype
-        )
+        if self.global_pool == "none" and self.num_classes:
+            raise ValueError("global_pool='none' has no vector for a head; set num_classes=0")
+        conv_layer = partial(self.conv, dtype=self.dtype)
+        norm_layer = partial(self.norm, dtype=self.dtype)
+        if issubclass(self.norm, BatchNorm):
+            norm_layer = partial(norm_layer, momentum=self.bn_decay, epsilon=self.bn_epsilon)
         self.stem = Stem(
-            self.width, self.stem_kernel_size, self.stem_stride, conv_layer, norm_layer
+            self.stem_widths,
+            self.stem_kernel_size,
+            self.stem_stride,
+            preactivation=self.block.preactivation,
+            conv=conv_layer,
+            norm=norm_layer,
+            act=self.act,
         )
-        self.stages = [
-            Stage(
-                num_blocks=num_blocks,
+        if isinstance(self.stem_pool, type):
+            self.pool = self.stem_pool(conv_layer, norm_layer, self.act, name="stem_pool")
+        num_blocks = sum(self.stage_sizes)
+        stages, first_block, first_dilation = [], 0, 1
+        for i, (size, (stride, dilation)) in enumerate(
+            zip(self.stage_sizes, self._strides_and_dilations(), strict=True)
+        ):
+            block = partial(
+                self.block,
                 features=self.width * 2**i,
-                stride=1 if i == 0 else 2,
-                block=self.block,
                 conv=conv_layer,
                 norm=norm_layer,
+                act=self.act,
                 shortcut=self.shortcut,
+                attention=self.attention,
+                spatial_unit=self.spatial_unit,
+                antialias=self.antialias,
+                average_down=self.average_down,
+                cardinality=self.cardinality,
+                base_width=self.base_width,
+                stride_in_1x1=self.stride_in_1x1,
                 zero_init_residual=self.zero_init_residual,
-                name=f"stage{i + 1}",
+                dropout_rate=self.block_dropout_rate,
             )
-            for i, num_blocks in enumerate(self.stage_sizes)
-        ]
-        self.head = nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=jnp.float32)
+            rates = tuple(
+                self.drop_path_rate * j / max(1, num_blocks - 1)
+                for j in range(first_block, first_block + size)
+            )
+            stages.append(
+                Stage(block, stride, first_dilation, dilation, rates, name=f"stage{i + 1}")
+            )
+            first_block, first_dilation = first_block + size, dilation
+        self.stages = stages
+        if self.block.preactivation:
+            self.final_norm = norm_layer()
+        self.dropout = nn.Dropout(self.dropout_rate)
+        if self.num_classes:
+            self.head = nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=jnp.float32)
+
+    def _strides_and_dilations(self) -> list[tuple[int, int]]:
+        """Of each stage, in pixels; the first stage has a stride of 1."""
+        reached = self.stem_stride * (1 if self.stem_pool is None else 2)
+        stages, dilation = [], 1
+        for i in range(len(self.stage_sizes)):
+            stride = 1 if i == 0 else 2
+            if reached * stride > self.output_stride:
+                dilation *= stride
+                stride = 1
+            reached *= stride
+            stages.append((stride, dilation))
+        return stages
+
+    @property
+    def feature_info(self) -> dict[str, FeatureInfo]:
+        """Channels and stride of each of `features`, without running anything."""
+        info = {"stem": FeatureInfo(self.stem_widths[-1], self.stem_stride)}
+        stride = self.stem_stride * (1 if self.stem_pool is None else 2)
+        for i, (stage_stride, _) in enumerate(self._strides_and_dilations()):
+            stride *= stage_stride
+            channels = self.width * 2**i * self.block.expansion
+            info[f"stage{i + 1}"] = FeatureInfo(channels, stride)
+        return info
 
     def features(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Feature maps of every resolution, for detection, segmentation or inspection.
@@ -116,23 +224,47 @@ class ResNet(nn.Module):
                 ``batch_stats`` is mutable.
 
         Returns:
-            ``"stem"`` (before pooling) and ``"stage1"``, ``"stage2"``, ...: dtype[B, H', W', C'].
-            For ImageNet networks H' is H/2 for the stem, then H/4, H/8, H/16, H/32.
+            ``"stem"`` (before pooling) and ``"stage1"``, ``"stage2"``, ...: dtype[B, H', W', C'],
+            as `feature_info` says.  Those of pre-activation networks are neither normalised nor
+            activated.
         """
         x = self.stem(images.astype(self.dtype), train=train)
         maps = {"stem": x}
-        if self.stem_pool:
-            x = max_pool(x)
+        if isinstance(self.stem_pool, type):
+            x = self.pool(x, train=train)
+        elif self.stem_pool is not None:
+            x = self.stem_pool(x)
         for i, stage in enumerate(self.stages):
             x = maps[f"stage{i + 1}"] = stage(x, train=train)
         return maps
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Logits float32[B, num_classes] of normalised images float[B, H, W, C].
+        """Logits of normalised images.
 
         Args:
-            images: any height and width; 224 for ImageNet and 32 for CIFAR are customary.
+            images: float[B, H, W, C] of any height and width; 224 for ImageNet and 32 for CIFAR
+                are customary.
             train: as in `features`.
+
+        Returns:
+            float32[B, num_classes]; without a head the features, float32[B, C], or
+            float32[B, H', W', C] where they are not pooled.
+
+        Raises:
+            ValueError: there is a head but no pooling.
         """
-        last = self.features(images, train=train)[f"stage{len(self.stage_sizes)}"]
-        return self.head(jnp.mean(last, axis=(1, 2), dtype=jnp.float32))
+        x = self.features(images, train=train)[f"stage{len(self.stage_sizes)}"]
+        if self.block.preactivation:
+            x = self.act(self.final_norm(x, train=train))
+        x = x.astype(jnp.float32)
+        match self.global_pool:
+            case "avg":
+                x = jnp.mean(x, axis=(1, 2))
+            case "max":
+                x = jnp.max(x, axis=(1, 2))
+            case "avgmax":
+                x = (jnp.mean(x, axis=(1, 2)) + jnp.max(x, axis=(1, 2))) / 2
+            case "none":
+                pass
+        x = self.dropout(x, deterministic=not train)
+        return self.head(x) if self.num_classes else x

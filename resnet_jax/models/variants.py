@@ -2,50 +2,262 @@
 
 import difflib
 import fnmatch
-from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
-from resnet_jax.models.blocks import BasicBlock, BottleneckBlock
-from resnet_jax.models.layers import PadShortcut
+from resnet_jax.models.attention import (
+    EfficientChannelAttention,
+    SelectiveKernel,
+    SplitAttention,
+    SqueezeExcite,
+)
+from resnet_jax.models.blocks import (
+    BasicBlock,
+    BottleneckBlock,
+    PreActivationBasicBlock,
+    PreActivationBottleneckBlock,
+)
+from resnet_jax.models.layers import (
+    ConvPool,
+    GroupNorm,
+    StandardizedConv,
+    average_pool,
+    blur_pool,
+    blurred_max_pool,
+    zero_padded_max_pool,
+)
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.shortcuts import AveragePoolShortcut, PadShortcut
 
-_cifar = partial(
-    ResNet,
-    block=BasicBlock,
-    num_classes=10,
-    width=16,
-    stem_kernel_size=3,
-    stem_stride=1,
-    stem_pool=False,
-    shortcut=PadShortcut,
-)
+Fields = dict[str, Any]
 
-# ImageNet: He et al. 2015, table 1, under the names of torchvision.  CIFAR: section 4.2, where
-# a network of 6n + 2 layers has three stages of n blocks.
-_VARIANTS: Mapping[str, partial[ResNet]] = MappingProxyType(
-    {
-        "resnet18": partial(ResNet, (2, 2, 2, 2), BasicBlock),
-        "resnet34": partial(ResNet, (3, 4, 6, 3), BasicBlock),
-        "resnet50": partial(ResNet, (3, 4, 6, 3), BottleneckBlock),
-        "resnet101": partial(ResNet, (3, 4, 23, 3), BottleneckBlock),
-        "resnet152": partial(ResNet, (3, 8, 36, 3), BottleneckBlock),
-        "cifar_resnet20": partial(_cifar, (3, 3, 3)),
-        "cifar_resnet32": partial(_cifar, (5, 5, 5)),
-        "cifar_resnet44": partial(_cifar, (7, 7, 7)),
-        "cifar_resnet56": partial(_cifar, (9, 9, 9)),
-        "cifar_resnet110": partial(_cifar, (18, 18, 18)),
-        "cifar_resnet1202": partial(_cifar, (200, 200, 200)),
+# Depths: blocks of each stage.
+_18, _34, _101, _152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
+_50, _200, _269 = _34, (3, 24, 36, 3), (3, 30, 48, 8)
+
+# Stems and shortcuts, by the letters that timm and GluonCV append (He et al. 2018).
+_C: Fields = {"stem_widths": (32, 32, 64), "stem_kernel_size": 3}
+_S: Fields = {"stem_widths": (64, 64, 128), "stem_kernel_size": 3}
+_D: Fields = _C | {"shortcut": AveragePoolShortcut}
+_E: Fields = _S | {"shortcut": AveragePoolShortcut}
+_T: Fields = _D | {"stem_widths": (24, 32, 64)}
+
+_SE: Fields = {"attention": SqueezeExcite}
+_ECA: Fields = {"attention": EfficientChannelAttention}
+_RS: Fields = _D | {
+    "attention": partial(SqueezeExcite, reduction=0.25),
+    "stem_pool": ConvPool,
+}
+_AA: Fields = {"antialias": average_pool, "stem_pool": average_pool}
+_BLUR: Fields = {"antialias": blur_pool, "stem_pool": blurred_max_pool}
+
+
+def _x(cardinality: int, base_width: int) -> Fields:
+    """ResNeXt: so many groups, so many channels a group in the first stage (Xie et al. 2016)."""
+    return {"cardinality": cardinality, "base_width": base_width}
+
+
+def _sk(**kwargs: Any) -> Fields:
+    return {"spatial_unit": partial(SelectiveKernel, **kwargs)}
+
+
+def _split(
+    radix: int = 2,
+    cardinality: int = 1,
+    base_width: int = 64,
+    average_down: str = "behind",
+) -> Fields:
+    """ResNeSt: radix, groups and channels a group (Zhang et al. 2020)."""
+    return _x(cardinality, base_width) | {
+        "spatial_unit": partial(SplitAttention, radix=radix),
+        "average_down": average_down,
     }
-)
+
+
+def _basic(sizes: tuple[int, ...], *fields: Fields) -> partial[ResNet]:
+    return _network(sizes, BasicBlock, *fields)
+
+
+def _bottleneck(sizes: tuple[int, ...], *fields: Fields) -> partial[ResNet]:
+    return _network(sizes, BottleneckBlock, *fields)
+
+
+def _preact_basic(sizes: tuple[int, ...], *fields: Fields) -> partial[ResNet]:
+    return _network(sizes, PreActivationBasicBlock, *fields)
+
+
+def _preact(sizes: tuple[int, ...], *fields: Fields) -> partial[ResNet]:
+    return _network(sizes, PreActivationBottleneckBlock, *fields)
+
+
+def _network(sizes: tuple[int, ...], block: type, *fields: Fields) -> partial[ResNet]:
+    merged = {name: value for group in fields for name, value in group.items()}
+    return partial(ResNet, sizes, block, **merged)
+
+
+def _bit(sizes: tuple[int, ...], factor: int) -> partial[ResNet]:
+    """Big Transfer: GroupNorm, standardised kernels, everything wider (Kolesnikov et al. 2019)."""
+    return _preact(
+        sizes,
+        {
+            "width": 64 * factor,
+            "stem_widths": (64 * factor,),
+            "stem_pool": zero_padded_max_pool,
+            "conv": StandardizedConv,
+            "norm": GroupNorm,
+        },
+    )
+
+
+_CIFAR: Fields = {
+    "num_classes": 10,
+    "width": 16,
+    "stem_widths": (16,),
+    "stem_kernel_size": 3,
+    "stem_stride": 1,
+    "stem_pool": None,
+}
+_A: Fields = {"shortcut": PadShortcut}
+
+
+def _cifar(depth: int) -> partial[ResNet]:
+    """He et al. 2015, section 4.2: 6n + 2 layers in three stages of n blocks."""
+    return _basic(((depth - 2) // 6,) * 3, _CIFAR, _A)
+
+
+def _wide(depth: int, factor: int) -> partial[ResNet]:
+    """Wide ResNet (Zagoruyko and Komodakis 2016): 6n + 4 layers, ``factor`` times as wide."""
+    return _preact_basic(((depth - 4) // 6,) * 3, _CIFAR, {"width": 16 * factor})
+
+
+# ImageNet networks go by the names of torchvision and timm, and equal them.
+_VARIANTS: dict[str, partial[ResNet]] = {
+    "resnet10t": _basic((1, 1, 1, 1), _T),
+    "resnet14t": _bottleneck((1, 1, 1, 1), _T),
+    "resnet18": _basic(_18),
+    "resnet18d": _basic(_18, _D),
+    "resnet26": _bottleneck(_18),
+    "resnet26d": _bottleneck(_18, _D),
+    "resnet26t": _bottleneck(_18, _T),
+    "resnet34": _basic(_34),
+    "resnet34d": _basic(_34, _D),
+    "resnet50": _bottleneck(_50),
+    "resnet50c": _bottleneck(_50, _C),
+    "resnet50d": _bottleneck(_50, _D),
+    "resnet50s": _bottleneck(_50, _S),
+    "resnet50t": _bottleneck(_50, _T),
+    "resnet50_gn": _bottleneck(_50, {"norm": GroupNorm}),
+    "resnet101": _bottleneck(_101),
+    "resnet101c": _bottleneck(_101, _C),
+    "resnet101d": _bottleneck(_101, _D),
+    "resnet101s": _bottleneck(_101, _S),
+    "resnet152": _bottleneck(_152),
+    "resnet152c": _bottleneck(_152, _C),
+    "resnet152d": _bottleneck(_152, _D),
+    "resnet152s": _bottleneck(_152, _S),
+    "resnet200": _bottleneck(_200),
+    "resnet200d": _bottleneck(_200, _D),
+    "resnext50_32x4d": _bottleneck(_50, _x(32, 4)),
+    "resnext50d_32x4d": _bottleneck(_50, _x(32, 4), _D),
+    "resnext101_32x4d": _bottleneck(_101, _x(32, 4)),
+    "resnext101_32x8d": _bottleneck(_101, _x(32, 8)),
+    "resnext101_32x16d": _bottleneck(_101, _x(32, 16)),
+    "resnext101_32x32d": _bottleneck(_101, _x(32, 32)),
+    "resnext101_64x4d": _bottleneck(_101, _x(64, 4)),
+    "wide_resnet50_2": _bottleneck(_50, _x(1, 128)),
+    "wide_resnet101_2": _bottleneck(_101, _x(1, 128)),
+    "seresnet18": _basic(_18, _SE),
+    "seresnet34": _basic(_34, _SE),
+    "seresnet50": _bottleneck(_50, _SE),
+    "seresnet50t": _bottleneck(_50, _SE, _T),
+    "seresnet101": _bottleneck(_101, _SE),
+    "seresnet152": _bottleneck(_152, _SE),
+    "seresnet152d": _bottleneck(_152, _SE, _D),
+    "seresnet200d": _bottleneck(_200, _SE, _D),
+    "seresnet269d": _bottleneck(_269, _SE, _D),
+    "seresnext26d_32x4d": _bottleneck(_18, _SE, _x(32, 4), _D),
+    "seresnext26t_32x4d": _bottleneck(_18, _SE, _x(32, 4), _T),
+    "seresnext50_32x4d": _bottleneck(_50, _SE, _x(32, 4)),
+    "seresnext101_32x4d": _bottleneck(_101, _SE, _x(32, 4)),
+    "seresnext101_32x8d": _bottleneck(_101, _SE, _x(32, 8)),
+    "seresnext101d_32x8d": _bottleneck(_101, _SE, _x(32, 8), _D),
+    "seresnext101_64x4d": _bottleneck(_101, _SE, _x(64, 4)),
+    "seresnetaa50d": _bottleneck(_50, _SE, _AA, _D),
+    "seresnextaa101d_32x8d": _bottleneck(_101, _SE, _AA, _x(32, 8), _D),
+    "ecaresnet26t": _bottleneck(_18, _ECA, _T),
+    "ecaresnet50d": _bottleneck(_50, _ECA, _D),
+    "ecaresnet50t": _bottleneck(_50, _ECA, _T),
+    "ecaresnet101d": _bottleneck(_101, _ECA, _D),
+    "ecaresnet200d": _bottleneck(_200, _ECA, _D),
+    "ecaresnet269d": _bottleneck(_269, _ECA, _D),
+    "ecaresnetlight": _bottleneck((1, 1, 11, 3), _ECA, {"shortcut": AveragePoolShortcut}),
+    "skresnet18": _basic(_18, _sk(reduction=1 / 8, divisor=16)),
+    "skresnet34": _basic(_34, _sk(reduction=1 / 8, divisor=16)),
+    "skresnet50": _bottleneck(_50, _sk()),
+    "skresnet50d": _bottleneck(_50, _sk(), _D),
+    "skresnext50_32x4d": _bottleneck(_50, _sk(divisor=32, split_input=False), _x(32, 4)),
+    "resnetaa34d": _basic(_34, _AA, _D),
+    "resnetaa50": _bottleneck(_50, _AA),
+    "resnetaa50d": _bottleneck(_50, _AA, _D),
+    "resnetaa101d": _bottleneck(_101, _AA, _D),
+    "resnetblur18": _basic(_18, _BLUR),
+    "resnetblur50": _bottleneck(_50, _BLUR),
+    "resnetblur50d": _bottleneck(_50, _BLUR, _D),
+    "resnetblur101d": _bottleneck(_101, _BLUR, _D),
+    "resnest14d": _bottleneck((1, 1, 1, 1), _split(), _D),
+    "resnest26d": _bottleneck(_18, _split(), _D),
+    "resnest50d": _bottleneck(_50, _split(), _D),
+    "resnest50d_1s4x24d": _bottleneck(_50, _split(1, 4, 24, "before"), _D),
+    "resnest50d_4s2x40d": _bottleneck(_50, _split(4, 2, 40, "before"), _D),
+    "resnest101e": _bottleneck(_101, _split(), _E),
+    "resnest200e": _bottleneck(_200, _split(), _E),
+    "resnest269e": _bottleneck(_269, _split(), _E),
+    "resnetrs50": _bottleneck(_50, _RS),
+    "resnetrs101": _bottleneck(_101, _RS),
+    "resnetrs152": _bottleneck(_152, _RS),
+    "resnetrs200": _bottleneck(_200, _RS),
+    "resnetrs270": _bottleneck((4, 29, 53, 4), _RS),
+    "resnetrs350": _bottleneck((4, 36, 72, 4), _RS),
+    "resnetrs420": _bottleneck((4, 44, 87, 4), _RS),
+    "resnetv2_18": _preact_basic(_18),
+    "resnetv2_18d": _preact_basic(_18, _D),
+    "resnetv2_34": _preact_basic(_34),
+    "resnetv2_34d": _preact_basic(_34, _D),
+    "resnetv2_50": _preact(_50),
+    "resnetv2_50d": _preact(_50, _D),
+    "resnetv2_50t": _preact(_50, _T),
+    "resnetv2_50d_gn": _preact(_50, _D, {"norm": GroupNorm}),
+    "resnetv2_101": _preact(_101),
+    "resnetv2_101d": _preact(_101, _D),
+    "resnetv2_152": _preact(_152),
+    "resnetv2_152d": _preact(_152, _D),
+    "resnetv2_50x1_bit": _bit(_50, 1),
+    "resnetv2_50x3_bit": _bit(_50, 3),
+    "resnetv2_101x1_bit": _bit(_101, 1),
+    "resnetv2_101x3_bit": _bit(_101, 3),
+    "resnetv2_152x2_bit": _bit(_152, 2),
+    "resnetv2_152x4_bit": _bit(_152, 4),
+    "cifar_resnet20": _cifar(20),
+    "cifar_resnet32": _cifar(32),
+    "cifar_resnet44": _cifar(44),
+    "cifar_resnet56": _cifar(56),
+    "cifar_resnet110": _cifar(110),
+    "cifar_resnet1202": _cifar(1202),
+    # He et al. 2016, table 2: 6n + 2 layers with basic blocks, 9n + 2 with bottlenecks.
+    "cifar_preresnet110": _preact_basic((18, 18, 18), _CIFAR, _A),
+    "cifar_preresnet164": _preact((18, 18, 18), _CIFAR),
+    "cifar_preresnet1001": _preact((111, 111, 111), _CIFAR),
+    "wrn_16_8": _wide(16, 8),
+    "wrn_28_10": _wide(28, 10),
+    "wrn_40_4": _wide(40, 4),
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names that `create_model` accepts and that match a shell pattern, in natural order.
 
-    >>> list_models("resnet1*")
-    ['resnet18', 'resnet101', 'resnet152']
+    >>> list_models("resnet1?")
+    ['resnet18']
     """
     return [name for name in _VARIANTS if fnmatch.fnmatchcase(name, pattern)]
 

@@ -1,4 +1,4 @@
-"""Names and layouts of torchvision's ResNets beside ours.
+"""Names and layouts of torchvision's and timm's residual networks beside ours.
 
 Ours is a path such as ``params/stage1/block1/shortcut/conv/kernel``, theirs a name such as
 ``layer1.0.downsample.0.weight``.
@@ -9,14 +9,76 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_MODULES: tuple[tuple[str, str], ...] = (
+from resnet_jax.models import ResNet
+from resnet_jax.models.attention import SelectiveKernel
+from resnet_jax.models.shortcuts import AveragePoolShortcut
+
+Rules = tuple[tuple[str, str], ...]
+"""A pattern for our modules and their name for it.  Of a number n in the pattern, ``{name}`` is n
+and ``{name0}`` is n - 1: PyTorch counts blocks from 0, and everything else as we do."""
+
+_BLOCK = r"stage(?P<stage>\d+)/block(?P<block>\d+)/"
+
+_STEM: Rules = (
     (r"stem/conv", "conv1"),
     (r"stem/norm", "bn1"),
-    (r"stage(\d+)/block(\d+)/conv(\d+)", "layer{0}.{1}.conv{2}"),
-    (r"stage(\d+)/block(\d+)/norm(\d+)", "layer{0}.{1}.bn{2}"),
-    (r"stage(\d+)/block(\d+)/shortcut/conv", "layer{0}.{1}.downsample.0"),
-    (r"stage(\d+)/block(\d+)/shortcut/norm", "layer{0}.{1}.downsample.1"),
+    # A deep stem is a sequence whose last normalisation stands outside.
+    (r"stem/conv1", "conv1.0"),
+    (r"stem/norm1", "conv1.1"),
+    (r"stem/conv2", "conv1.3"),
+    (r"stem/norm2", "conv1.4"),
+    (r"stem/conv3", "conv1.6"),
+    (r"stem/norm3", "bn1"),
+    (r"stem_pool/conv", "maxpool.0"),
+    (r"stem_pool/norm", "maxpool.1"),
     (r"head", "fc"),
+)
+_ATTENTION: Rules = (
+    (_BLOCK + "attention/reduce", "layer{stage}.{block0}.se.fc1"),
+    (_BLOCK + "attention/expand", "layer{stage}.{block0}.se.fc2"),
+    (_BLOCK + "attention/conv", "layer{stage}.{block0}.se.conv"),
+)
+_PLAIN: Rules = (
+    (_BLOCK + r"conv(?P<n>\d)", "layer{stage}.{block0}.conv{n}"),
+    (_BLOCK + r"norm(?P<n>\d)", "layer{stage}.{block0}.bn{n}"),
+)
+_SPLIT_ATTENTION: Rules = (
+    (_BLOCK + r"conv2/conv", "layer{stage}.{block0}.conv2.conv"),
+    (_BLOCK + r"conv2/norm", "layer{stage}.{block0}.conv2.bn0"),
+    (_BLOCK + r"conv2/reduce", "layer{stage}.{block0}.conv2.fc1"),
+    (_BLOCK + r"conv2/reduce_norm", "layer{stage}.{block0}.conv2.bn1"),
+    (_BLOCK + r"conv2/expand", "layer{stage}.{block0}.conv2.fc2"),
+)
+_SELECTIVE_KERNEL: Rules = (
+    (_BLOCK + r"conv(?P<n>\d)", "layer{stage}.{block0}.conv{n}.conv"),
+    (_BLOCK + r"norm(?P<n>\d)", "layer{stage}.{block0}.conv{n}.bn"),
+    (
+        _BLOCK + r"conv(?P<n>\d)/path(?P<path>\d)/conv",
+        "layer{stage}.{block0}.conv{n}.paths.{path0}.conv",
+    ),
+    (
+        _BLOCK + r"conv(?P<n>\d)/path(?P<path>\d)/norm",
+        "layer{stage}.{block0}.conv{n}.paths.{path0}.bn",
+    ),
+    (
+        _BLOCK + r"conv(?P<n>\d)/attention/reduce",
+        "layer{stage}.{block0}.conv{n}.attn.fc_reduce",
+    ),
+    (_BLOCK + r"conv(?P<n>\d)/attention/norm", "layer{stage}.{block0}.conv{n}.attn.bn"),
+    (
+        _BLOCK + r"conv(?P<n>\d)/attention/select",
+        "layer{stage}.{block0}.conv{n}.attn.fc_select",
+    ),
+)
+_PREACTIVATION: Rules = (
+    (r"stem/(?P<layer>(conv|norm)\d?)", "stem.{layer}"),
+    (
+        _BLOCK + r"(?P<layer>(conv|norm)\d)",
+        "stages.{stage0}.blocks.{block0}.{layer}",
+    ),
+    (_BLOCK + r"shortcut/conv", "stages.{stage0}.blocks.{block0}.downsample.conv"),
+    (r"final_norm", "norm"),
+    (r"head", "head.fc"),
 )
 
 _LEAVES = {
@@ -28,35 +90,49 @@ _LEAVES = {
 }
 
 
-def torch_name(path: Sequence[str]) -> str:
-    """The torchvision name of one of our variables.
+def torch_rules(model: ResNet) -> Rules:
+    """The rules by which the modules of a network are renamed, the first match counts."""
+    if model.block.preactivation:
+        return _PREACTIVATION
+    unit = getattr(model.spatial_unit, "func", model.spatial_unit)
+    spatial = _SELECTIVE_KERNEL if unit is SelectiveKernel else _SPLIT_ATTENTION + _PLAIN
+    # A pooling shortcut has its pooling at index 0, even where it pools nothing.
+    first = 1 if issubclass(model.shortcut, AveragePoolShortcut) else 0
+    shortcut = (
+        (_BLOCK + "shortcut/conv", f"layer{{stage}}.{{block0}}.downsample.{first}"),
+        (_BLOCK + "shortcut/norm", f"layer{{stage}}.{{block0}}.downsample.{first + 1}"),
+    )
+    return _STEM + shortcut + _ATTENTION + spatial
 
-    >>> torch_name(["batch_stats", "stage1", "block2", "norm1", "mean"])
-    'layer1.1.bn1.running_mean'
+
+def torch_name(path: Sequence[str], rules: Rules) -> str:
+    """The name of one of our variables in a PyTorch state dict.
 
     Args:
         path: collection, modules and leaf name.
+        rules: of the network.
 
     Raises:
-        KeyError: torchvision has no such variable.
+        KeyError: PyTorch has no such variable.
     """
     _, *modules, leaf = path
     ours = "/".join(modules)
-    for pattern, theirs in _MODULES:
+    for pattern, theirs in rules:
         if match := re.fullmatch(pattern, ours):
-            stage, block, *rest = (*match.groups(), None, None)
-            # PyTorch counts blocks from 0, everything else from 1.
-            numbers = [stage, None if block is None else int(block) - 1, *rest]
-            return f"{theirs.format(*numbers)}.{_LEAVES[leaf]}"
-    raise KeyError(f"torchvision has no variable {'/'.join(path)}")
+            fields: dict[str, str | int] = dict(match.groupdict())
+            fields |= {f"{k}0": int(v) - 1 for k, v in match.groupdict().items() if v.isdigit()}
+            return f"{theirs.format(**fields)}.{_LEAVES[leaf]}"
+    raise KeyError(f"PyTorch has no variable {'/'.join(path)}")
 
 
-def from_torch_layout(array: np.ndarray) -> np.ndarray:
-    """OIHW to HWIO for convolutions, [out, in] to [in, out] for dense layers, else unchanged."""
-    match array.ndim:
-        case 4:
-            return array.transpose(2, 3, 1, 0)
-        case 2:
-            return array.transpose()
-        case _:
-            return array
+def from_torch_layout(array: np.ndarray, ndim: int) -> np.ndarray:
+    """An array in our layout, in which it has so many dimensions.
+
+    [O, I, H, W] becomes [H, W, I, O], [O, I, K] becomes [K, I, O], [O, I] becomes [I, O].  A 1x1
+    convolution is a dense layer of ours where its images are single pixels: [O, I, 1, 1] to [I, O].
+    """
+    if ndim == 2 and array.ndim == 4 and array.shape[2:] == (1, 1):
+        array = array[:, :, 0, 0]
+    if array.ndim < 2:
+        return array
+    return array.transpose(*range(2, array.ndim), 1, 0)

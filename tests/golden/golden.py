@@ -6,6 +6,7 @@ file holds only names, shapes and results:
     specs.json          each architecture's tensors, and the packages that defined it
     values/<arch>.npz   activations, loss and gradients of one batch of two images
     trajectories.json   losses of short SGD runs
+    members.json        size and tensors of every member of the family
 
 All of it was computed in float64.  The archives are stored as float32, the trajectories in full.
 `regenerate.py` recomputes the data, and with `--check` compares it.
@@ -23,6 +24,7 @@ Bounds of 2e-5, 5e-3 and 1e-2 leave room for another order of summation and for 
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -163,6 +165,26 @@ def values(arch: str) -> dict[str, np.ndarray]:
     """
     with np.load(DIRECTORY / "values" / f"{arch}.npz") as archive:
         return dict(archive)
+
+
+class Member(TypedDict):
+    """What every architecture of timm that we have is compared by."""
+
+    parameters: int
+    """Number of trainable scalars."""
+    tensors: str
+    """`digest` of its state dict's names and shapes."""
+
+
+def members() -> dict[str, Member]:
+    """Reads the members of the family, by their name in timm."""
+    return json.loads((DIRECTORY / "members.json").read_text())
+
+
+def digest(tensors: Iterable[tuple[str, Sequence[int]]]) -> str:
+    """Condenses names and shapes of a state dict; counters of batches are to be left out."""
+    listed = sorted([name, list(shape)] for name, shape in tensors)
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
 def trajectories() -> list[Trajectory]:

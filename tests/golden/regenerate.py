@@ -32,6 +32,21 @@ from torch.nn import functional
 CATALOGUE = {
     "resnet18": "torchvision",
     "resnet50": "torchvision",
+    "resnext50_32x4d": "torchvision",
+    "wide_resnet50_2": "torchvision",
+    "resnet50d": "timm",
+    "resnet50t": "timm",
+    "seresnet50": "timm",
+    "ecaresnet50d": "timm",
+    "resnetrs50": "timm",
+    "resnetv2_50": "timm",
+    "resnetv2_50x1_bit": "timm",
+    "resnest50d": "timm",
+    "skresnet34": "timm",
+    "resnetblur50": "timm",
+    "resnetaa50": "timm",
+    "resnet50_gn": "timm",
+    "seresnext50_32x4d": "timm",
 }
 """Architecture to the package that defines it: torchvision or timm."""
 
@@ -173,7 +188,7 @@ def check(archs: list[str]) -> bool:
     """Prints every entry's deviation from what is stored, and tells whether all are small."""
     passed = [check_arch(arch) for arch in archs]
     passed += [check_trajectory(run) for run in golden.trajectories() if run["arch"] in archs]
-    return all(passed)
+    return all([*passed, check_members()])
 
 
 def check_arch(arch: str) -> bool:
@@ -203,6 +218,22 @@ def check_trajectory(recorded: golden.Trajectory) -> bool:
             "eval_logits": deviation(recorded["eval_logits"], computed["eval_logits"]),
         },
     )
+
+
+def compute_member(name: str) -> golden.Member:
+    """Describes an architecture of timm without allocating it."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tensors": golden.digest((k, v.shape) for k, v in named_tensors(model).items()),
+    }
+
+
+def check_members() -> bool:
+    """Checks sizes and tensors of every member of the family."""
+    wrong = [name for name, stored in golden.members().items() if compute_member(name) != stored]
+    return report(f"{len(golden.members())} members", dict.fromkeys(wrong, np.inf))
 
 
 def report(title: str, deviations: dict[str, float]) -> bool:
@@ -240,6 +271,9 @@ def write(archs: list[str]) -> None:
         for recorded in golden.trajectories()
     ]
     (golden.DIRECTORY / "trajectories.json").write_text(to_json(trajectories))
+    members = {name: json.dumps(compute_member(name)) for name in golden.members()}
+    rows = ",\n".join(f'  "{name}": {member}' for name, member in members.items())
+    (golden.DIRECTORY / "members.json").write_text(f"{{\n{rows}\n}}\n")
 
 
 def to_json(data: object) -> str:

@@ -1,4 +1,4 @@
-"""Equality with torchvision, on weights that anyone can rebuild."""
+"""Equality with torchvision and timm, on weights that anyone can rebuild."""
 
 from typing import Any
 
@@ -9,10 +9,13 @@ import pytest
 
 from resnet_jax import ResNet, create_model, load_weights
 from resnet_jax.training.losses import cross_entropy
-from resnet_jax.weights.torch_names import torch_name
+from resnet_jax.weights.torch_names import Rules, torch_name, torch_rules
 from tests.comparison import deviation
 from tests.golden import golden
 from tests.golden.running_variance import unbiased
+
+# ResNeSt and SK have no such values: at a batch of two their training mode is ill-conditioned.
+TRAINED = [arch for arch in sorted(golden.specs()) if "train_loss" in golden.values(arch)]
 
 
 @pytest.fixture(scope="module", params=sorted(golden.specs()))
@@ -32,9 +35,9 @@ def images(arch: str) -> np.ndarray:
     return golden.images(2, golden.specs()[arch]["image_size"])
 
 
-def by_torch_name(tree: dict[str, Any]) -> dict[str, np.ndarray]:
+def by_torch_name(tree: dict[str, Any], rules: Rules) -> dict[str, np.ndarray]:
     return {
-        torch_name([key.key for key in path]): np.asarray(leaf)
+        torch_name([key.key for key in path], rules): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 
@@ -58,6 +61,7 @@ def test_evaluation_equals_the_reference(
         assert deviation(features[stage].mean((1, 2)), expected[stage]) < 2e-5
 
 
+@pytest.mark.parametrize("arch", TRAINED, indirect=True)
 def test_training_equals_the_reference(
     arch: str, network: tuple[ResNet, dict[str, Any]], images: np.ndarray
 ) -> None:
@@ -79,12 +83,15 @@ def test_training_equals_the_reference(
     assert deviation(loss, expected["train_loss"]) < 5e-3
     assert deviation(logits, expected["train_logits"]) < 5e-3
 
-    grads = by_torch_name({"params": grads})
+    rules = torch_rules(model)
+    grads = by_torch_name({"params": grads}, rules)
     norms = [np.linalg.norm(grads[name]) for name in golden.parameter_names(arch)]
     assert deviation(norms, expected["grad_norms"]) < 1e-2
 
+    if "running_mean" not in expected:
+        return  # GroupNorm.
     updated = unbiased(model, variables | updated, variables, images.shape, steps=1)
-    statistics = by_torch_name({"batch_stats": updated["batch_stats"]})
+    statistics = by_torch_name({"batch_stats": updated["batch_stats"]}, rules)
     for kind in ("running_mean", "running_var"):
         joined = np.concatenate([statistics[name] for name in golden.buffer_names(arch, kind)])
         assert deviation(joined, expected[kind]) < 1e-3

@@ -1,11 +1,11 @@
 """Details in which networks that look the same differ."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.models.layers import BatchNorm, PadShortcut, conv, max_pool
+from resnet_jax.models.layers import BatchNorm, conv, max_pool
+from resnet_jax.models.shortcuts import PadShortcut
 
 
 def test_strided_convolution_pads_symmetrically() -> None:
@@ -23,7 +23,8 @@ def test_max_pool_ignores_its_padding() -> None:
 
 def test_pad_shortcut_subsamples_and_adds_zero_channels_at_both_ends() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 5, 5, 3))
-    y = PadShortcut(8, 2, conv=conv, norm=nn.BatchNorm).apply({}, x, train=True)
+    shortcut = PadShortcut(8, 2, dilation=1, preactivation=False, conv=conv, norm=BatchNorm)
+    y = shortcut.apply({}, x, train=True)
     assert y.shape == (2, 3, 3, 8)
     np.testing.assert_array_equal(y[..., 2:5], x[:, ::2, ::2])
     assert not y[..., :2].any()

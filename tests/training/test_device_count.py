@@ -19,6 +19,9 @@ from resnet_jax.training.sharding import shard_batch
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation
 
+# One worker for all of it: what the fixtures make is dear.
+pytestmark = pytest.mark.xdist_group("device_count")
+
 Outcome = tuple[list[float], TrainState]
 
 

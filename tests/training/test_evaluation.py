@@ -14,6 +14,9 @@ from resnet_jax.training.sharding import make_mesh
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import make_eval_step
 
+# One worker for all of it: what the fixtures make is dear.
+pytestmark = pytest.mark.xdist_group("evaluation")
+
 
 @pytest.fixture(scope="module")
 def run(small_config: TrainConfig) -> Run:

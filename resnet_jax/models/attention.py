@@ -1,0 +1,179 @@
+"""Channel attention: at the end of a block, or in place of its 3x3 convolution."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from resnet_jax.models.layers import Activation, Conv, Norm
+
+
+def divisible(value: float, divisor: int, *, minimum: int = 0, keep: float = 0.0) -> int:
+    """The nearest multiple of a divisor, as timm rounds numbers of channels.
+
+    Args:
+        value: number to round; halves go up.
+        divisor: the result is a multiple of it, and not below it.
+        minimum: the result is not below it.
+        keep: where the result would be below this share of the value, the next multiple is taken.
+    """
+    rounded = max(minimum or divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < keep * value else rounded
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation (Hu et al. 2017): [B, H, W, C] to the same shape.
+
+    Attributes:
+        reduction: channels of the bottleneck, as a share of C; rounded to a multiple of 8.
+    """
+
+    reduction: float = 1 / 16
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        reduced = divisible(channels * self.reduction, 8)
+        gate = jnp.mean(x, axis=(1, 2))
+        gate = nn.relu(nn.Dense(reduced, dtype=x.dtype, name="reduce")(gate))
+        gate = nn.sigmoid(nn.Dense(channels, dtype=x.dtype, name="expand")(gate))
+        return x * gate[:, None, None, :]
+
+
+class EfficientChannelAttention(nn.Module):
+    """ECA (Wang et al. 2019): a convolution over the channels. [B, H, W, C] to the same shape."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size = int((math.log2(x.shape[-1]) + 1) / 2)
+        size = max(size + 1 - size % 2, 3)
+        gate = jnp.mean(x, axis=(1, 2))[..., None]
+        conv = nn.Conv(1, (size,), padding=size // 2, use_bias=False, dtype=x.dtype, name="conv")
+        return x * nn.sigmoid(conv(gate))[:, None, None, :, 0]
+
+
+class SpatialUnit(nn.Module):
+    """What stands in place of a 3x3 convolution with its normalisation and activation.
+
+    [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), features].
+    """
+
+    features: int
+    stride: int
+    dilation: int
+    groups: int
+    conv: Conv
+    norm: Norm
+    act: Activation
+
+
+class SelectiveKernelPath(nn.Module):
+    """One of the convolutions that `SelectiveKernel` chooses from."""
+
+    features: int
+    stride: int
+    dilation: int
+    groups: int
+    conv: Conv
+    norm: Norm
+    act: Activation
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = self.conv(
+            self.features,
+            3,
+            self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+            name="conv",
+        )(x)
+        return self.act(self.norm(name="norm")(x, train=train))
+
+
+class PathAttention(nn.Module):
+    """Weights of P paths for each channel, summing to 1: [B, P, H, W, C] to [B, P, 1, 1, C]."""
+
+    reduced: int
+    norm: Norm
+    act: Activation
+
+    @nn.compact
+    def __call__(self, paths: jax.Array, *, train: bool) -> jax.Array:
+        batch, num_paths, _, _, channels = paths.shape
+        dtype = paths.dtype
+        x = jnp.mean(jnp.sum(paths, axis=1), axis=(1, 2))
+        x = nn.Dense(self.reduced, use_bias=False, dtype=dtype, name="reduce")(x)
+        x = self.act(self.norm(name="norm")(x, train=train))
+        x = nn.Dense(num_paths * channels, use_bias=False, dtype=dtype, name="select")(x)
+        return nn.softmax(x.reshape(batch, num_paths, 1, 1, channels), axis=1)
+
+
+class SelectiveKernel(SpatialUnit):
+    """Attention over kernels of 3x3 and of dilated 3x3 (Li et al. 2019), as in timm.
+
+    Attributes:
+        reduction: channels of the attention, as a share of ``features``.
+        divisor: that number is a multiple of it.
+        split_input: each path gets half of the input channels.
+    """
+
+    reduction: float = 1 / 16
+    divisor: int = 8
+    split_input: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        inputs = jnp.split(x, 2, axis=-1) if self.split_input else [x, x]
+        paths = jnp.stack(
+            [
+                SelectiveKernelPath(
+                    self.features,
+                    self.stride,
+                    i * self.dilation,
+                    self.groups,
+                    self.conv,
+                    self.norm,
+                    self.act,
+                    name=f"path{i}",
+                )(part, train=train)
+                for i, part in enumerate(inputs, start=1)
+            ],
+            axis=1,
+        )
+        reduced = divisible(self.features * self.reduction, self.divisor, keep=0.9)
+        weights = PathAttention(reduced, self.norm, self.act, name="attention")(paths, train=train)
+        return jnp.sum(paths * weights, axis=1)
+
+
+class SplitAttention(SpatialUnit):
+    """Split attention of ResNeSt (Zhang et al. 2020, figure 2).
+
+    Attributes:
+        radix: number of splits within each of the ``groups`` cardinal groups.
+    """
+
+    radix: int = 2
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        width, radix, groups = self.radix * self.features, self.radix, self.groups
+        reduced = divisible(0.25 * x.shape[-1] * radix, 8, minimum=32, keep=0.9)
+        x = self.conv(
+            width, 3, self.stride, dilation=self.dilation, groups=groups * radix, name="conv"
+        )(x)
+        x = self.act(self.norm(name="norm")(x, train=train))
+        splits = x.reshape(*x.shape[:-1], radix, self.features)
+
+        gate = jnp.mean(jnp.sum(splits, axis=-2), axis=(1, 2), keepdims=True)
+        gate = self.conv(reduced, 1, groups=groups, use_bias=True, name="reduce")(gate)
+        gate = self.act(self.norm(name="reduce_norm")(gate, train=train))
+        gate = self.conv(width, 1, groups=groups, use_bias=True, name="expand")(gate)
+        if radix > 1:
+            # The channels come out ordered by group, then split; they are applied by split first.
+            gate = gate.reshape(len(x), groups, radix, self.features // groups)
+            gate = nn.softmax(gate.swapaxes(1, 2), axis=1)
+        else:
+            gate = nn.sigmoid(gate)
+        return jnp.sum(splits * gate.reshape(len(x), 1, 1, radix, self.features), axis=-2)
