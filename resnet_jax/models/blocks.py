@@ -59,19 +59,17 @@ class ResidualBlock(nn.Module):
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
 
-    def conv_norm_act(
-        self, x: jax.Array, features: int, kernel_size: int, index: int, *, train: bool
+    def pointwise_conv(
+        self, x: jax.Array, features: int, stride: int, index: int, *, train: bool
     ) -> jax.Array:
-        """An inner convolution without the block's stride, activated."""
-        stride = self.stride if self.stride_in_1x1 and kernel_size == 1 else 1
-        x = self.conv(features, kernel_size, stride, name=f"conv{index}")(x)
+        """A 1x1 convolution, activated."""
+        x = self.conv(features, 1, stride, name=f"conv{index}")(x)
         return self.act(self.norm(name=f"norm{index}")(x, train=train))
 
     def strided_conv(
-        self, x: jax.Array, features: int, index: int, *, groups: int = 1, train: bool
+        self, x: jax.Array, features: int, stride: int, index: int, *, groups: int, train: bool
     ) -> jax.Array:
-        """The 3x3 convolution with the block's stride, or what stands in its place, activated."""
-        stride = 1 if self.stride_in_1x1 else self.stride
+        """The 3x3 convolution with the stride, or what stands in its place, activated."""
         pooled = self.average_down if stride > 1 else None
         # Also where dilation has replaced the stride, as in timm.
         blurred = self.antialias is not None and (stride > 1 or self.first_dilation < self.dilation)
@@ -147,7 +145,7 @@ class BasicBlock(ResidualBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = self.strided_conv(x, self.features, 1, train=train)
+        y = self.strided_conv(x, self.features, self.stride, 1, groups=1, train=train)
         y = self.last_conv(y, self.features, 3, 2, train=train)
         return self.act(self.add(x, y, train=train))
 
@@ -164,8 +162,9 @@ class BottleneckBlock(ResidualBlock):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         width = self.features * self.base_width // 64 * self.cardinality
-        y = self.conv_norm_act(x, width, 1, 1, train=train)
-        y = self.strided_conv(y, width, 2, groups=self.cardinality, train=train)
+        strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        y = self.pointwise_conv(x, width, strides[0], 1, train=train)
+        y = self.strided_conv(y, width, strides[1], 2, groups=self.cardinality, train=train)
         y = self.last_conv(y, self.expansion * self.features, 1, 3, train=train)
         return self.act(self.add(x, y, train=train))
 

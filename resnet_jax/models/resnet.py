@@ -45,6 +45,7 @@ class Stage(nn.Module):
         first_dilation: of the first convolution; the others have ``dilation``.
         dilation: in pixels.
         drop_path_rates: of each block; their number is that of the blocks.
+        remat: keep only the input of each block for the backward pass.
     """
 
     block: Callable[..., ResidualBlock]
@@ -52,17 +53,24 @@ class Stage(nn.Module):
     first_dilation: int
     dilation: int
     drop_path_rates: tuple[float, ...]
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        def apply(block: ResidualBlock, x: jax.Array) -> jax.Array:
+            return block(x, train=train)
+
+        if self.remat:
+            apply = nn.remat(apply)
         for i, drop_path_rate in enumerate(self.drop_path_rates):
-            x = self.block(
+            block = self.block(
                 stride=self.stride if i == 0 else 1,
                 first_dilation=self.first_dilation if i == 0 else self.dilation,
                 dilation=self.dilation,
                 drop_path_rate=drop_path_rate,
                 name=f"block{i + 1}",
-            )(x, train=train)
+            )
+            x = apply(block, x)
         return x
 
 
@@ -78,7 +86,7 @@ class ResNet(nn.Module):
         block: `BasicBlock`, `BottleneckBlock` or one of the pre-activation blocks.
         num_classes: number of logits; with 0 there is no head, and the pooled features come out.
         width: inner channels of the first stage; each stage doubles them.
-        stem_widths: channels of the stem's convolutions.
+        stem_widths: channels of the stem's convolutions; by default there is one, of ``width``.
         stem_kernel_size: of each of them, in pixels, odd.
         stem_stride: of the first of them, in pixels.
         stem_pool: halves the resolution between stem and first stage; None leaves it.
@@ -104,6 +112,7 @@ class ResNet(nn.Module):
         dropout_rate: before the last layer; needs a ``dropout`` key in training.
         block_dropout_rate: between the convolutions of pre-activation blocks (Wide ResNet).
         drop_path_rate: of the last block; from 0 it rises linearly over the blocks.
+        remat: recompute each block in the backward pass instead of keeping its inner activations.
         dtype: compute type, such as ``jnp.bfloat16``.
     """
 
@@ -111,7 +120,7 @@ class ResNet(nn.Module):
     block: type[ResidualBlock]
     num_classes: int = 1000
     width: int = 64
-    stem_widths: tuple[int, ...] = (64,)
+    stem_widths: tuple[int, ...] | None = None
     stem_kernel_size: int = 7
     stem_stride: int = 2
     stem_pool: Callable[[jax.Array], jax.Array] | type[ConvPool] | None = max_pool
@@ -134,6 +143,7 @@ class ResNet(nn.Module):
     dropout_rate: float = 0.0
     block_dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
@@ -144,7 +154,7 @@ class ResNet(nn.Module):
         if issubclass(self.norm, BatchNorm):
             norm_layer = partial(norm_layer, momentum=self.bn_decay, epsilon=self.bn_epsilon)
         self.stem = Stem(
-            self.stem_widths,
+            self.stem_widths or (self.width,),
             self.stem_kernel_size,
             self.stem_stride,
             preactivation=self.block.preactivation,
@@ -181,7 +191,9 @@ class ResNet(nn.Module):
                 for j in range(first_block, first_block + size)
             )
             stages.append(
-                Stage(block, stride, first_dilation, dilation, rates, name=f"stage{i + 1}")
+                Stage(
+                    block, stride, first_dilation, dilation, rates, self.remat, name=f"stage{i + 1}"
+                )
             )
             first_block, first_dilation = first_block + size, dilation
         self.stages = stages
@@ -207,7 +219,7 @@ class ResNet(nn.Module):
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
         """Channels and stride of each of `features`, without running anything."""
-        info = {"stem": FeatureInfo(self.stem_widths[-1], self.stem_stride)}
+        info = {"stem": FeatureInfo((self.stem_widths or (self.width,))[-1], self.stem_stride)}
         stride = self.stem_stride * (1 if self.stem_pool is None else 2)
         for i, (stage_stride, _) in enumerate(self._strides_and_dilations()):
             stride *= stage_stride

@@ -101,7 +101,6 @@ def _bit(sizes: tuple[int, ...], factor: int) -> partial[ResNet]:
         sizes,
         {
             "width": 64 * factor,
-            "stem_widths": (64 * factor,),
             "stem_pool": zero_padded_max_pool,
             "conv": StandardizedConv,
             "norm": GroupNorm,
@@ -112,7 +111,6 @@ def _bit(sizes: tuple[int, ...], factor: int) -> partial[ResNet]:
 _CIFAR: Fields = {
     "num_classes": 10,
     "width": 16,
-    "stem_widths": (16,),
     "stem_kernel_size": 3,
     "stem_stride": 1,
     "stem_pool": None,
@@ -127,7 +125,9 @@ def _cifar(depth: int) -> partial[ResNet]:
 
 def _wide(depth: int, factor: int) -> partial[ResNet]:
     """Wide ResNet (Zagoruyko and Komodakis 2016): 6n + 4 layers, ``factor`` times as wide."""
-    return _preact_basic(((depth - 4) // 6,) * 3, _CIFAR, {"width": 16 * factor})
+    return _preact_basic(
+        ((depth - 4) // 6,) * 3, _CIFAR, {"width": 16 * factor, "stem_widths": (16,)}
+    )
 
 
 # ImageNet networks go by the names of torchvision and timm, and equal them.

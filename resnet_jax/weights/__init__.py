@@ -1,3 +1,6 @@
-"""Published weights into our variables."""
+"""Published weights into our variables, and back."""
 
+from resnet_jax.weights.load import LoadReport as LoadReport
+from resnet_jax.weights.load import load_matching_weights as load_matching_weights
 from resnet_jax.weights.load import load_weights as load_weights
+from resnet_jax.weights.save import save_weights as save_weights

@@ -1,6 +1,9 @@
 """Loading of weights, strict and with every tensor accounted for."""
 
+import dataclasses
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,63 +13,180 @@ import numpy as np
 from resnet_jax.models import ResNet
 from resnet_jax.weights.torch_names import Rules, from_torch_layout, torch_name, torch_rules
 
+Variables = dict[str, Any]
+Source = Mapping[str, np.ndarray] | str | Path
+
+_logger = logging.getLogger(__name__)
+
 # Stored by PyTorch since 0.4.1 to average statistics cumulatively; nothing here reads it.
 _IGNORED_SUFFIX = "num_batches_tracked"
 
 
-def load_weights(model: ResNet, source: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Variables of a model from a state dict of torchvision or timm.
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor; names are PyTorch's.
+
+    Attributes:
+        loaded: taken as they are.
+        adapted: taken, with other image channels.
+        initialized: of the model, but not in the source or of another shape there.
+        unused: in the source, but not of the model.
+    """
+
+    loaded: tuple[str, ...]
+    adapted: tuple[str, ...]
+    initialized: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = [
+            f"{len(names)} {field}" + (f" ({_few(names)})" if field != "loaded" and names else "")
+            for field, names in dataclasses.asdict(self).items()
+        ]
+        return "weights: " + ", ".join(counts)
+
+
+def load_weights(
+    model: ResNet,
+    source: Source,
+    *,
+    strict: bool = True,
+    in_channels: int | None = None,
+    new_head: bool = False,
+    key: jax.Array | None = None,
+) -> Variables:
+    """Variables of a model from published weights.
 
     Args:
         model: the network that the weights are for.
         source: PyTorch names to arrays, such as
-            ``{k: v.numpy() for k, v in torch_model.state_dict().items()}``.
+            ``{k: v.numpy() for k, v in torch_model.state_dict().items()}``; or a ``.safetensors``,
+            ``.pth`` or ``.npz`` (BiT) file.  None of them needs PyTorch.
+        strict: every tensor must fit; otherwise those that do not are initialised, and logged.
+        in_channels: of the images, if not those of the weights.  The first kernel is adapted as
+            timm does: summed for one channel, else repeated and rescaled.
+        new_head: initialise the head, for other classes.
+        key: PRNG key of what is initialised; by default one of seed 0.
 
     Returns:
-        ``{"params": ..., "batch_stats": ...}`` of float32 NumPy arrays, ready for
+        ``{"params": ..., "batch_stats": ...}`` of float32 arrays, ready for
         ``model.apply(variables, images, train=False)``.
 
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the message names them.
     """
-    rules = torch_rules(model)
-    abstract = jax.eval_shape(
-        lambda key: model.init(
-            key, jnp.zeros((1, 64, 64, _in_channels(source, rules))), train=False
-        ),
-        jax.random.key(0),
-    )
-    used: set[str] = set()
-    problems: list[str] = []
-
-    def take(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name = torch_name([key.key for key in path], rules)
-        used.add(name)
-        if name not in source:
-            problems.append(f"missing {name}")
-            return np.empty(0)
-        array = from_torch_layout(np.asarray(source[name], leaf.dtype), leaf.ndim)
-        if array.shape != leaf.shape:
-            problems.append(f"{name} has shape {array.shape} in our layout, expected {leaf.shape}")
-        return array
-
-    variables = jax.tree_util.tree_map_with_path(take, abstract)
-    problems += [
-        f"unexpected {name}"
-        for name in source
-        if name not in used and not name.endswith(_IGNORED_SUFFIX)
-    ]
-    if problems:
-        shown = "; ".join(problems[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(f"these weights do not fit the model: {shown}{more}")
+    variables, report = _match(model, source, strict, in_channels, new_head, key)
+    if not strict and (report.initialized or report.unused):
+        _logger.warning("%s", report)
     return variables
 
 
-def _in_channels(source: Mapping[str, np.ndarray], rules: Rules) -> int:
-    """Channels of the images that the weights were trained on, 3 if they do not say."""
+def load_matching_weights(
+    model: ResNet,
+    source: Source,
+    *,
+    in_channels: int | None = None,
+    new_head: bool = False,
+    key: jax.Array | None = None,
+) -> tuple[Variables, LoadReport]:
+    """`load_weights` without ``strict``, and what became of every tensor."""
+    return _match(model, source, False, in_channels, new_head, key)
+
+
+def _match(
+    model: ResNet,
+    source: Source,
+    strict: bool,
+    in_channels: int | None,
+    new_head: bool,
+    key: jax.Array | None,
+) -> tuple[Variables, LoadReport]:
+    tensors = _tensors(source)
+    rules = torch_rules(model)
+    stem = _stem_name(tensors, rules)
+    if stem and in_channels:
+        tensors |= {stem: adapt_image_channels(tensors[stem], in_channels)}
+    channels = tensors[stem].shape[1] if stem else in_channels or 3
+
+    def init(key: jax.Array) -> Variables:
+        return dict(model.init(key, jnp.zeros((1, 64, 64, channels)), train=False))
+
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    fitting: dict[str, np.ndarray] = {}
+    initialized: list[str] = []
+    problems: list[str] = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
+        names = [key.key for key in path]
+        name = torch_name(names, rules)
+        if new_head and names[1] == "head":
+            initialized.append(name)
+        elif name not in tensors:
+            initialized.append(name)
+            problems.append(f"missing {name}")
+        else:
+            array = from_torch_layout(np.asarray(tensors[name], leaf.dtype), leaf.ndim)
+            if array.shape == leaf.shape:
+                fitting[name] = array
+            else:
+                initialized.append(name)
+                problems.append(
+                    f"{name} has shape {array.shape} in our layout, expected {leaf.shape}"
+                )
+    known = {*fitting, *initialized}
+    unused = [name for name in tensors if name not in known and not name.endswith(_IGNORED_SUFFIX)]
+    problems += [f"unexpected {name}" for name in unused]
+
+    if problems and strict:
+        raise ValueError(f"these weights do not fit the model: {_few(problems, '; ')}")
+
+    # Initialisation takes seconds, and most weights need none.
+    variables = (
+        jax.jit(init)(jax.random.key(0) if key is None else key) if initialized else abstract
+    )
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: fitting.get(torch_name([key.key for key in path], rules), leaf),
+        variables,
+    )
+    adapted = (stem,) if stem and in_channels and stem in fitting else ()
+    loaded = tuple(name for name in fitting if name not in adapted)
+    return variables, LoadReport(loaded, adapted, tuple(initialized), tuple(unused))
+
+
+def adapt_image_channels(kernel: np.ndarray, in_channels: int) -> np.ndarray:
+    """The first kernel, [O, I, H, W], for images of other channels, as timm adapts it.
+
+    One channel gets the sum over all, so that grey images give what they gave as colours.  More
+    channels repeat the kernel, rescaled to keep the size of its response.
+    """
+    channels = kernel.shape[1]
+    if in_channels == channels:
+        return kernel
+    if in_channels == 1:
+        return kernel.sum(axis=1, keepdims=True)
+    repeated = np.tile(kernel, (1, -(-in_channels // channels), 1, 1))[:, :in_channels]
+    return repeated * np.float32(channels / in_channels)
+
+
+def _tensors(source: Source) -> dict[str, np.ndarray]:
+    if isinstance(source, Mapping):
+        return dict(source)
+    # Only those who load files pay for the libraries that read them.
+    from resnet_jax.weights.bit_names import from_bit, is_bit
+    from resnet_jax.weights.files import read_tensors
+
+    tensors = read_tensors(Path(source))
+    return from_bit(tensors) if is_bit(tensors) else tensors
+
+
+def _stem_name(tensors: Mapping[str, np.ndarray], rules: Rules) -> str | None:
+    """Name of the first kernel, if it is there."""
     for conv in ("conv", "conv1"):
-        stem = source.get(torch_name(["params", "stem", conv, "kernel"], rules))
-        if stem is not None:
-            return np.shape(stem)[1]
-    return 3
+        name = torch_name(["params", "stem", conv, "kernel"], rules)
+        if name in tensors:
+            return name
+    return None
+
+
+def _few(names: list[str] | tuple[str, ...], separator: str = ", ") -> str:
+    more = f"{separator}and {len(names) - 5} more" if len(names) > 5 else ""
+    return separator.join(names[:5]) + more

@@ -136,3 +136,18 @@ def from_torch_layout(array: np.ndarray, ndim: int) -> np.ndarray:
     if array.ndim < 2:
         return array
     return array.transpose(*range(2, array.ndim), 1, 0)
+
+
+def to_torch_layout(array: np.ndarray, name: str) -> np.ndarray:
+    """An array of ours in PyTorch's layout: the inverse of `from_torch_layout`.
+
+    Args:
+        array: a variable.
+        name: its name in PyTorch; only ``fc.weight`` is a dense layer there, every other one of
+            ours is a 1x1 convolution of theirs.
+    """
+    if array.ndim < 2:
+        return array
+    dense = array.ndim == 2 and name != "fc.weight"
+    array = array.transpose(-1, -2, *range(array.ndim - 2))
+    return array[:, :, None, None] if dense else array

@@ -109,12 +109,12 @@ def test_projections_stand_only_where_the_shape_changes() -> None:
 
 
 def test_overrides_reach_the_network() -> None:
-    variables = abstract_variables("cifar_resnet20", num_classes=7, width=8, stem_widths=(8,))
+    variables = abstract_variables("cifar_resnet20", num_classes=7, width=8)
     assert variables["params"]["head"]["kernel"].shape == (32, 7)
 
 
 def test_zero_init_residual_makes_every_block_the_identity() -> None:
-    model = create_model("resnet18", zero_init_residual=True, width=8, stem_widths=(8,))
+    model = create_model("resnet18", zero_init_residual=True, width=8)
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
     variables = model.init(jax.random.key(0), images, train=False)
     for stage in ("stage1", "stage2"):

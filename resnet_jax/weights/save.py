@@ -1,0 +1,63 @@
+"""Writing of weights, for torchvision, timm and `load_weights` to read."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from resnet_jax.models import ResNet
+from resnet_jax.weights.load import load_weights
+from resnet_jax.weights.torch_names import to_torch_layout, torch_name, torch_rules
+
+
+def save_weights(model: ResNet, variables: Mapping[str, Any], path: str | Path) -> None:
+    """Writes variables under the names and in the layouts of torchvision and timm.
+
+    The file appears whole or not at all, and holds exactly what `load_weights` asks for.
+
+    Args:
+        model: the network that the variables are of.
+        variables: ``params`` and, where there are any, ``batch_stats``; written as float32.
+        path: new file, ``.safetensors``.
+
+    Raises:
+        ValueError: the file exists, its directory does not, its name ends otherwise, or the
+            variables are not those of the model.
+        ImportError: safetensors is not installed.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: the name of a weight file must end in .safetensors")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no such directory; create it")
+    if path.exists():
+        raise ValueError(f"{path}: the file exists; remove it or take another name")
+    try:
+        from safetensors.numpy import save
+    except ImportError:
+        raise ImportError(
+            f"{path} needs the package safetensors: pip install 'resnet_jax[weights]'"
+        ) from None
+
+    rules = torch_rules(model)
+    tensors = {}
+    collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(collections):
+        try:
+            name = torch_name([key.key for key in keys], rules)
+        except KeyError as error:
+            raise ValueError(f"{path}: not written, {error.args[0]}") from None
+        array = to_torch_layout(np.asarray(leaf, np.float32), name)
+        # Of a transposed array safetensors would write the bytes in their old order.
+        tensors[name] = np.ascontiguousarray(array)
+    load_weights(model, tensors)
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,144 @@
+"""Every format of weight files, told by its content, and files that are none."""
+
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors
+
+from resnet_jax.weights.files import read_tensors
+
+DATA = Path(__file__).parent / "data"
+TENSORS = {
+    "weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "half": np.array([1.5, -2.25], np.float16),
+    "count": np.array(7),
+}
+
+
+def write_safetensors(path: Path) -> None:
+    safetensors.save_file(TENSORS, path)
+
+
+def write_npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **TENSORS)
+
+
+WRITERS = pytest.mark.parametrize("write", [write_safetensors, write_npz])
+Write = Callable[[Path], None]
+
+
+@WRITERS
+def test_formats_are_told_by_content(write: Write, tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    write(path)
+    tensors = read_tensors(path)
+    assert tensors.keys() == TENSORS.keys()
+    assert {name: array.dtype for name, array in tensors.items()} == {
+        "weight": np.float32,
+        "half": np.float32,
+        "count": np.int64,
+    }
+    for name, array in TENSORS.items():
+        np.testing.assert_array_equal(tensors[name], array)
+
+
+@pytest.mark.parametrize("name", ["zip.pth", "legacy.pth"])
+def test_files_of_pytorch_are_told_by_content(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    path.write_bytes((DATA / name).read_bytes())
+    tensors = read_tensors(path)
+    assert list(tensors) == ["rows", "columns", "half", "bfloat16", "count"]
+    np.testing.assert_array_equal(tensors["columns"], [[6, 9], [7, 10], [8, 11]])
+
+
+def test_bfloat16_of_safetensors_comes_as_float32(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.save_file({"x": np.array([[1.5], [-(2.0**100)]], jnp.bfloat16)}, path)
+    assert b'"BF16"' in path.read_bytes()
+    x = read_tensors(path)["x"]
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x, np.array([[1.5], [-(2.0**100)]], np.float32))
+
+
+def test_safetensors_of_other_types_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.save_file({"x": np.zeros(3, np.complex64)}, path)
+    with pytest.raises(ValueError, match=r"weights\.safetensors: .x. has type C64; convert it"):
+        read_tensors(path)
+
+
+def test_without_safetensors_the_install_command_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_safetensors(path)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match=r"pip install 'resnet_jax\[weights\]'$"):
+        read_tensors(path)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent\.pth: there is no such file"):
+        read_tensors(tmp_path / "absent.pth")
+    with pytest.raises(ValueError, match="there is no such file"):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "the file is empty"),
+        (b"<!DOCTYPE html><html>Not found</html>", "unknown format"),
+        (b"12345678{ is no header of safetensors", "unknown format"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "unknown format"),
+        (b"\x80\x04N.", "unknown format"),
+        (b"PK\x03\x04" + bytes(100), "the archive is truncated or damaged"),
+    ],
+)
+def test_what_is_no_weight_file_is_refused(content: bytes, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"weights: {problem}.*; [a-z]"):
+        read_tensors(path)
+
+
+def test_other_archives_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("word/document.xml", "")
+    with pytest.raises(ValueError, match=r"the archive is neither of torch\.save nor a \.npz"):
+        read_tensors(path)
+
+
+def test_files_without_tensors_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    safetensors.save_file({}, path)
+    with pytest.raises(ValueError, match="there are no tensors in it"):
+        read_tensors(path)
+
+
+def test_pickles_in_npz_are_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    np.savez(path, x=np.array([{}], object))
+    with pytest.raises(ValueError, match="not made of plain arrays"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("source", ["zip.pth", "legacy.pth", write_safetensors, write_npz])
+def test_every_truncation_is_noticed(source: str | Write, tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    if isinstance(source, str):
+        path.write_bytes((DATA / source).read_bytes())
+    else:
+        source(path)
+    content = path.read_bytes()
+    for length in {*range(0, len(content), 7), len(content) - 1}:
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"weights: .*; \w+"):
+            read_tensors(path)
