@@ -224,7 +224,8 @@ class PreActivationBottleneckBlock(PreActivationBlock):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         width = self.features
-        layers = ((width, 1, 1), (width, 3, self.stride), (self.expansion * width, 1, 1))
+        strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        layers = ((width, 1, strides[0]), (width, 3, strides[1]), (self.expansion * width, 1, 1))
         return self.residual(x, layers, train=train)
 
 

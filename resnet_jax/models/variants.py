@@ -92,7 +92,7 @@ def _preact(sizes: tuple[int, ...], *fields: Fields) -> partial[ResNet]:
 
 def _network(sizes: tuple[int, ...], block: type, *fields: Fields) -> partial[ResNet]:
     merged = {name: value for group in fields for name, value in group.items()}
-    return partial(ResNet, sizes, block, **merged)
+    return partial(ResNet, stage_sizes=sizes, block=block, **merged)
 
 
 def _bit(sizes: tuple[int, ...], factor: int) -> partial[ResNet]:
@@ -116,6 +116,7 @@ _CIFAR: Fields = {
     "stem_pool": None,
 }
 _A: Fields = {"shortcut": PadShortcut}
+_V1: Fields = {"stride_in_1x1": True}
 
 
 def _cifar(depth: int) -> partial[ResNet]:
@@ -243,10 +244,11 @@ _VARIANTS: dict[str, partial[ResNet]] = {
     "cifar_resnet56": _cifar(56),
     "cifar_resnet110": _cifar(110),
     "cifar_resnet1202": _cifar(1202),
-    # He et al. 2016, table 2: 6n + 2 layers with basic blocks, 9n + 2 with bottlenecks.
+    # He et al. 2016, table 2: 6n + 2 layers with basic blocks, 9n + 2 with bottlenecks, which
+    # have their stride in the first convolution (KaimingHe/resnet-1k-layers).
     "cifar_preresnet110": _preact_basic((18, 18, 18), _CIFAR, _A),
-    "cifar_preresnet164": _preact((18, 18, 18), _CIFAR),
-    "cifar_preresnet1001": _preact((111, 111, 111), _CIFAR),
+    "cifar_preresnet164": _preact((18, 18, 18), _CIFAR, _V1),
+    "cifar_preresnet1001": _preact((111, 111, 111), _CIFAR, _V1),
     "wrn_16_8": _wide(16, 8),
     "wrn_28_10": _wide(28, 10),
     "wrn_40_4": _wide(40, 4),

@@ -7,6 +7,7 @@ file holds only names, shapes and results:
     values/<arch>.npz   activations, loss and gradients of one batch of two images
     trajectories.json   losses of short SGD runs
     members.json        size and tensors of every member of the family
+    options.json        logits of networks with an option of timm's set
 
 All of it was computed in float64.  The archives are stored as float32, the trajectories in full.
 `regenerate.py` recomputes the data, and with `--check` compares it.
@@ -179,6 +180,28 @@ class Member(TypedDict):
 def members() -> dict[str, Member]:
     """Reads the members of the family, by their name in timm."""
     return json.loads((DIRECTORY / "members.json").read_text())
+
+
+class Option(TypedDict):
+    """An architecture of timm with ten classes and one option, on `images(2, OPTION_IMAGE_SIZE)`.
+
+    Where torchvision can do the same (``replace_stride_with_dilation``), it gives the same logits.
+    """
+
+    arch: str
+    option: str
+    """Name of the argument of `timm.create_model`."""
+    value: int | str
+    logits: list[list[float]]
+    """(2, 10): eval mode."""
+
+
+OPTION_IMAGE_SIZE = 64
+
+
+def options() -> list[Option]:
+    """Reads the networks with options."""
+    return json.loads((DIRECTORY / "options.json").read_text())
 
 
 def digest(tensors: Iterable[tuple[str, Sequence[int]]]) -> str:

@@ -188,7 +188,7 @@ def check(archs: list[str]) -> bool:
     """Prints every entry's deviation from what is stored, and tells whether all are small."""
     passed = [check_arch(arch) for arch in archs]
     passed += [check_trajectory(run) for run in golden.trajectories() if run["arch"] in archs]
-    return all([*passed, check_members()])
+    return all([*passed, check_options(), check_members()])
 
 
 def check_arch(arch: str) -> bool:
@@ -216,6 +216,32 @@ def check_trajectory(recorded: golden.Trajectory) -> bool:
         {
             "losses": deviation(recorded["losses"], computed["losses"]),
             "eval_logits": deviation(recorded["eval_logits"], computed["eval_logits"]),
+        },
+    )
+
+
+def compute_option(recorded: golden.Option) -> np.ndarray:
+    """Computes the logits of an architecture of timm with one option."""
+    model = timm.create_model(
+        recorded["arch"], num_classes=10, **{recorded["option"]: recorded["value"]}
+    )
+    model.double().eval()
+    for name, tensor in named_tensors(model).items():
+        tensor.copy_(torch.from_numpy(golden.tensor(name, tuple(tensor.shape))))
+    images = golden.images(BATCH, golden.OPTION_IMAGE_SIZE).astype(np.float64)
+    with torch.no_grad():
+        return model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+
+
+def check_options() -> bool:
+    """Checks the networks with options."""
+    return report(
+        "options",
+        {
+            f"{option['arch']} {option['option']}={option['value']}": deviation(
+                option["logits"], compute_option(option)
+            )
+            for option in golden.options()
         },
     )
 
@@ -271,6 +297,9 @@ def write(archs: list[str]) -> None:
         for recorded in golden.trajectories()
     ]
     (golden.DIRECTORY / "trajectories.json").write_text(to_json(trajectories))
+    options = [option | {"logits": compute_option(option).tolist()} for option in golden.options()]
+    rows = ",\n".join(f"  {json.dumps(option)}" for option in options)
+    (golden.DIRECTORY / "options.json").write_text(f"[\n{rows}\n]\n")
     members = {name: json.dumps(compute_member(name)) for name in golden.members()}
     rows = ",\n".join(f'  "{name}": {member}' for name, member in members.items())
     (golden.DIRECTORY / "members.json").write_text(f"{{\n{rows}\n}}\n")

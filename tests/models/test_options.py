@@ -1,0 +1,177 @@
+"""What a network can be asked for beyond its name."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax import (
+    BasicBlock,
+    BatchNorm,
+    GroupNorm,
+    PreActivationBasicBlock,
+    ResNet,
+    create_model,
+    load_weights,
+)
+from resnet_jax.models.layers import conv
+from resnet_jax.weights.torch_names import torch_name, torch_rules
+from tests.comparison import deviation
+from tests.golden import golden
+from tests.models.test_variants import torch_shape
+
+
+def abstract(model: ResNet, channels: int = 3) -> dict[str, Any]:
+    images = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
+    return jax.eval_shape(
+        lambda key, images: model.init(key, images, train=False), jax.random.key(0), images
+    )
+
+
+def golden_variables(model: ResNet) -> dict[str, Any]:
+    rules, state = torch_rules(model), {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract(model)):
+        name = torch_name([key.key for key in path], rules)
+        state[name] = golden.tensor(name, torch_shape(name, leaf.shape))
+    return load_weights(model, state)
+
+
+@pytest.mark.parametrize(
+    "option",
+    golden.options(),
+    ids=lambda option: f"{option['arch']}-{option['option']}={option['value']}",
+)
+def test_options_equal_the_reference(option: golden.Option) -> None:
+    model = create_model(option["arch"], num_classes=10, **{option["option"]: option["value"]})
+    images = golden.images(2, golden.OPTION_IMAGE_SIZE)
+    logits = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(
+        golden_variables(model), images
+    )
+    assert deviation(logits, option["logits"]) < 2e-5
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnest14d", "resnetv2_50x1_bit"])
+def test_feature_info_tells_the_real_shapes(name: str, output_stride: int) -> None:
+    model = create_model(name, output_stride=output_stride)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    features = jax.eval_shape(
+        lambda variables, images: model.apply(variables, images, train=False, method="features"),
+        abstract(model),
+        images,
+    )
+    assert {name: (info.channels, info.stride) for name, info in model.feature_info.items()} == {
+        name: (x.shape[-1], 64 // x.shape[1]) for name, x in features.items()
+    }
+    assert max(info.stride for info in model.feature_info.values()) == output_stride
+
+
+def test_without_a_head_the_features_come_out() -> None:
+    images = golden.images(2, 32)
+    pooled = create_model("resnet18", num_classes=0)
+    unpooled = create_model("resnet18", num_classes=0, global_pool="none")
+    variables = golden_variables(create_model("resnet18"))
+    del variables["params"]["head"]
+    maps = unpooled.apply(variables, images, train=False)
+    assert maps.shape == (2, 1, 1, 512)
+    np.testing.assert_allclose(
+        pooled.apply(variables, images, train=False), maps.mean((1, 2)), rtol=1e-6
+    )
+
+
+def test_a_head_without_pooling_is_refused() -> None:
+    with pytest.raises(ValueError, match="global_pool='none' has no vector for a head"):
+        abstract(create_model("resnet18", global_pool="none"))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_images_decide_how_many_channels_there_are(channels: int) -> None:
+    kernel = abstract(create_model("resnet18"), channels)["params"]["stem"]["conv"]["kernel"]
+    assert kernel.shape == (7, 7, channels, 64)
+
+
+def test_v1_strides_in_the_first_convolution() -> None:
+    model = create_model("resnet50", stride_in_1x1=True)
+    assert jax.tree.map(jnp.shape, abstract(model)) == jax.tree.map(
+        jnp.shape, abstract(create_model("resnet50"))
+    )
+    _, captured = jax.eval_shape(
+        lambda variables: model.apply(
+            variables,
+            jnp.zeros((1, 64, 64, 3)),
+            train=False,
+            capture_intermediates=lambda module, _: isinstance(module, nn.Conv),
+            mutable=["intermediates"],
+        ),
+        abstract(model),
+    )
+    block = captured["intermediates"]["stage2"]["block1"]
+    assert block["conv1"]["__call__"][0].shape == (1, 8, 8, 128)
+
+
+def test_group_norm_needs_no_statistics() -> None:
+    assert set(abstract(create_model("resnet18", norm=GroupNorm))) == {"params"}
+
+
+def test_another_activation_changes_values_and_no_parameter() -> None:
+    images = golden.images(2, 32)
+    relu, silu = create_model("resnet18"), create_model("resnet18", act=nn.silu)
+    variables = golden_variables(relu)
+    ours, theirs = (model.apply(variables, images, train=False) for model in (relu, silu))
+    assert deviation(ours, theirs) > 0.1
+
+
+@pytest.mark.parametrize(
+    "rates", [{"drop_path_rate": 0.5}, {"dropout_rate": 0.5}, {"block_dropout_rate": 0.5}]
+)
+def test_dropout_follows_its_key_and_spares_evaluation(rates: dict[str, float]) -> None:
+    images = golden.images(4, 16)
+    name = "wrn_16_8" if "block_dropout_rate" in rates else "cifar_resnet20"
+    plain, model = (create_model(name, width=8, **fields) for fields in ({}, rates))
+    variables = plain.init(jax.random.key(0), images, train=False)
+
+    def train(model: ResNet, key: int | None) -> jax.Array:
+        rngs = None if key is None else {"dropout": jax.random.key(key)}
+        return model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])[0]
+
+    np.testing.assert_array_equal(
+        model.apply(variables, images, train=False), plain.apply(variables, images, train=False)
+    )
+    np.testing.assert_array_equal(train(model, 1), train(model, 1))
+    assert deviation(train(model, 1), train(model, 2)) > 1e-3
+    assert deviation(train(model, 1), train(plain, None)) > 1e-3
+
+
+def test_a_dropped_path_leaves_the_shortcut_and_a_kept_one_is_scaled() -> None:
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((16, 4, 4, 8)), jnp.float32)
+    block = PreActivationBasicBlock(features=8, stride=1, conv=conv, norm=BatchNorm)
+    variables = block.init(jax.random.key(0), x, train=False)
+    residual = block.apply(variables, x, train=True, mutable=["batch_stats"])[0] - x
+
+    out, _ = block.clone(drop_path_rate=0.75).apply(
+        variables,
+        x,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(1)},
+    )
+    dropped = np.asarray(jnp.all(out == x, axis=(1, 2, 3)))
+    assert 0 < dropped.sum() < 16
+    kept = ~dropped
+    np.testing.assert_allclose((out - x)[kept], 4 * residual[kept], rtol=1e-4, atol=1e-5)
+
+
+def test_stochastic_depth_rises_with_depth() -> None:
+    model = create_model("resnet18", drop_path_rate=0.7).bind(
+        golden_variables(create_model("resnet18"))
+    )
+    rates = [rate for stage in model.stages for rate in stage.drop_path_rates]
+    np.testing.assert_allclose(rates, np.linspace(0, 0.7, 8))
+
+
+def test_every_field_of_a_variant_can_be_overridden() -> None:
+    model = create_model("resnet50", stage_sizes=(1, 2), block=BasicBlock)
+    assert set(abstract(model)["params"]) == {"stem", "stage1", "stage2", "head"}
