@@ -5,7 +5,9 @@ beside it there.
 """
 
 import dataclasses
+import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -45,6 +47,8 @@ class ModelConfig:
     """Share of BatchNorm's running statistics that a step keeps, from 0 to below 1."""
     bn_epsilon: float = 1e-5
     """Added to BatchNorm's variance."""
+    freeze_bn: bool = False
+    """Use BatchNorm's running statistics in training too, and leave them as they are."""
 
     def __post_init__(self) -> None:
         _require(
@@ -112,6 +116,12 @@ class SGDConfig:
     """L2 coefficient; times the parameter, it is added to the gradient as in PyTorch's SGD."""
     decay_norm_and_bias: bool = False
     """Decay norm scales and all biases too, as torchvision's first recipe does."""
+    freeze: tuple[str, ...] = ()
+    """Regular expressions, such as "stem" and "stage[12]/.*norm"; parameters whose path one of them
+    matches from its start stay as they are."""
+    layer_decay: float = 1.0
+    """The learning rate of a block is this times that of the next one, and the head has it all; for
+    fine-tuning, 0.5 to 1."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "learning_rate")
@@ -120,6 +130,17 @@ class SGDConfig:
             0 <= self.momentum < 1,
             f"momentum must be in [0, 1), but it is {self.momentum}",
         )
+        _require(
+            0 < self.layer_decay <= 1,
+            f"layer_decay must be in (0, 1], but it is {self.layer_decay}",
+        )
+        for pattern in self.freeze:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"freeze: {pattern!r} is no regular expression: {error}"
+                ) from None
         _require(
             self.momentum > 0 or not self.nesterov,
             "nesterov needs momentum above 0; set momentum, or nesterov to False",
@@ -199,7 +220,7 @@ class TrainConfig:
         """Nested plain values, each data set with its kind."""
         plain = dataclasses.asdict(self)
         plain["data"] = {"kind": type(self.data).__name__, **plain["data"]}
-        return plain
+        return json.loads(json.dumps(plain))
 
 
 def differing_fields(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

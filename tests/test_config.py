@@ -36,6 +36,8 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (SGDConfig, {"learning_rate": math.inf}, "learning_rate must be above 0 and finite"),
         (SGDConfig, {"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
         (SGDConfig, {"momentum": 0.0}, "nesterov needs momentum above 0"),
+        (SGDConfig, {"freeze": ("stem(",)}, r"freeze: 'stem\(' is no regular expression"),
+        (SGDConfig, {"layer_decay": 0.0}, r"layer_decay must be in \(0, 1\]"),
         (SGDConfig, {"weight_decay": -1e-4}, "weight_decay must be finite and not below 0"),
         (DigitsConfig, {"image_size": 0}, "image_size must be above 0"),
         (DigitsConfig, {"max_shift": -1.0}, "max_shift must be finite and not below 0"),

@@ -226,6 +226,7 @@ def test_a_diverging_run_stops_with_advice_and_saves_nothing_of_it(tmp_path: Pat
         (("--model.name=resnet5",), "unknown model 'resnet5': did you mean resnet50"),
         (("--batch-size=100",), "batch_size 100 cannot be shared evenly by 8 devices; use 96"),
         (("--epochs=-1",), "epochs must be above 0 and finite, but it is -1.0"),
+        (("--optimizer.freeze", "stme"), "freeze: 'stme' matches no parameter; there are "),
         (("synthetic-resnet50", "--optimizer.momentum=2"), "momentum must be in [0, 1)"),
     ],
 )

@@ -109,11 +109,17 @@ class BatchNorm(nn.BatchNorm):
     of devices.  ``momentum`` is Flax's: the share of the running value that is kept (0.9), which
     PyTorch calls 0.1.  The running variance is the biased one, where PyTorch stores the unbiased
     one, larger by n / (n - 1) for n values a channel.
+
+    Attributes:
+        frozen: use the running statistics in training too, and leave them as they are; scale and
+            bias remain trainable.
     """
+
+    frozen: bool = False
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # pyrefly: ignore[bad-override]
         """Normalises float[..., C] over all axes but the last, to the same shape."""
-        return super().__call__(x, use_running_average=not train)
+        return super().__call__(x, use_running_average=self.frozen or not train)
 
 
 class GroupNorm(nn.Module):

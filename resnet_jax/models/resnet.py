@@ -104,6 +104,7 @@ class ResNet(nn.Module):
         act: activation.
         bn_decay: share of the running statistics that a training step keeps, 0 to 1.
         bn_epsilon: added to the variance of BatchNorm.
+        freeze_bn: use BatchNorm's running statistics in training too, and leave them as they are.
         zero_init_residual: start every block as the identity; torchvision's default is False.
         global_pool: how the head pools the last feature map: mean, maximum, the mean of both, or
             not at all, which needs ``num_classes=0``.
@@ -137,6 +138,7 @@ class ResNet(nn.Module):
     act: Activation = nn.relu
     bn_decay: float = 0.9
     bn_epsilon: float = 1e-5
+    freeze_bn: bool = False
     zero_init_residual: bool = False
     global_pool: Literal["avg", "max", "avgmax", "none"] = "avg"
     output_stride: Literal[8, 16, 32] = 32
@@ -152,7 +154,12 @@ class ResNet(nn.Module):
         conv_layer = partial(self.conv, dtype=self.dtype)
         norm_layer = partial(self.norm, dtype=self.dtype)
         if issubclass(self.norm, BatchNorm):
-            norm_layer = partial(norm_layer, momentum=self.bn_decay, epsilon=self.bn_epsilon)
+            norm_layer = partial(
+                norm_layer,
+                momentum=self.bn_decay,
+                epsilon=self.bn_epsilon,
+                frozen=self.freeze_bn,
+            )
         self.stem = Stem(
             self.stem_widths or (self.width,),
             self.stem_kernel_size,

@@ -197,7 +197,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "model": f"{config.model.name}, {run.num_params:,} parameters, {config.model.dtype}",
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
-        "BatchNorm": "statistics of the global batch",
+        "BatchNorm": "frozen" if config.model.freeze_bn else "statistics of the global batch",
         "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
         "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
         "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from resnet_jax.config import TrainConfig
 from resnet_jax.data import Batch, Dataset, open_dataset
 from resnet_jax.models import ResNet, create_model
-from resnet_jax.training.optimizer import make_optimizer, make_schedule
+from resnet_jax.training.optimizer import frozen, make_optimizer, make_schedule
 from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
 from resnet_jax.training.state import TrainState, create_train_state
 from resnet_jax.training.step import (
@@ -34,7 +34,7 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
 
     Raises:
         ConfigError: the devices cannot share the global batch evenly.
-        ValueError: the model is unknown.
+        ValueError: the model is unknown, or has no such parameters to freeze.
     """
     mesh = make_mesh(devices)
     config.check_devices(mesh.size)
@@ -44,8 +44,14 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
         zero_init_residual=config.model.zero_init_residual,
         bn_decay=config.model.bn_decay,
         bn_epsilon=config.model.bn_epsilon,
+        freeze_bn=config.model.freeze_bn,
         dtype=jnp.dtype(config.model.dtype),
     )
+    if config.optimizer.freeze:
+        variables = jax.eval_shape(
+            lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False), jax.random.key(0)
+        )
+        frozen(variables["params"], config.optimizer.freeze)
     return model, mesh
 
 

@@ -1,0 +1,75 @@
+"""Precise BatchNorm, against moments that NumPy pools."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax import GroupNorm, ResNet, create_model
+from resnet_jax.training.precise_bn import precise_batch_stats
+from tests.comparison import deviation, tree_deviation
+
+
+@pytest.fixture(scope="module")
+def model() -> ResNet:
+    return create_model("cifar_resnet20", width=8)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (2 * rng.standard_normal((24, 8, 8, 3)) + 1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def variables(model: ResNet, images: np.ndarray) -> dict[str, Any]:
+    return model.init(jax.random.key(0), images, train=False)
+
+
+def test_the_first_layer_gets_the_moments_of_all_its_values(
+    model: ResNet, images: np.ndarray, variables: dict[str, Any]
+) -> None:
+    # Unequal batches: an average of averages would be another number.
+    batches = [images[:4], images[4:7], images[7:]]
+    stats = precise_batch_stats(model, variables, batches)["batch_stats"]["stem"]["norm"]
+    kernel = variables["params"]["stem"]["conv"]["kernel"]
+    values = jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    assert deviation(stats["mean"], jnp.mean(values, axis=(0, 1, 2))) < 1e-5
+    assert deviation(stats["var"], jnp.var(values, axis=(0, 1, 2))) < 1e-5
+
+
+def test_evaluation_then_equals_training_on_the_same_batch(
+    model: ResNet, images: np.ndarray, variables: dict[str, Any]
+) -> None:
+    precise = precise_batch_stats(model, variables, [images])
+    trained, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    before = deviation(model.apply(variables, images, train=False), trained)
+    after = deviation(model.apply(precise, images, train=False), trained)
+    assert after < 1e-4 < before
+    assert precise["params"] is variables["params"]
+
+
+def test_the_order_of_the_batches_does_not_matter(
+    model: ResNet, images: np.ndarray, variables: dict[str, Any]
+) -> None:
+    batches = [images[:10], images[10:14], images[14:]]
+    forward, backward = (
+        precise_batch_stats(model, variables, order)["batch_stats"]
+        for order in (batches, batches[::-1])
+    )
+    assert tree_deviation(forward, backward) < 1e-6
+
+
+def test_without_batches_there_is_an_error(model: ResNet, variables: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no batch"):
+        precise_batch_stats(model, variables, [])
+
+
+def test_a_network_without_statistics_stays_as_it_is(images: np.ndarray) -> None:
+    model = create_model("cifar_resnet20", width=32, norm=GroupNorm)
+    variables = model.init(jax.random.key(0), images, train=False)
+    assert precise_batch_stats(model, variables, [images]) is variables
