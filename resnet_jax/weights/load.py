@@ -61,7 +61,8 @@ def load_weights(
         model: the network that the weights are for.
         source: PyTorch names to arrays, such as
             ``{k: v.numpy() for k, v in torch_model.state_dict().items()}``; or a ``.safetensors``,
-            ``.pth`` or ``.npz`` (BiT) file.  None of them needs PyTorch.
+            ``.pth`` or ``.npz`` (BiT) file; or ``hf://timm/resnet50.a1_in1k``.  None of them needs
+            PyTorch.
         strict: every tensor must fit; otherwise those that do not are initialised, and logged.
         in_channels: of the images, if not those of the weights.  The first kernel is adapted as
             timm does: summed for one channel, else repeated and rescaled.
@@ -173,8 +174,10 @@ def _tensors(source: Source) -> dict[str, np.ndarray]:
     # Only those who load files pay for the libraries that read them.
     from resnet_jax.weights.bit_names import from_bit, is_bit
     from resnet_jax.weights.files import read_tensors
+    from resnet_jax.weights.hub import fetch
 
-    tensors = read_tensors(Path(source))
+    remote = isinstance(source, str) and source.startswith("hf:")
+    tensors = read_tensors(fetch(source) if remote else Path(source))
     return from_bit(tensors) if is_bit(tensors) else tensors
 
 
