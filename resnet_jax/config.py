@@ -47,6 +47,11 @@ class ModelConfig:
     """Share of BatchNorm's running statistics that a step keeps, from 0 to below 1."""
     bn_epsilon: float = 1e-5
     """Added to BatchNorm's variance."""
+    dropout_rate: float = 0.0
+    """Share of the pooled features that training sets to zero before the head, 0 to below 1."""
+    drop_path_rate: float = 0.0
+    """Probability that an example skips the last block in training (stochastic depth); it rises
+    linearly from 0 at the first block."""
     freeze_bn: bool = False
     """Use BatchNorm's running statistics in training too, and leave them as they are."""
 
@@ -56,6 +61,9 @@ class ModelConfig:
             f"bn_decay must be in [0, 1), but it is {self.bn_decay}",
         )
         _require_positive(self, "bn_epsilon")
+        for name in ("dropout_rate", "drop_path_rate"):
+            rate = getattr(self, name)
+            _require(0 <= rate < 1, f"{name} must be in [0, 1), but it is {rate}")
 
 
 @dataclasses.dataclass(frozen=True)

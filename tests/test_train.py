@@ -189,6 +189,8 @@ def test_other_networks_images_and_types_train_as_well(tmp_path: Path) -> None:
         "synthetic-resnet50",
         "--model.name=resnet18",
         "--model.dtype=bfloat16",
+        "--model.drop-path-rate=0.2",
+        "--model.dropout-rate=0.1",
         "--data.image-size=32",
         "--data.train-examples=32",
         "--data.test-examples=13",

@@ -68,16 +68,8 @@ class SpatialUnit(nn.Module):
     act: Activation
 
 
-class SelectiveKernelPath(nn.Module):
+class SelectiveKernelPath(SpatialUnit):
     """One of the convolutions that `SelectiveKernel` chooses from."""
-
-    features: int
-    stride: int
-    dilation: int
-    groups: int
-    conv: Conv
-    norm: Norm
-    act: Activation
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

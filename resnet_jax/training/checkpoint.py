@@ -1,7 +1,6 @@
 """Checkpoints through Orbax; no other module imports it."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -47,12 +46,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._checkpointer.close()
 
     @property

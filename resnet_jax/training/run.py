@@ -45,6 +45,8 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
         bn_decay=config.model.bn_decay,
         bn_epsilon=config.model.bn_epsilon,
         freeze_bn=config.model.freeze_bn,
+        dropout_rate=config.model.dropout_rate,
+        drop_path_rate=config.model.drop_path_rate,
         dtype=jnp.dtype(config.model.dtype),
     )
     if config.optimizer.freeze:

@@ -33,7 +33,8 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch[jax.Array], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        images = augment(jax.random.fold_in(key, state.step), batch.image)
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        images = augment(augment_key, batch.image)
 
         def loss_fn(
             params: optax.Params,
@@ -43,6 +44,7 @@ def make_train_step(
                 images,
                 train=True,
                 mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
             )
             logits, updated = output
             losses = cross_entropy(logits, batch.label, label_smoothing=label_smoothing)
