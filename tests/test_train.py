@@ -206,6 +206,22 @@ def test_other_networks_images_and_types_train_as_well(tmp_path: Path) -> None:
     assert report.count("<svg") == 4, "no matrix of a million cells"
 
 
+def test_a_network_without_statistics_trains_in_a_run_of_one_step(tmp_path: Path) -> None:
+    process = run(
+        "synthetic-resnet50",
+        "--model.name=resnet50_gn",
+        "--data.image-size=32",
+        "--data.train-examples=8",
+        "--data.test-examples=4",
+        "--batch-size=4",
+        "--epochs=0.5",
+        "--optimizer.warmup-epochs=0.4",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert process.returncode == 0, process.stderr
+    assert "step 1/1  test: loss " in process.stdout
+
+
 def test_a_diverging_run_stops_with_advice_and_saves_nothing_of_it(tmp_path: Path) -> None:
     process = run(
         "--epochs=2",

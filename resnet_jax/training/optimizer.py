@@ -80,8 +80,9 @@ def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
 def scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
     """Multiplies updates by ``layer_decay`` to the power of the number of layers above.
 
-    The stem is one layer, each block is one, and what follows the last block is the highest one
-    (BERT and BEiT fine-tuning; timm groups ResNets alike).
+    The stem is one layer, each block is one, and the head is the highest one.  The final
+    normalisation of a pre-activation network belongs to its last block.  These are timm's groups
+    (``group_matcher`` of its ``resnet.py`` and ``resnetv2.py``).
     """
 
     def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
@@ -96,6 +97,8 @@ def scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
             names = tuple(key.key for key in path[:2])
             if names in blocks:
                 layer = blocks.index(names) + 1
+            elif names[0] == "final_norm":
+                layer = len(blocks)
             else:
                 layer = 0 if names[0].startswith("stem") else top
             return leaf * layer_decay ** (top - layer)

@@ -27,7 +27,8 @@ def precise_batch_stats(
     Args:
         model: the network.
         variables: ``params`` and ``batch_stats``; parameters stay as they are.
-        batches: float[B, H, W, C], prepared as for evaluation.  Without padding: it would count.
+        batches: float[B, H, W, C], prepared as for evaluation.  Without padding, which would count:
+            give ``images[mask]`` where there is some.
 
     Returns:
         The variables with new ``batch_stats``: pooled means and biased variances, float32.
@@ -35,7 +36,7 @@ def precise_batch_stats(
     Raises:
         ValueError: there is no batch.
     """
-    if "batch_stats" not in variables:
+    if not variables.get("batch_stats"):
         return variables
     # Of nothing kept, the updated running statistics are those of the batch.
     batch_model = model.clone(

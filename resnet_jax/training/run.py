@@ -89,7 +89,8 @@ class Run:
         warmup_epochs = config.optimizer.warmup_epochs
         schedule = make_schedule(
             config.optimizer,
-            warmup_steps=steps(warmup_epochs) if warmup_epochs else 0,
+            # In a run of few steps, rounding must not leave the warm-up alone.
+            warmup_steps=min(steps(warmup_epochs), total_steps - 1) if warmup_epochs else 0,
             total_steps=total_steps,
         )
         return cls(

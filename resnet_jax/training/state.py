@@ -39,10 +39,11 @@ def create_train_state(
     image_shape: tuple[int, int, int],
 ) -> TrainState:
     """The state before the first step, for images of shape (H, W, C)."""
-    variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
+    variables: Any = model.init(key, jnp.zeros((1, *image_shape)), train=False)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        batch_stats=variables["batch_stats"],
+        # Networks with GroupNorm have none.
+        batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
     )

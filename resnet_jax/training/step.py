@@ -49,7 +49,7 @@ def make_train_step(
             logits, updated = output
             losses = cross_entropy(logits, batch.label, label_smoothing=label_smoothing)
             metrics = batch_metrics(logits, batch.label, losses, batch.mask)
-            return jnp.mean(losses), (metrics, updated["batch_stats"])
+            return jnp.mean(losses), (metrics, updated.get("batch_stats", {}))
 
         grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -5,6 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax import GroupNorm, create_model
+from resnet_jax.config import ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
+from resnet_jax.data import Batch
+from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.training.run import check
+from resnet_jax.training.state import create_train_state
+from resnet_jax.training.step import make_train_step
 
 
 def test_frozen_statistics_are_used_and_kept_in_training() -> None:
@@ -31,3 +37,18 @@ def test_freezing_is_harmless_without_batch_norm() -> None:
     model = create_model("cifar_resnet20", width=32, norm=GroupNorm, freeze_bn=True)
     variables = model.init(jax.random.key(1), images, train=False)
     assert model.apply(variables, images, train=True).shape == (2, 10)
+
+
+def test_a_training_step_moves_parameters_and_keeps_frozen_statistics() -> None:
+    config = TrainConfig(
+        model=ModelConfig("cifar_resnet20", freeze_bn=True), data=SyntheticConfig(num_classes=10)
+    )
+    model, _ = check(config)
+    optimizer = make_optimizer(SGDConfig(), 0.1)
+    before = create_train_state(jax.random.key(0), model, optimizer, (8, 8, 3))
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    batch = Batch(images, jnp.arange(4), jnp.ones(4, bool))
+    train_step = jax.jit(make_train_step(model, optimizer, lambda _, images: images))
+    after, _ = train_step(before, batch, jax.random.key(2))
+    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
+    assert jnp.any(after.params["head"]["kernel"] != before.params["head"]["kernel"])

@@ -1,5 +1,6 @@
 """The optimizer, against its definition."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.training.losses import cross_entropy
-from resnet_jax.training.optimizer import frozen, make_optimizer, make_schedule, scale_by_depth
+from resnet_jax.training.optimizer import make_optimizer, make_schedule
 
 
 def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
@@ -67,12 +68,21 @@ def test_label_smoothing_spreads_its_share_over_all_classes() -> None:
 
 def parameters(name: str) -> Any:
     model = create_model(name, width=8)
-    images = jnp.zeros((1, 16, 16, 3))
-    return model.init(jax.random.key(0), images, train=False)["params"]
+    images = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes["params"])
+
+
+def rates(config: SGDConfig, params: Any) -> dict[str, float]:
+    """Learning rate of each parameter by its path."""
+    optimizer = make_optimizer(config, 1.0)
+    updates, _ = optimizer.update(optax.tree.ones_like(params), optimizer.init(params), params)
+    return {"/".join(path): -float(leaf.min()) for path, leaf in flatten_dict(updates).items()}
 
 
 def test_frozen_parameters_stay_and_the_others_move() -> None:
     params = before = parameters("cifar_resnet20")
+    size = {"frozen": 0, "free": 0}
     config = SGDConfig(weight_decay=0.1, freeze=("stem", "stage[12]/.*norm"))
     optimizer = make_optimizer(config, 0.1)
     state = optimizer.init(params)
@@ -85,23 +95,44 @@ def test_frozen_parameters_stay_and_the_others_move() -> None:
             name.startswith(("stage1", "stage2")) and "norm" in name
         )
         assert bool((leaf == flatten_dict(before)[path]).all()) == stays, name
+        size["frozen" if stays else "free"] += leaf.size
+    assert size["frozen"] > 0
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == size["free"], "no more momentum"
 
 
 def test_a_pattern_that_matches_nothing_is_named_with_what_is_near() -> None:
+    optimizer = make_optimizer(SGDConfig(freeze=("stage1", "stem/cnv")), 0.1)
     with pytest.raises(
         ValueError, match=r"freeze: 'stem/cnv' matches no parameter; there are stem"
     ):
-        frozen(parameters("cifar_resnet20"), ["stem/cnv"])
+        optimizer.init(parameters("cifar_resnet20"))
 
 
-def test_layer_decay_falls_from_the_head_to_the_stem() -> None:
+PLAIN = SGDConfig(momentum=0.0, nesterov=False, weight_decay=0.0, layer_decay=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage_sizes"),
+    [("resnet18", (2, 2, 2, 2)), ("cifar_resnet20", (3, 3, 3)), ("resnetv2_18", (2, 2, 2, 2))],
+)
+def test_layer_decay_falls_from_the_head_to_the_stem(
+    name: str, stage_sizes: tuple[int, ...]
+) -> None:
+    blocks = [
+        f"stage{i}/block{j}" for i, size in enumerate(stage_sizes, 1) for j in range(1, size + 1)
+    ]
+    expected = {group: 0.5**above for above, group in enumerate(["head", *blocks[::-1], "stem"])}
+    # As in timm, where the last norm of resnetv2 is in the group before it.
+    expected["final_norm"] = 0.5
+    for path, rate in rates(PLAIN, parameters(name)).items():
+        (group,) = (group for group in expected if path.startswith(f"{group}/"))
+        assert rate == expected[group], path
+
+
+def test_frozen_blocks_count_as_layers() -> None:
     params = parameters("cifar_resnet20")
-    scaled = scale_by_depth(0.5)
-    updates, _ = scaled.update(jax.tree.map(jnp.ones_like, params), scaled.init(params))
-    rate = {"/".join(path): float(leaf.max()) for path, leaf in flatten_dict(updates).items()}
-    # Nine blocks between stem and head.
-    assert rate["head/kernel"] == 1
-    assert rate["stage3/block3/conv2/kernel"] == 0.5
-    assert rate["stage2/block1/norm1/scale"] == 0.5**6
-    assert rate["stage1/block1/conv1/kernel"] == 0.5**9
-    assert rate["stem/conv/kernel"] == 0.5**10
+    freeze = ("stem", "stage1", "stage3/block2")
+    free, part = rates(PLAIN, params), rates(dataclasses.replace(PLAIN, freeze=freeze), params)
+    assert part == {
+        path: 0.0 if path.startswith(freeze) else free_rate for path, free_rate in free.items()
+    }

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from resnet_jax import GroupNorm, ResNet, create_model
 from resnet_jax.training.precise_bn import precise_batch_stats
@@ -40,6 +41,31 @@ def test_the_first_layer_gets_the_moments_of_all_its_values(
     )
     assert deviation(stats["mean"], jnp.mean(values, axis=(0, 1, 2))) < 1e-5
     assert deviation(stats["var"], jnp.var(values, axis=(0, 1, 2))) < 1e-5
+
+
+def test_every_layer_gets_the_moments_that_numpy_pools(
+    model: ResNet, images: np.ndarray, variables: dict[str, Any]
+) -> None:
+    batches = [images[:4], images[4:12], images[12:]]
+    each = []
+    for batch in batches:
+        _, updated = model.clone(bn_decay=0.0).apply(
+            variables, batch, train=True, mutable=["batch_stats"]
+        )
+        each.append(flatten_dict(jax.tree.map(np.float64, updated["batch_stats"])))
+    # What is random or frozen in training takes no part.
+    unsteady = model.clone(freeze_bn=True, dropout_rate=0.5, drop_path_rate=0.5)
+    pooled = flatten_dict(precise_batch_stats(unsteady, variables, batches)["batch_stats"])
+    sizes = [len(batch) for batch in batches]
+    for layer in {path[:-1] for path in pooled}:
+        means, variances = (
+            np.stack([stats[(*layer, name)] for stats in each]) for name in ("mean", "var")
+        )
+        mean = np.average(means, axis=0, weights=sizes)
+        # The law of total variance.
+        var = np.average(variances + (means - mean) ** 2, axis=0, weights=sizes)
+        assert deviation(pooled[(*layer, "mean")], mean) < 1e-4, layer
+        assert deviation(pooled[(*layer, "var")], var) < 1e-4, layer
 
 
 def test_evaluation_then_equals_training_on_the_same_batch(
