@@ -5,6 +5,7 @@ from resnet_jax.models.blocks import BottleneckBlock as BottleneckBlock
 from resnet_jax.models.blocks import PreActivationBasicBlock as PreActivationBasicBlock
 from resnet_jax.models.blocks import PreActivationBottleneckBlock as PreActivationBottleneckBlock
 from resnet_jax.models.complexity import count_macs as count_macs
+from resnet_jax.models.complexity import count_parameters as count_parameters
 from resnet_jax.models.layers import BatchNorm as BatchNorm
 from resnet_jax.models.layers import GroupNorm as GroupNorm
 from resnet_jax.models.resnet import FeatureInfo as FeatureInfo

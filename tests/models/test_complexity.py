@@ -1,14 +1,16 @@
 """Multiply-accumulates, against published tables."""
 
-import flax.linen as nn
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from resnet_jax import count_macs, create_model
-from resnet_jax.models.complexity import _count
+from resnet_jax.models.complexity import _count, count_parameters
+from tests.golden import golden
 
-# From timm's results tables: GMAC, and the pixels where they are not 224.
+# From timm's results tables: GMAC, and the height and width of the images in pixels.
 GIGA: dict[str, tuple[float, int]] = {
     "resnet18": (1.82, 224),
     "resnet34": (3.67, 224),
@@ -66,44 +68,104 @@ MEGA_AT_32 = {
 }
 
 
-@pytest.mark.parametrize("name", GIGA)
-def test_imagenet_networks_compute_what_is_published(name: str) -> None:
-    giga, size = GIGA[name]
-    macs = count_macs(create_model(name), (size, size, 3))
-    assert macs / 1e9 == pytest.approx(giga, rel=0.01)
+@pytest.mark.parametrize(
+    ("name", "giga", "size"),
+    [(name, *row) for name, row in GIGA.items()] + [("resnetrs50", 2.29, 160)],
+)
+def test_imagenet_networks_compute_what_is_published(name: str, giga: float, size: int) -> None:
+    assert count_macs(create_model(name), (size, size, 3)) / 1e9 == pytest.approx(giga, rel=0.01)
 
 
 @pytest.mark.parametrize("name", MEGA_AT_32)
 def test_cifar_networks_compute_what_follows_from_their_layers(name: str) -> None:
-    macs = count_macs(create_model(name), (32, 32, 3))
-    assert macs / 1e6 == pytest.approx(MEGA_AT_32[name], rel=0.01)
-
-
-def test_a_grouped_strided_convolution_and_a_product_count_exactly() -> None:
-    kernel = jnp.zeros((3, 3, 4, 6))
-    images = jnp.zeros((2, 8, 8, 8))
-
-    def program(images: jax.Array) -> jax.Array:
-        y = jax.lax.conv_general_dilated(
-            images,
-            kernel,
-            (2, 2),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=2,
-        )
-        return nn.relu(y).reshape(2, -1) @ jnp.zeros((4 * 4 * 6, 5))
-
-    assert _count(jax.make_jaxpr(program)(images).jaxpr) == (
-        2 * 4 * 4 * 6 * 3 * 3 * 4 + 2 * 5 * 4 * 4 * 6
+    assert count_macs(create_model(name), (32, 32, 3)) / 1e6 == pytest.approx(
+        MEGA_AT_32[name], rel=0.01
     )
 
 
-def test_loops_jit_and_remat_are_looked_into() -> None:
-    matrix = jnp.zeros((3, 3))
+@pytest.mark.parametrize("name", ["resnet18", "seresnext50_32x4d", "resnetv2_50x1_bit"])
+def test_parameters_are_those_of_the_reference(name: str) -> None:
+    assert count_parameters(create_model(name)) == golden.members()[name]["parameters"]
 
+
+def test_parameters_follow_the_channels_of_the_image_and_not_its_size() -> None:
+    model = create_model("cifar_resnet20")
+    three, one = (count_parameters(model, (32, 32, channels)) for channels in (3, 1))
+    assert three - one == 3 * 3 * 2 * 16
+    assert count_parameters(model, (48, 40, 3)) == three
+
+
+def macs(program: Callable[..., object], *arguments: jax.Array | bool) -> int:
+    return _count(jax.make_jaxpr(program)(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("stride", "dilation", "groups", "pixels"),
+    [(1, 1, 1, 9 * 7), (2, 1, 1, 5 * 4), (1, 2, 1, 9 * 7), (1, 1, 4, 9 * 7), (2, 1, 8, 5 * 4)],
+)
+def test_a_convolution_counts_every_tap(
+    stride: int, dilation: int, groups: int, pixels: int
+) -> None:
+    images = jnp.zeros((2, 9, 7, 8))
+    kernel = jnp.zeros((3, 3, 8 // groups, 16))
+
+    def program(images: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            images,
+            kernel,
+            (stride, stride),
+            [(dilation, dilation)] * 2,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    assert macs(program, images) == 2 * pixels * 16 * 3 * 3 * 8 // groups
+
+
+def test_a_dense_layer_and_a_batch_of_products_count_exactly() -> None:
+    assert macs(lambda x: x @ jnp.zeros((5, 3)), jnp.zeros((2, 5))) == 2 * 5 * 3
+    left, right = jnp.zeros((4, 2, 5)), jnp.zeros((4, 5, 3))
+    assert macs(jnp.matmul, left, right) == 4 * 2 * 5 * 3
+
+
+MATRIX = jnp.zeros((3, 3))
+
+
+def product(x: jax.Array) -> jax.Array:
+    return x @ MATRIX
+
+
+custom_jvp, custom_vjp = jax.custom_jvp(product), jax.custom_vjp(product)
+custom_jvp.defjvp(lambda primals, tangents: (product(*primals), product(*tangents)))
+custom_vjp.defvjp(lambda x: (product(x), None), lambda _, cotangent: (cotangent,))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [jax.jit(product), jax.checkpoint(product), custom_jvp, custom_vjp],
+    ids=["jit", "remat", "custom_jvp", "custom_vjp"],
+)
+def test_programs_within_programs_count_once(program: Callable[[jax.Array], jax.Array]) -> None:
+    assert macs(program, MATRIX) == 27
+
+
+def test_a_loop_counts_as_often_as_it_runs() -> None:
     def program(x: jax.Array) -> jax.Array:
-        body = jax.checkpoint(jax.jit(lambda x: x @ matrix))
+        body = jax.checkpoint(jax.jit(product))
         return jax.lax.scan(lambda x, _: (body(x), None), x, length=7)[0]
 
-    assert _count(jax.make_jaxpr(program)(matrix).jaxpr) == 7 * 27
+    assert macs(program, MATRIX) == 7 * 27
+
+
+def test_of_branches_the_dearest_counts() -> None:
+    def program(choice: jax.Array | bool, x: jax.Array) -> jax.Array:
+        return jax.lax.cond(choice, product, lambda x: product(product(x)), x)
+
+    assert macs(program, True, MATRIX) == 2 * 27
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnest14d"])
+def test_recomputation_in_training_does_not_count(name: str) -> None:
+    plain, remat = (create_model(name, remat=remat) for remat in (False, True))
+    assert count_macs(plain, (32, 32, 3)) == count_macs(remat, (32, 32, 3))

@@ -53,20 +53,46 @@ def test_options_equal_the_reference(option: golden.Option) -> None:
     assert deviation(logits, option["logits"]) < 2e-5
 
 
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnest14d", "resnetv2_50x1_bit"])
-def test_feature_info_tells_the_real_shapes(name: str, output_stride: int) -> None:
-    model = create_model(name, output_stride=output_stride)
+def real_info(model: ResNet) -> dict[str, tuple[int, int]]:
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     features = jax.eval_shape(
         lambda variables, images: model.apply(variables, images, train=False, method="features"),
         abstract(model),
         images,
     )
-    assert {name: (info.channels, info.stride) for name, info in model.feature_info.items()} == {
-        name: (x.shape[-1], 64 // x.shape[1]) for name, x in features.items()
+    return {name: (x.shape[-1], 64 // x.shape[1]) for name, x in features.items()}
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnest14d", "resnetv2_50x1_bit"])
+def test_output_stride_changes_strides_and_no_parameter(name: str, output_stride: int) -> None:
+    model, plain = create_model(name, output_stride=output_stride), create_model(name)
+    assert model.feature_info == real_info(model)
+    assert {k: info.stride for k, info in model.feature_info.items()} == {
+        k: min(info.stride, output_stride) for k, info in plain.feature_info.items()
     }
-    assert max(info.stride for info in model.feature_info.values()) == output_stride
+    assert jax.tree.map(jnp.shape, abstract(model)) == jax.tree.map(jnp.shape, abstract(plain))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet10t",
+        "resnet50c",
+        "resnetrs50",
+        "seresnext26t_32x4d",
+        "skresnet18",
+        "resnetaa50",
+        "resnetblur18",
+        "resnetv2_18d",
+        "cifar_resnet20",
+        "cifar_preresnet164",
+        "wrn_16_8",
+    ],
+)
+def test_feature_info_tells_the_real_shapes(name: str) -> None:
+    model = create_model(name)
+    assert model.feature_info == real_info(model)
 
 
 def test_without_a_head_the_features_come_out() -> None:
@@ -87,7 +113,7 @@ def test_a_head_without_pooling_is_refused() -> None:
         abstract(create_model("resnet18", global_pool="none"))
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [1, 5])
 def test_the_images_decide_how_many_channels_there_are(channels: int) -> None:
     kernel = abstract(create_model("resnet18"), channels)["params"]["stem"]["conv"]["kernel"]
     assert kernel.shape == (7, 7, channels, 64)
@@ -110,6 +136,18 @@ def test_v1_strides_in_the_first_convolution() -> None:
     )
     block = captured["intermediates"]["stage2"]["block1"]
     assert block["conv1"]["__call__"][0].shape == (1, 8, 8, 128)
+    assert model.feature_info == real_info(model)
+
+
+def test_v1_and_v1_5_give_other_values() -> None:
+    images = golden.images(2, 32)
+    plain = create_model("cifar_preresnet164", stage_sizes=(1, 1))
+    variables = golden_variables(plain)
+    v1, v1_5 = (
+        plain.clone(stride_in_1x1=first).apply(variables, images, train=False)
+        for first in (True, False)
+    )
+    assert deviation(v1, v1_5) > 0.01
 
 
 def test_group_norm_needs_no_statistics() -> None:
@@ -130,7 +168,8 @@ def test_another_activation_changes_values_and_no_parameter() -> None:
 def test_dropout_follows_its_key_and_spares_evaluation(rates: dict[str, float]) -> None:
     images = golden.images(4, 16)
     name = "wrn_16_8" if "block_dropout_rate" in rates else "cifar_resnet20"
-    plain, model = (create_model(name, width=8, **fields) for fields in ({}, rates))
+    plain = create_model(name, width=8, stage_sizes=(1, 1, 1))
+    model = plain.clone(**rates)
     variables = plain.init(jax.random.key(0), images, train=False)
 
     def train(model: ResNet, key: int | None) -> jax.Array:
