@@ -19,6 +19,8 @@ from resnet_jax.models import count_parameters as count_parameters
 from resnet_jax.models import create_model as create_model
 from resnet_jax.models import list_models as list_models
 from resnet_jax.weights import LoadReport as LoadReport
+from resnet_jax.weights import Pretrained as Pretrained
+from resnet_jax.weights import list_pretrained as list_pretrained
 from resnet_jax.weights import load_matching_weights as load_matching_weights
 from resnet_jax.weights import load_weights as load_weights
 from resnet_jax.weights import save_weights as save_weights
