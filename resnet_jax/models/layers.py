@@ -5,7 +5,7 @@ stride 2 pads bottom and right only, so that published PyTorch weights would giv
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -34,6 +34,7 @@ def conv(
     dilation: int = 1,
     groups: int = 1,
     use_bias: bool = False,
+    padding: Literal["symmetric", "same"] = "symmetric",
     kernel_init: nn.initializers.Initializer = he_normal_fan_out,
     dtype: Any = jnp.float32,
     name: str | None = None,
@@ -47,6 +48,8 @@ def conv(
         dilation: distance between the taps of the kernel, in pixels.
         groups: number of groups that the channels are split into (Xie et al. 2016).
         use_bias: add a bias.
+        padding: ``"symmetric"`` as in PyTorch, or ``"same"`` as in TensorFlow: of an odd number of
+            missing pixels the larger part goes to the bottom and the right.
         kernel_init: initialiser of the kernel.
         dtype: compute type.
         name: of the module.
@@ -58,7 +61,7 @@ def conv(
         features,
         kernel_size=(kernel_size, kernel_size),
         strides=(stride, stride),
-        padding=dilation * (kernel_size - 1) // 2,
+        padding="SAME" if padding == "same" else dilation * (kernel_size - 1) // 2,
         kernel_dilation=dilation,
         feature_group_count=groups,
         use_bias=use_bias,
@@ -101,59 +104,14 @@ class StandardizedConv(nn.Module):
         )
 
 
-class BatchNorm(nn.BatchNorm):
-    """`flax.linen.BatchNorm` with the mode given by ``train`` at the call, and nowhere else.
-
-    Statistics are computed and kept in float32 whatever the compute type.  Under `jax.jit` the
-    batch axis is the global batch, so the statistics are those of the whole batch on any number
-    of devices.  ``momentum`` is Flax's: the share of the running value that is kept (0.9), which
-    PyTorch calls 0.1.  The running variance is the biased one, where PyTorch stores the unbiased
-    one, larger by n / (n - 1) for n values a channel.
-
-    Attributes:
-        frozen: use the running statistics in training too, and leave them as they are; scale and
-            bias remain trainable.
-    """
-
-    frozen: bool = False
-
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # pyrefly: ignore[bad-override]
-        """Normalises float[..., C] over all axes but the last, to the same shape."""
-        return super().__call__(x, use_running_average=self.frozen or not train)
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation (Wu and He 2018); it does the same in training and evaluation.
-
-    Statistics are computed in float32, in two passes, and first over the image, then over the
-    channels: short sums lose less.  Over the blocks of a BiT network that halves the error of
-    `flax.linen.GroupNorm`.
-    """
-
-    num_groups: int = 32
-    epsilon: float = 1e-5
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train
-        channels = x.shape[-1]
-        scale = self.param("scale", self.scale_init, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-
-        def mean(x: jax.Array) -> jax.Array:
-            return jnp.mean(jnp.mean(x, axis=(1, 2), keepdims=True), axis=-1, keepdims=True)
-
-        groups = x.astype(jnp.float32).reshape(*x.shape[:-1], self.num_groups, -1)
-        centered = groups - mean(groups)
-        normalized = centered * jax.lax.rsqrt(mean(centered**2) + self.epsilon)
-        return (normalized.reshape(x.shape) * scale + bias).astype(self.dtype)
-
-
 def max_pool(x: jax.Array, stride: int = 2) -> jax.Array:
     """3x3 max-pooling with padding 1: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C]."""
     return nn.max_pool(x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))
+
+
+def same_max_pool(x: jax.Array) -> jax.Array:
+    """`max_pool` padded as in TensorFlow; see `conv`."""
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
 
 
 def zero_padded_max_pool(x: jax.Array) -> jax.Array:

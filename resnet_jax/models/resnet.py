@@ -1,26 +1,28 @@
 """The one residual network: stem, stages of blocks, head."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.module import InterceptorContext
 
 from resnet_jax.models.attention import SpatialUnit
 from resnet_jax.models.blocks import ResidualBlock
 from resnet_jax.models.layers import (
     Activation,
-    BatchNorm,
     Conv,
     ConvPool,
-    GroupNorm,
     Stem,
     conv,
     max_pool,
+    same_max_pool,
     torch_linear,
 )
+from resnet_jax.models.normalization import BatchNorm, GroupNorm
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 
 
@@ -85,6 +87,7 @@ class ResNet(nn.Module):
         stage_sizes: number of blocks of each stage.
         block: `BasicBlock`, `BottleneckBlock` or one of the pre-activation blocks.
         num_classes: number of logits; with 0 there is no head, and the pooled features come out.
+        in_channels: of the images; by default the first ones decide.
         width: inner channels of the first stage; each stage doubles them.
         stem_widths: channels of the stem's convolutions; by default there is one, of ``width``.
         stem_kernel_size: of each of them, in pixels, odd.
@@ -104,7 +107,11 @@ class ResNet(nn.Module):
         act: activation.
         bn_decay: share of the running statistics that a training step keeps, 0 to 1.
         bn_epsilon: added to the variance of BatchNorm.
+        bn_group_size: consecutive examples that share BatchNorm's statistics in training; by
+            default the whole batch, on however many devices it is.
         freeze_bn: use BatchNorm's running statistics in training too, and leave them as they are.
+        padding: ``"same"`` pads 3x3 convolutions and max-pooling as TensorFlow does, and leaves
+            the stem's convolution; only for weights of Flax's ImageNet example.
         zero_init_residual: start every block as the identity; torchvision's default is False.
         global_pool: how the head pools the last feature map: mean, maximum, the mean of both, or
             not at all, which needs ``num_classes=0``.
@@ -120,6 +127,7 @@ class ResNet(nn.Module):
     stage_sizes: tuple[int, ...]
     block: type[ResidualBlock]
     num_classes: int = 1000
+    in_channels: int | None = None
     width: int = 64
     stem_widths: tuple[int, ...] | None = None
     stem_kernel_size: int = 7
@@ -138,7 +146,9 @@ class ResNet(nn.Module):
     act: Activation = nn.relu
     bn_decay: float = 0.9
     bn_epsilon: float = 1e-5
+    bn_group_size: int | None = None
     freeze_bn: bool = False
+    padding: Literal["symmetric", "same"] = "symmetric"
     zero_init_residual: bool = False
     global_pool: Literal["avg", "max", "avgmax", "none"] = "avg"
     output_stride: Literal[8, 16, 32] = 32
@@ -151,13 +161,23 @@ class ResNet(nn.Module):
     def setup(self) -> None:
         if self.global_pool == "none" and self.num_classes:
             raise ValueError("global_pool='none' has no vector for a head; set num_classes=0")
-        conv_layer = partial(self.conv, dtype=self.dtype)
+        conv_layer = stem_conv = partial(self.conv, dtype=self.dtype)
+        stem_pool = self.stem_pool
+        if self.padding == "same":
+            if self.conv is not conv or stem_pool not in (max_pool, None):
+                raise ValueError(
+                    "padding='same' is for networks of plain convolutions and max-pooling; "
+                    "leave it at 'symmetric'"
+                )
+            conv_layer = partial(conv_layer, padding="same")
+            stem_pool = stem_pool and same_max_pool
         norm_layer = partial(self.norm, dtype=self.dtype)
         if issubclass(self.norm, BatchNorm):
             norm_layer = partial(
                 norm_layer,
                 momentum=self.bn_decay,
                 epsilon=self.bn_epsilon,
+                group_size=self.bn_group_size,
                 frozen=self.freeze_bn,
             )
         self.stem = Stem(
@@ -165,12 +185,13 @@ class ResNet(nn.Module):
             self.stem_kernel_size,
             self.stem_stride,
             preactivation=self.block.preactivation,
-            conv=conv_layer,
+            conv=stem_conv,
             norm=norm_layer,
             act=self.act,
         )
-        if isinstance(self.stem_pool, type):
-            self.pool = self.stem_pool(conv_layer, norm_layer, self.act, name="stem_pool")
+        if isinstance(stem_pool, type):
+            stem_pool = stem_pool(conv_layer, norm_layer, self.act, name="stem_pool")
+        self.pool = stem_pool
         num_blocks = sum(self.stage_sizes)
         stages, first_block, first_dilation = [], 0, 1
         for i, (size, (stride, dilation)) in enumerate(
@@ -234,47 +255,63 @@ class ResNet(nn.Module):
             info[f"stage{i + 1}"] = FeatureInfo(channels, stride)
         return info
 
-    def features(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def features(
+        self, images: jax.Array, *, train: bool, mask: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
         """Feature maps of every resolution, for detection, segmentation or inspection.
 
         Args:
             images: float[B, H, W, C], normalised.
             train: use the statistics of the batch, and update the running ones if
                 ``batch_stats`` is mutable.
+            mask: bool[B], which images count in the statistics of the batch; all by default.
 
         Returns:
             ``"stem"`` (before pooling) and ``"stage1"``, ``"stage2"``, ...: dtype[B, H', W', C'],
             as `feature_info` says.  Those of pre-activation networks are neither normalised nor
             activated.
+
+        Raises:
+            ValueError: the images have no four axes, or not ``in_channels``.
         """
-        x = self.stem(images.astype(self.dtype), train=train)
-        maps = {"stem": x}
-        if isinstance(self.stem_pool, type):
-            x = self.pool(x, train=train)
-        elif self.stem_pool is not None:
-            x = self.stem_pool(x)
-        for i, stage in enumerate(self.stages):
-            x = maps[f"stage{i + 1}"] = stage(x, train=train)
+        if images.ndim != 4 or self.in_channels not in (None, images.shape[-1]):
+            raise ValueError(
+                f"images must be [B, H, W, {self.in_channels or 'C'}], but have shape "
+                f"{list(images.shape)}"
+            )
+        with _masked(mask):
+            x = self.stem(images.astype(self.dtype), train=train)
+            maps = {"stem": x}
+            if isinstance(self.pool, ConvPool):
+                x = self.pool(x, train=train)
+            elif self.pool is not None:
+                x = self.pool(x)
+            for i, stage in enumerate(self.stages):
+                x = maps[f"stage{i + 1}"] = stage(x, train=train)
         return maps
 
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, *, train: bool, mask: jax.Array | None = None
+    ) -> jax.Array:
         """Logits of normalised images.
 
         Args:
             images: float[B, H, W, C] of any height and width; 224 for ImageNet and 32 for CIFAR
                 are customary.
             train: as in `features`.
+            mask: as in `features`.
 
         Returns:
             float32[B, num_classes]; without a head the features, float32[B, C], or
             float32[B, H', W', C] where they are not pooled.
 
         Raises:
-            ValueError: there is a head but no pooling.
+            ValueError: there is a head but no pooling, or see `features`.
         """
-        x = self.features(images, train=train)[f"stage{len(self.stage_sizes)}"]
+        x = self.features(images, train=train, mask=mask)[f"stage{len(self.stage_sizes)}"]
         if self.block.preactivation:
-            x = self.act(self.final_norm(x, train=train))
+            with _masked(mask):
+                x = self.act(self.final_norm(x, train=train))
         x = x.astype(jnp.float32)
         match self.global_pool:
             case "avg":
@@ -287,3 +324,21 @@ class ResNet(nn.Module):
                 pass
         x = self.dropout(x, deterministic=not train)
         return self.head(x) if self.num_classes else x
+
+
+def _masked(mask: jax.Array | None) -> AbstractContextManager[None]:
+    """Within it, BatchNorm counts the examples of the mask alone.
+
+    What lies between the network and its normalisation layers need not know of it.
+    """
+    if mask is None:
+        return nullcontext()
+
+    def give(
+        call: Callable[..., Any], args: Any, kwargs: dict[str, Any], context: InterceptorContext
+    ) -> Any:
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            kwargs = kwargs | {"mask": mask}
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(give)

@@ -19,13 +19,13 @@ from resnet_jax.models.blocks import (
 )
 from resnet_jax.models.layers import (
     ConvPool,
-    GroupNorm,
     StandardizedConv,
     average_pool,
     blur_pool,
     blurred_max_pool,
     zero_padded_max_pool,
 )
+from resnet_jax.models.normalization import GroupNorm
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.shortcuts import AveragePoolShortcut, PadShortcut
 
@@ -108,13 +108,8 @@ def _bit(sizes: tuple[int, ...], factor: int) -> partial[ResNet]:
     )
 
 
-_CIFAR: Fields = {
-    "num_classes": 10,
-    "width": 16,
-    "stem_kernel_size": 3,
-    "stem_stride": 1,
-    "stem_pool": None,
-}
+_SMALL_INPUT: Fields = {"stem_kernel_size": 3, "stem_stride": 1, "stem_pool": None}
+_CIFAR: Fields = _SMALL_INPUT | {"num_classes": 10, "width": 16}
 _A: Fields = {"shortcut": PadShortcut}
 _V1: Fields = {"stride_in_1x1": True}
 
@@ -264,11 +259,13 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in _VARIANTS if fnmatch.fnmatchcase(name, pattern)]
 
 
-def create_model(name: str, **overrides: Any) -> ResNet:
+def create_model(name: str, *, small_input: bool = False, **overrides: Any) -> ResNet:
     """The network of that name, as an unbound Linen module.
 
     Args:
         name: one of `list_models`.
+        small_input: for images of about 32 pixels: a stem of 3x3 convolutions that keeps the
+            resolution, as the CIFAR networks have anyway.
         **overrides: fields of `ResNet` to set otherwise, such as ``num_classes`` and ``dtype``.
 
     Returns:
@@ -283,4 +280,4 @@ def create_model(name: str, **overrides: Any) -> ResNet:
         near = difflib.get_close_matches(name, _VARIANTS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see list_models()."
         raise ValueError(f"unknown model {name!r}: {hint}")
-    return _VARIANTS[name](**overrides)
+    return _VARIANTS[name](**((_SMALL_INPUT if small_input else {}) | overrides))

@@ -4,24 +4,28 @@ Theirs are names such as ``resnet/block1/unit01/a/standardized_conv2d/kernel`` a
 [H, W, I, O]; the files are those of https://github.com/google-research/big_transfer.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from resnet_jax.weights.renaming import Rules, renamed
+
 _STEM = "resnet/root_block/standardized_conv2d/kernel"
 _UNIT = r"resnet/block(?P<stage>\d+)/unit(?P<block>\d+)/"
-_LAYER = _UNIT + r"(?P<layer>[abc])/"
+_BLOCK = "stages.{stage0}.blocks.{block0}."
 
-_RULES = (
+_RULES: Rules = (
     (_STEM, "stem.conv.weight"),
-    (_LAYER + "standardized_conv2d/kernel", "stages.{stage}.blocks.{block}.conv{layer}.weight"),
-    (_LAYER + "group_norm/gamma", "stages.{stage}.blocks.{block}.norm{layer}.weight"),
-    (_LAYER + "group_norm/beta", "stages.{stage}.blocks.{block}.norm{layer}.bias"),
-    (
-        _UNIT + "a/proj/standardized_conv2d/kernel",
-        "stages.{stage}.blocks.{block}.downsample.conv.weight",
+    *(
+        (_UNIT + layer + suffix, _BLOCK + theirs)
+        for layer, n in (("a", 1), ("b", 2), ("c", 3))
+        for suffix, theirs in (
+            ("/standardized_conv2d/kernel", f"conv{n}.weight"),
+            ("/group_norm/gamma", f"norm{n}.weight"),
+            ("/group_norm/beta", f"norm{n}.bias"),
+        )
     ),
+    (_UNIT + "a/proj/standardized_conv2d/kernel", _BLOCK + "downsample.conv.weight"),
     ("resnet/group_norm/gamma", "norm.weight"),
     ("resnet/group_norm/beta", "norm.bias"),
     ("resnet/head/conv2d/kernel", "head.fc.weight"),
@@ -46,18 +50,10 @@ def from_bit(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
         ValueError: a tensor is none of a BiT network; the message names it.
     """
-    return {
-        _timm_name(name): array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
-        for name, array in tensors.items()
-    }
-
-
-def _timm_name(name: str) -> str:
-    for pattern, theirs in _RULES:
-        if match := re.fullmatch(pattern, name):
-            fields: dict[str, str | int] = {
-                k: " abc".index(v) if k == "layer" else int(v) - 1
-                for k, v in match.groupdict().items()
-            }
-            return theirs.format(**fields)
-    raise ValueError(f"BiT networks have no tensor {name}")
+    result = {}
+    for name, array in tensors.items():
+        theirs = renamed(name, _RULES)
+        if theirs is None:
+            raise ValueError(f"BiT networks have no tensor {name}")
+        result[theirs] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+    return result

@@ -11,10 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.models import ResNet
-from resnet_jax.weights.torch_names import Rules, from_torch_layout, torch_name, torch_rules
+from resnet_jax.weights.bit_names import from_bit, is_bit
+from resnet_jax.weights.flax_example import from_flax_example, is_flax_example
+from resnet_jax.weights.torch_names import (
+    Rules,
+    from_torch_layout,
+    to_state_dict,
+    torch_name,
+    torch_rules,
+)
+from resnet_jax.weights.transformers_names import from_transformers, is_transformers
 
 Variables = dict[str, Any]
-Source = Mapping[str, np.ndarray] | str | Path
+Source = Mapping[str, Any] | str | Path
 
 _logger = logging.getLogger(__name__)
 
@@ -51,21 +60,22 @@ def load_weights(
     source: Source,
     *,
     strict: bool = True,
-    in_channels: int | None = None,
     new_head: bool = False,
     key: jax.Array | None = None,
 ) -> Variables:
     """Variables of a model from published weights.
 
     Args:
-        model: the network that the weights are for.
-        source: PyTorch names to arrays, such as
-            ``{k: v.numpy() for k, v in torch_model.state_dict().items()}``; or a ``.safetensors``,
-            ``.pth`` or ``.npz`` (BiT) file; or ``hf://timm/resnet50.a1_in1k``.  None of them needs
-            PyTorch.
+        model: the network that the weights are for.  Where its ``in_channels`` are not those of the
+            weights, the first kernel is adapted as timm does: summed for one channel, else repeated
+            and rescaled.
+        source: names to arrays in the dialect of torchvision, timm, ``transformers`` or BiT, such
+            as ``{k: v.numpy() for k, v in torch_model.state_dict().items()}``; or a
+            ``.safetensors``, ``.pth`` or ``.npz`` file of them; or a repository of the hub such as
+            ``hf://timm/resnet50.a1_in1k``; or variables of a model of ours; or the work directory
+            or one checkpoint of a run of ours or of Flax's ImageNet example, whose networks are
+            built with ``padding="same"``.  None of them needs PyTorch.
         strict: every tensor must fit; otherwise those that do not are initialised, and logged.
-        in_channels: of the images, if not those of the weights.  The first kernel is adapted as
-            timm does: summed for one channel, else repeated and rescaled.
         new_head: initialise the head, for other classes.
         key: PRNG key of what is initialised; by default one of seed 0.
 
@@ -75,8 +85,9 @@ def load_weights(
 
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the message names them.
+            Or the source cannot be read.
     """
-    variables, report = _match(model, source, strict, in_channels, new_head, key)
+    variables, report = _match(model, source, strict, new_head, key)
     if not strict and (report.initialized or report.unused):
         _logger.warning("%s", report)
     return variables
@@ -86,28 +97,28 @@ def load_matching_weights(
     model: ResNet,
     source: Source,
     *,
-    in_channels: int | None = None,
     new_head: bool = False,
     key: jax.Array | None = None,
 ) -> tuple[Variables, LoadReport]:
     """`load_weights` without ``strict``, and what became of every tensor."""
-    return _match(model, source, False, in_channels, new_head, key)
+    return _match(model, source, False, new_head, key)
 
 
 def _match(
     model: ResNet,
     source: Source,
     strict: bool,
-    in_channels: int | None,
     new_head: bool,
     key: jax.Array | None,
 ) -> tuple[Variables, LoadReport]:
-    tensors = _tensors(source)
     rules = torch_rules(model)
+    tensors = _tensors(model, source, rules)
     stem = _stem_name(tensors, rules)
-    if stem and in_channels:
-        tensors |= {stem: adapt_image_channels(tensors[stem], in_channels)}
-    channels = tensors[stem].shape[1] if stem else in_channels or 3
+    adapted: tuple[str, ...] = ()
+    if stem and model.in_channels and model.in_channels != tensors[stem].shape[1]:
+        tensors |= {stem: adapt_image_channels(tensors[stem], model.in_channels)}
+        adapted = (stem,)
+    channels = tensors[stem].shape[1] if stem else model.in_channels or 3
 
     def init(key: jax.Array) -> Variables:
         return dict(model.init(key, jnp.zeros((1, 64, 64, channels)), train=False))
@@ -148,7 +159,7 @@ def _match(
         lambda path, leaf: fitting.get(torch_name([key.key for key in path], rules), leaf),
         variables,
     )
-    adapted = (stem,) if stem and in_channels and stem in fitting else ()
+    adapted = tuple(name for name in adapted if name in fitting)
     loaded = tuple(name for name in fitting if name not in adapted)
     return variables, LoadReport(loaded, adapted, tuple(initialized), tuple(unused))
 
@@ -168,17 +179,40 @@ def adapt_image_channels(kernel: np.ndarray, in_channels: int) -> np.ndarray:
     return repeated * np.float32(channels / in_channels)
 
 
-def _tensors(source: Source) -> dict[str, np.ndarray]:
-    if isinstance(source, Mapping):
-        return dict(source)
+def _tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndarray]:
+    """The source in the dialect of torchvision and timm."""
+    tensors = dict(source) if isinstance(source, Mapping) else _read(source)
+    if "params" in tensors:
+        variables = {name: tensors.get(name, {}) for name in ("params", "batch_stats")}
+        if is_flax_example(variables):
+            variables = from_flax_example(variables, model.stage_sizes)
+        try:
+            return to_state_dict(variables, rules)
+        except KeyError as error:
+            raise ValueError(f"these weights do not fit the model: {error.args[0]}") from None
+    if is_bit(tensors):
+        return from_bit(tensors)
+    if is_transformers(tensors):
+        return from_transformers(tensors)
+    return tensors
+
+
+def _read(source: str | Path) -> dict[str, Any]:
     # Only those who load files pay for the libraries that read them.
-    from resnet_jax.weights.bit_names import from_bit, is_bit
+    from resnet_jax.weights.checkpoints import is_msgpack, read_msgpack, read_orbax
     from resnet_jax.weights.files import read_tensors
     from resnet_jax.weights.hub import fetch
 
-    remote = isinstance(source, str) and source.startswith("hf:")
-    tensors = read_tensors(fetch(source) if remote else Path(source))
-    return from_bit(tensors) if is_bit(tensors) else tensors
+    if isinstance(source, str) and source.startswith("hf:"):
+        return read_tensors(fetch(source))
+    path = Path(source)
+    if path.is_dir():
+        return read_orbax(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            if is_msgpack(file.read(2)):
+                return read_msgpack(path)
+    return read_tensors(path)
 
 
 def _stem_name(tensors: Mapping[str, np.ndarray], rules: Rules) -> str | None:

@@ -66,7 +66,7 @@ def list_pretrained(pattern: str = "*") -> list[Pretrained]:
 
 @functools.cache
 def _table() -> tuple[Pretrained, ...]:
-    content = resources.files(__package__).joinpath("pretrained.csv").read_text("utf-8")
+    content = resources.files("resnet_jax.weights").joinpath("pretrained.csv").read_text("utf-8")
     return tuple(_pretrained(row) for row in csv.DictReader(content.splitlines()))
 
 

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from resnet_jax.models import ResNet
 from resnet_jax.weights.load import load_weights
-from resnet_jax.weights.torch_names import to_torch_layout, torch_name, torch_rules
+from resnet_jax.weights.torch_names import to_state_dict, torch_rules
 
 
 def save_weights(model: ResNet, variables: Mapping[str, Any], path: str | Path) -> None:
@@ -42,18 +41,14 @@ def save_weights(model: ResNet, variables: Mapping[str, Any], path: str | Path) 
             f"{path} needs the package safetensors: pip install 'resnet_jax[weights]'"
         ) from None
 
-    rules = torch_rules(model)
-    tensors = {}
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(collections):
-        try:
-            name = torch_name([key.key for key in keys], rules)
-        except KeyError as error:
-            raise ValueError(f"{path}: not written, {error.args[0]}") from None
-        array = to_torch_layout(np.asarray(leaf, np.float32), name)
-        # Of a transposed array safetensors would write the bytes in their old order.
-        tensors[name] = np.ascontiguousarray(array)
+    try:
+        tensors = to_state_dict(collections, torch_rules(model))
+    except KeyError as error:
+        raise ValueError(f"{path}: not written, {error.args[0]}") from None
     load_weights(model, tensors)
+    # Of a transposed array safetensors would write the bytes in their old order.
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

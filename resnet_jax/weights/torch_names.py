@@ -4,18 +4,16 @@ Ours is a path such as ``params/stage1/block1/shortcut/conv/kernel``, theirs a n
 ``layer1.0.downsample.0.weight``.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from resnet_jax.models import ResNet
 from resnet_jax.models.attention import SelectiveKernel
 from resnet_jax.models.shortcuts import AveragePoolShortcut
-
-Rules = tuple[tuple[str, str], ...]
-"""A pattern for our modules and their name for it.  Of a number n in the pattern, ``{name}`` is n
-and ``{name0}`` is n - 1: PyTorch counts blocks from 0, and everything else as we do."""
+from resnet_jax.weights.renaming import Rules, renamed
 
 _BLOCK = r"stage(?P<stage>\d+)/block(?P<block>\d+)/"
 
@@ -91,7 +89,7 @@ _LEAVES = {
 
 
 def torch_rules(model: ResNet) -> Rules:
-    """The rules by which the modules of a network are renamed, the first match counts."""
+    """The rules by which the modules of a network are renamed."""
     if model.block.preactivation:
         return _PREACTIVATION
     unit = getattr(model.spatial_unit, "func", model.spatial_unit)
@@ -116,13 +114,23 @@ def torch_name(path: Sequence[str], rules: Rules) -> str:
         KeyError: PyTorch has no such variable.
     """
     _, *modules, leaf = path
-    ours = "/".join(modules)
-    for pattern, theirs in rules:
-        if match := re.fullmatch(pattern, ours):
-            fields: dict[str, str | int] = dict(match.groupdict())
-            fields |= {f"{k}0": int(v) - 1 for k, v in match.groupdict().items() if v.isdigit()}
-            return f"{theirs.format(**fields)}.{_LEAVES[leaf]}"
-    raise KeyError(f"PyTorch has no variable {'/'.join(path)}")
+    theirs = renamed("/".join(modules), rules)
+    if theirs is None or leaf not in _LEAVES:
+        raise KeyError(f"PyTorch has no variable {'/'.join(path)}")
+    return f"{theirs}.{_LEAVES[leaf]}"
+
+
+def to_state_dict(variables: Mapping[str, Any], rules: Rules) -> dict[str, np.ndarray]:
+    """Variables of ours under the names and in the layouts of PyTorch, as float32.
+
+    Raises:
+        KeyError: PyTorch has no such variable.
+    """
+    tensors = {}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
+        name = torch_name([key.key for key in keys], rules)
+        tensors[name] = to_torch_layout(np.asarray(leaf, np.float32), name)
+    return tensors
 
 
 def from_torch_layout(array: np.ndarray, ndim: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.models import ResNet
-from resnet_jax.models.layers import BatchNorm
+from resnet_jax.models.normalization import BatchNorm
 
 
 def unbiased(

@@ -1,22 +1,26 @@
-"""Frozen BatchNorm."""
+"""BatchNorm: frozen, of groups, and of the examples that a mask leaves."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from resnet_jax import GroupNorm, create_model
+from resnet_jax import BatchNorm, GroupNorm, create_model
 from resnet_jax.config import ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
 from resnet_jax.data import Batch
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.run import check
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
+from tests.comparison import deviation, tree_deviation
 
 
 def test_frozen_statistics_are_used_and_kept_in_training() -> None:
-    model = create_model("cifar_resnet20", width=8, freeze_bn=True)
+    model = create_model("cifar_resnet20", stage_sizes=(1, 1), width=8, freeze_bn=True)
     images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
-    variables = model.init(jax.random.key(1), images, train=False)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(1), images)
     variables["batch_stats"] = jax.tree.map(lambda leaf: leaf + 0.05, variables["batch_stats"])
 
     def loss_fn(params: dict) -> tuple[jax.Array, tuple[jax.Array, dict]]:
@@ -34,7 +38,9 @@ def test_frozen_statistics_are_used_and_kept_in_training() -> None:
 
 def test_freezing_is_harmless_without_batch_norm() -> None:
     images = jnp.ones((2, 16, 16, 3))
-    model = create_model("cifar_resnet20", width=32, norm=GroupNorm, freeze_bn=True)
+    model = create_model(
+        "cifar_resnet20", stage_sizes=(1, 1), width=32, norm=GroupNorm, freeze_bn=True
+    )
     variables = model.init(jax.random.key(1), images, train=False)
     assert model.apply(variables, images, train=True).shape == (2, 10)
 
@@ -52,3 +58,99 @@ def test_a_training_step_moves_parameters_and_keeps_frozen_statistics() -> None:
     after, _ = train_step(before, batch, jax.random.key(2))
     jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
     assert jnp.any(after.params["head"]["kernel"] != before.params["head"]["kernel"])
+
+
+def normalized(
+    images: np.ndarray, group_size: int | None, mask: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Output and running statistics of a fresh layer of decay 0.75."""
+    layer = BatchNorm(momentum=0.75, group_size=group_size)
+    variables = layer.init(jax.random.key(0), images, train=False)
+    output, updated = layer.apply(variables, images, train=True, mask=mask, mutable=["batch_stats"])
+    return np.asarray(output), updated["batch_stats"]
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (3 * rng.standard_normal((12, 5, 4, 6)) + 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("group_size", [None, 12, 4, 3, 1])
+def test_groups_are_normalised_by_their_own_moments(
+    images: np.ndarray, group_size: int | None
+) -> None:
+    output, stats = normalized(images, group_size)
+    groups = images.astype(np.float64).reshape(-1, group_size or 12, 5, 4, 6)
+    mean = groups.mean(axis=(1, 2, 3), keepdims=True)
+    var = groups.var(axis=(1, 2, 3), keepdims=True)
+    expected = (groups - mean) / np.sqrt(var + 1e-5)
+    assert deviation(output, expected.reshape(images.shape)) < 1e-6
+    assert deviation(stats["mean"], 0.25 * mean.mean(axis=(0, 1, 2, 3))) < 1e-6
+    assert deviation(stats["var"], 0.75 + 0.25 * var.mean(axis=(0, 1, 2, 3))) < 1e-6
+
+
+@pytest.mark.parametrize("group_size", [None, 4])
+def test_what_the_mask_hides_does_not_count(images: np.ndarray, group_size: int | None) -> None:
+    # Of three groups of four, one is whole, one in part and one empty.
+    mask = np.arange(12) < 6
+    padded = np.where(mask[:, None, None, None], images, np.float32(np.inf))
+    output, stats = normalized(padded, group_size, mask)
+    parts = [images[:6]] if group_size is None else [images[:4], images[4:6]]
+    moments = [
+        (part.mean(axis=(0, 1, 2), dtype=np.float64), part.var(axis=(0, 1, 2), dtype=np.float64))
+        for part in parts
+    ]
+    expected = np.concatenate(
+        [(part - m) / np.sqrt(v + 1e-5) for part, (m, v) in zip(parts, moments, strict=True)]
+    )
+    assert deviation(output[:6], expected) < 1e-6
+    shares = [len(part) / 6 for part in parts]
+    mean, var = (np.average(each, axis=0, weights=shares) for each in zip(*moments, strict=True))
+    assert deviation(stats["mean"], 0.25 * mean) < 1e-6
+    assert deviation(stats["var"], 0.75 + 0.25 * var) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "remat"), [("cifar_resnet20", True), ("wrn_16_8", False)])
+def test_a_padded_batch_trains_as_the_batch_itself(name: str, remat: bool) -> None:
+    model = create_model(name, stage_sizes=(1, 1), width=8, remat=remat)
+    images = jax.random.normal(jax.random.key(0), (6, 8, 8, 3))
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(1), images)
+    padded = jnp.concatenate([images, jnp.full((2, 8, 8, 3), 7.0)])
+    mask = jnp.arange(8) < 6
+
+    @jax.jit
+    def step(params: dict, images: jax.Array, mask: jax.Array | None) -> tuple[dict, dict]:
+        def loss_fn(params: dict) -> tuple[jax.Array, dict]:
+            logits, updated = model.apply(
+                variables | {"params": params},
+                images,
+                train=True,
+                mask=mask,
+                mutable=["batch_stats"],
+            )
+            return jnp.sum(logits[:6] ** 2), updated["batch_stats"]
+
+        return jax.grad(loss_fn, has_aux=True)(params)
+
+    grads, stats = step(variables["params"], padded, mask)
+    expected_grads, expected_stats = step(variables["params"], images, None)
+    assert tree_deviation(stats, expected_stats) < 1e-5
+    assert tree_deviation(grads, expected_grads) < 1e-4
+
+
+def test_statistics_are_float32_under_bfloat16() -> None:
+    images = 100 + jax.random.normal(jax.random.key(0), (64, 8, 8, 2), jnp.bfloat16)
+    layer = BatchNorm(momentum=0.0, dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), images, train=False)
+    output, updated = layer.apply(variables, images, train=True, mutable=["batch_stats"])
+    assert output.dtype == jnp.bfloat16
+    stats = updated["batch_stats"]
+    assert stats["mean"].dtype == stats["var"].dtype == jnp.float32
+    assert deviation(stats["mean"], np.mean(np.asarray(images, np.float64), (0, 1, 2))) < 1e-6
+    assert deviation(stats["var"], np.var(np.asarray(images, np.float64), (0, 1, 2))) < 1e-2
+
+
+def test_a_batch_without_whole_groups_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch of 12 images has no whole groups of 5"):
+        normalized(np.ones((12, 2, 2, 3), np.float32), 5)

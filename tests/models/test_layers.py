@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.models.layers import BatchNorm, conv, max_pool
+from resnet_jax.models.layers import conv, max_pool
+from resnet_jax.models.normalization import BatchNorm
 from resnet_jax.models.shortcuts import PadShortcut
 
 

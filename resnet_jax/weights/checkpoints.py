@@ -1,0 +1,158 @@
+"""Variables out of training checkpoints: ours, and those of Flax's ImageNet example."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+Variables = dict[str, Any]
+
+# Where variables lie in a training state; the last two in the example of before 2022.
+_PLACES = {
+    "params": (("params",), ("optimizer", "target"), ("optimizer", "target", "params")),
+    "batch_stats": (("batch_stats",), ("model_state", "batch_stats")),
+}
+_NUMBERED = re.compile(r"(checkpoint_)?(?P<step>\d+)")
+
+
+def is_msgpack(head: bytes) -> bool:
+    """Whether a file that starts so is a training state in Flax's msgpack format."""
+    # A map of up to 15 entries, and the length of its first key.
+    return len(head) > 1 and 0x81 <= head[0] <= 0x8F and 0xA1 <= head[1] <= 0xBF
+
+
+def read_msgpack(path: Path) -> Variables:
+    """Reads ``flax.training.checkpoints`` of the format that was its default until 2023.
+
+    Returns:
+        ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays.
+
+    Raises:
+        ValueError: it is truncated or damaged, or no training state.
+    """
+    from flax.serialization import msgpack_restore
+
+    try:
+        state = msgpack_restore(path.read_bytes())
+    except Exception as error:  # Of msgpack or NumPy, whichever stumbles first.
+        raise ValueError(f"{path}: truncated or damaged ({error}); fetch it again") from error
+    return variables_of(state, path)
+
+
+def read_orbax(path: Path) -> Variables:
+    """Reads an Orbax checkpoint, without its optimizer state.
+
+    Args:
+        path: of a checkpoint; or of a directory of them, such as the work directory of a run, of
+            which the newest is taken.
+
+    Returns:
+        ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays.
+
+    Raises:
+        ValueError: there is no checkpoint, or it is damaged, or holds no training state.
+        ImportError: Orbax is not installed.
+    """
+    try:
+        from orbax.checkpoint import v1
+    except ImportError:
+        raise ImportError(
+            f"{path} needs orbax-checkpoint: pip install 'resnet_jax[train]'"
+        ) from None
+
+    # Its annotations know neither paths nor trees.
+    ocp: Any = v1
+    path = newest(path)
+    if path.is_file():
+        return read_msgpack(path)
+    try:
+        stored = ocp.metadata(path.absolute()).metadata
+    except Exception as error:
+        raise ValueError(f"{path}: no readable Orbax checkpoint ({_line(error)})") from error
+    wanted = variables_of(stored, path)
+    # On this machine, whatever devices it was written from.
+    local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = _within(
+        {
+            _place(stored, collection): jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=local), tree
+            )
+            for collection, tree in wanted.items()
+        }
+    )
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    try:
+        with context:
+            state = ocp.load(path.absolute(), abstract)
+    except Exception as error:
+        raise ValueError(f"{path}: the checkpoint is damaged ({_line(error)})") from error
+    return jax.tree.map(np.asarray, variables_of(state, path))
+
+
+def newest(path: Path) -> Path:
+    """The checkpoint of the highest step within a directory, or the directory if it is one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    steps = {
+        int(match["step"]): child
+        for child in directory.iterdir()
+        if (match := _NUMBERED.fullmatch(child.name))
+    }
+    if steps:
+        return steps[max(steps)]
+    # Orbax marks each of its checkpoints with one of them, and Flax's lie flat.
+    if any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "_METADATA")):
+        return path
+    raise ValueError(
+        f"{path}: there is no checkpoint in it; give the work directory of a run, or one checkpoint"
+    )
+
+
+def variables_of(state: Any, path: Path) -> Variables:
+    """``params`` and ``batch_stats`` of a training state.
+
+    Raises:
+        ValueError: it has no parameters.
+    """
+    if not (isinstance(state, dict) and _place(state, "params")):
+        raise ValueError(f"{path}: there are no params in it, so it is no training state")
+    return {
+        collection: _at(state, place)
+        for collection in _PLACES
+        if (place := _place(state, collection))
+    }
+
+
+def _place(state: Any, collection: str) -> tuple[str, ...]:
+    for place in reversed(_PLACES[collection]):
+        if _at(state, place):
+            return place
+    return ()
+
+
+def _at(tree: Any, place: tuple[str, ...]) -> Any:
+    for key in place:
+        if not isinstance(tree, dict) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree
+
+
+def _within(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for place, leaf in leaves.items():
+        branch = tree
+        for key in place[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[place[-1]] = leaf
+    return tree
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]

@@ -1,0 +1,64 @@
+"""The residual networks of Flax's ImageNet example, restated: modules, names, order, padding."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class ResNetBlock(nn.Module):
+    """Basic block or, with ``bottleneck``, the other one; the name says which in the example."""
+
+    features: int
+    stride: int
+    bottleneck: bool
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H/stride, W/stride, C']."""
+        norm = partial(nn.BatchNorm, use_running_average=not self.train, momentum=0.9)
+        width = self.features * (4 if self.bottleneck else 1)
+        layers = (
+            [(self.features, 1, 1), (self.features, 3, self.stride), (width, 1, 1)]
+            if self.bottleneck
+            else [(width, 3, self.stride), (width, 3, 1)]
+        )
+        y = x
+        for i, (features, size, stride) in enumerate(layers):
+            y = nn.Conv(features, (size, size), (stride, stride), use_bias=False)(y)
+            y = norm()(y)
+            y = nn.relu(y) if i < len(layers) - 1 else y
+        if x.shape != y.shape:
+            strides = (self.stride, self.stride)
+            x = nn.Conv(width, (1, 1), strides, use_bias=False, name="conv_proj")(x)
+            x = norm(name="norm_proj")(x)
+        return nn.relu(x + y)
+
+
+class FlaxExample(nn.Module):
+    """[B, H, W, 3] to [B, num_classes]."""
+
+    stage_sizes: tuple[int, ...]
+    bottleneck: bool
+    num_classes: int = 1000
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Logits of images."""
+        padding = ((3, 3), (3, 3))
+        x = nn.Conv(self.width, (7, 7), (2, 2), padding, use_bias=False, name="conv_init")(x)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn_init")(x)
+        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding="SAME")
+        kind = "BottleneckResNetBlock" if self.bottleneck else "ResNetBlock"
+        index = 0
+        for i, size in enumerate(self.stage_sizes):
+            for j in range(size):
+                stride = 2 if i > 0 and j == 0 else 1
+                x = ResNetBlock(
+                    self.width * 2**i, stride, self.bottleneck, train, name=f"{kind}_{index}"
+                )(x)
+                index += 1
+        return nn.Dense(self.num_classes, name="Dense_0")(jnp.mean(x, axis=(1, 2)))
