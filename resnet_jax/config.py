@@ -49,11 +49,21 @@ class ModelConfig:
     """Added to BatchNorm's variance."""
     dropout_rate: float = 0.0
     """Share of the pooled features that training sets to zero before the head, 0 to below 1."""
+    block_dropout_rate: float = 0.0
+    """Share of the activations between the convolutions of pre-activation blocks that training sets
+    to zero (Wide ResNet), 0 to below 1."""
     drop_path_rate: float = 0.0
     """Probability that an example skips the last block in training (stochastic depth); it rises
     linearly from 0 at the first block."""
+    bn_group_size: int | Literal["batch", "device"] = "batch"
+    """Consecutive images that share BatchNorm's statistics in training: the whole global batch, the
+    share of each device (no communication, but the result depends on the number of devices), or so
+    many."""
     freeze_bn: bool = False
     """Use BatchNorm's running statistics in training too, and leave them as they are."""
+    remat: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations: less memory,
+    more time."""
 
     def __post_init__(self) -> None:
         _require(
@@ -61,7 +71,9 @@ class ModelConfig:
             f"bn_decay must be in [0, 1), but it is {self.bn_decay}",
         )
         _require_positive(self, "bn_epsilon")
-        for name in ("dropout_rate", "drop_path_rate"):
+        if isinstance(self.bn_group_size, int):
+            _require_positive(self, "bn_group_size")
+        for name in ("dropout_rate", "block_dropout_rate", "drop_path_rate"):
             rate = getattr(self, name)
             _require(0 <= rate < 1, f"{name} must be in [0, 1), but it is {rate}")
 
@@ -219,6 +231,24 @@ class TrainConfig:
                 f"batch_size {self.batch_size} cannot be shared evenly by {num_devices} devices; "
                 f"use {' or '.join(near)}"
             )
+
+    def statistics_size(self, num_devices: int) -> int | None:
+        """Images that share BatchNorm's statistics on so many devices; None is the whole batch.
+
+        Raises:
+            ConfigError: the batch does not consist of whole groups.
+        """
+        size = self.model.bn_group_size
+        if size == "batch":
+            return None
+        if size == "device":
+            return self.batch_size // num_devices
+        if self.batch_size % size:
+            raise ConfigError(
+                f"batch_size {self.batch_size} has no whole groups of model.bn_group_size {size}; "
+                "use a divisor of the batch size"
+            )
+        return size
 
     def steps(self, epochs: float, train_examples: int) -> int:
         """The number of steps nearest to so many epochs, at least 1."""

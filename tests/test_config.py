@@ -62,6 +62,22 @@ def test_a_batch_that_devices_cannot_share_is_refused_with_the_nearest_ones() ->
         config.check_devices(128)
 
 
+def test_groups_of_batch_norm_follow_from_batch_and_devices() -> None:
+    def size(bn_group_size: Any, num_devices: int = 8) -> int | None:
+        model = ModelConfig("resnet18", bn_group_size=bn_group_size)
+        config = TrainConfig(model=model, data=SyntheticConfig(), batch_size=64)
+        return config.statistics_size(num_devices)
+
+    assert size("batch") is None
+    assert size("device") == 8
+    assert size("device", 2) == 32
+    assert size(16) == size(16, 4) == 16
+    with pytest.raises(ConfigError, match=r"64 has no whole groups of model\.bn_group_size 24"):
+        size(24)
+    with pytest.raises(ConfigError, match="bn_group_size must be above 0"):
+        size(0)
+
+
 def test_steps_are_the_nearest_to_the_epochs() -> None:
     config = dataclasses.replace(BASE, batch_size=64)
     assert config.steps(30, 1437) == 674

@@ -86,7 +86,7 @@ def test_a_run_says_what_it_does(finished: tuple[Path, str]) -> None:
         "269,434 parameters",
         "2 x cpu",
         "data=2",
-        "statistics of the global batch",
+        "statistics of the batch",
         "64 images, 32 a device",
         "20 (0.89 epochs of 1,437 images)",
         "1,437 train, 360 test, 10 classes",

@@ -197,7 +197,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "model": f"{config.model.name}, {run.num_params:,} parameters, {config.model.dtype}",
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
-        "BatchNorm": "frozen" if config.model.freeze_bn else "statistics of the global batch",
+        "BatchNorm": _batch_norm(run),
         "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
         "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
         "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
@@ -205,3 +205,11 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "workdir": str(workdir.path),
         "software": ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
     }
+
+
+def _batch_norm(run: Run) -> str:
+    if run.config.model.freeze_bn:
+        return "frozen"
+    size = run.model.bn_group_size
+    each_device = ", each device by itself" if run.config.model.bn_group_size == "device" else ""
+    return f"statistics of groups of {size}{each_device}" if size else "statistics of the batch"

@@ -10,11 +10,14 @@ import jax.numpy as jnp
 class Metrics(NamedTuple):
     """Sums over the examples of a batch that are not padding.
 
+    All float32, so that devices exchange them along with the gradients; counts are exact up to
+    2**24 examples.
+
     Attributes:
-        loss: float32[], sum of the losses, in nats.
-        top1: int32[], how many have their label first.
-        top5: int32[], how many have their label among the first five.
-        count: int32[], how many examples there are.
+        loss: sum of the losses, in nats.
+        top1: how many have their label first.
+        top5: how many have their label among the first five.
+        count: how many examples there are.
     """
 
     loss: jax.Array
@@ -28,15 +31,22 @@ def batch_metrics(
 ) -> Metrics:
     """Metrics of float32[B, K] logits, int32[B] labels, float32[B] losses under a bool[B] mask.
 
-    Of equal logits the one with the lower index comes first.
+    Of equal logits the one with the lower index comes first; a label whose logit is NaN comes last.
     """
-    _, ranked = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-    hits = (ranked == labels[:, None]) & mask[:, None]
+    # Not `jax.lax.top_k`: XLA gathers the logits of all devices for it.
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    later = jnp.arange(logits.shape[-1]) >= labels[:, None]
+    behind = (logits < own) | ((logits == own) & later)
+    rank = logits.shape[-1] - jnp.sum(behind, axis=-1)
+
+    def count(which: jax.Array) -> jax.Array:
+        return jnp.sum(which, where=mask, dtype=jnp.float32)
+
     return Metrics(
         loss=jnp.sum(losses, where=mask),
-        top1=jnp.sum(hits[:, 0]),
-        top5=jnp.sum(hits),
-        count=jnp.sum(mask),
+        top1=count(rank < 1),
+        top5=count(rank < 5),
+        count=count(mask),
     )
 
 
@@ -50,10 +60,6 @@ def mean_metrics(batches: Iterable[Metrics]) -> dict[str, float]:
         ZeroDivisionError: there is no example.
     """
     loss, top1, top5, count = (
-        sum(column) for column in zip(*jax.device_get(list(batches)), strict=True)
+        sum(map(float, column)) for column in zip(*jax.device_get(list(batches)), strict=True)
     )
-    return {
-        "loss": float(loss / count),
-        "top1": float(top1 / count),
-        "top5": float(top5 / count),
-    }
+    return {"loss": loss / count, "top1": top1 / count, "top5": top5 / count}

@@ -11,10 +11,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from resnet_jax.models import ResNet
 
 Path = tuple[str, ...]
+Images = jax.Array | np.ndarray
 
 
 def precise_batch_stats(
-    model: ResNet, variables: dict[str, Any], batches: Iterable[jax.Array | np.ndarray]
+    model: ResNet, variables: dict[str, Any], batches: Iterable[Images | tuple[Images, Images]]
 ) -> dict[str, Any]:
     """Replaces the running statistics by those of given images ("Precise BN").
 
@@ -27,8 +28,8 @@ def precise_batch_stats(
     Args:
         model: the network.
         variables: ``params`` and ``batch_stats``; parameters stay as they are.
-        batches: float[B, H, W, C], prepared as for evaluation.  Without padding, which would count:
-            give ``images[mask]`` where there is some.
+        batches: float[B, H, W, C], prepared as for evaluation; or pairs of them and of masks
+            bool[B] that say which images count.
 
     Returns:
         The variables with new ``batch_stats``: pooled means and biased variances, float32.
@@ -40,25 +41,36 @@ def precise_batch_stats(
         return variables
     # Of nothing kept, the updated running statistics are those of the batch.
     batch_model = model.clone(
-        bn_decay=0.0, freeze_bn=False, drop_path_rate=0.0, dropout_rate=0.0, block_dropout_rate=0.0
+        bn_decay=0.0,
+        bn_group_size=None,
+        freeze_bn=False,
+        drop_path_rate=0.0,
+        dropout_rate=0.0,
+        block_dropout_rate=0.0,
     )
 
     @jax.jit
-    def batch_statistics(variables: dict[str, Any], images: jax.Array) -> Any:
-        _, updated = batch_model.apply(variables, images, train=True, mutable=["batch_stats"])
+    def batch_statistics(variables: dict[str, Any], images: Images, mask: Images) -> Any:
+        _, updated = batch_model.apply(
+            variables, images, train=True, mask=mask, mutable=["batch_stats"]
+        )
         return updated["batch_stats"]
 
     count, sums = 0, defaultdict[Path, np.ndarray](lambda: np.zeros(()))
-    for images in batches:
-        stats: dict[Path, Any] = flatten_dict(jax.device_get(batch_statistics(variables, images)))
+    for batch in batches:
+        images, mask = batch if isinstance(batch, tuple) else (batch, np.ones(len(batch), bool))
+        examples = int(mask.sum())
+        stats: dict[Path, Any] = flatten_dict(
+            jax.device_get(batch_statistics(variables, images, mask))
+        )
         for path, leaf in stats.items():
             leaf = leaf.astype(np.float64)
             if path[-1] == "var":
                 leaf += np.square(stats[(*path[:-1], "mean")], dtype=np.float64)
-            sums[path] = sums[path] + len(images) * leaf
-        count += len(images)
+            sums[path] = sums[path] + examples * leaf
+        count += examples
     if not count:
-        raise ValueError("there is no batch to compute the statistics from")
+        raise ValueError("there is no image to compute the statistics from")
     moments = {path: total / count for path, total in sums.items()}
     for path in moments:
         if path[-1] == "var":

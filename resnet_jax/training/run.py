@@ -44,9 +44,12 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
         zero_init_residual=config.model.zero_init_residual,
         bn_decay=config.model.bn_decay,
         bn_epsilon=config.model.bn_epsilon,
+        bn_group_size=config.statistics_size(mesh.size),
         freeze_bn=config.model.freeze_bn,
         dropout_rate=config.model.dropout_rate,
+        block_dropout_rate=config.model.block_dropout_rate,
         drop_path_rate=config.model.drop_path_rate,
+        remat=config.model.remat,
         dtype=jnp.dtype(config.model.dtype),
     )
     if config.optimizer.freeze:

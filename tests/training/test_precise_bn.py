@@ -68,6 +68,19 @@ def test_every_layer_gets_the_moments_that_numpy_pools(
         assert deviation(pooled[(*layer, "var")], var) < 1e-4, layer
 
 
+def test_padding_does_not_count(
+    model: ResNet, images: np.ndarray, variables: dict[str, Any]
+) -> None:
+    mask = np.arange(16) < 12
+    padded = [
+        (np.concatenate([part, np.full_like(part[:4], 9.0)]), mask)
+        for part in (images[:12], images[12:])
+    ]
+    expected = precise_batch_stats(model, variables, [images[:12], images[12:]])
+    precise = precise_batch_stats(model, variables, padded)
+    assert tree_deviation(precise["batch_stats"], expected["batch_stats"]) < 1e-5
+
+
 def test_evaluation_then_equals_training_on_the_same_batch(
     model: ResNet, images: np.ndarray, variables: dict[str, Any]
 ) -> None:
@@ -91,7 +104,7 @@ def test_the_order_of_the_batches_does_not_matter(
 
 
 def test_without_batches_there_is_an_error(model: ResNet, variables: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="no batch"):
+    with pytest.raises(ValueError, match="no image"):
         precise_batch_stats(model, variables, [])
 
 

@@ -1,0 +1,46 @@
+"""What devices exchange in a training step, counted in what XLA compiles for eight of them."""
+
+import re
+from typing import Any
+
+import jax
+import pytest
+
+from resnet_jax.config import ModelConfig, SyntheticConfig, TrainConfig
+from resnet_jax.training.run import Run
+
+# Statistics of which one depends on the other cannot be exchanged together: the stem and three
+# convolutions of each block, where a projection goes along with the last of them.
+LEVELS_OF_RESNET50 = 1 + 3 * 16
+
+
+def collectives(bn_group_size: Any) -> dict[str, int]:
+    """Collectives of a ResNet-50 step on 32 images and 8 devices, by kind."""
+    config = TrainConfig(
+        model=ModelConfig("resnet50", bn_group_size=bn_group_size),
+        data=SyntheticConfig(image_size=32, num_classes=10, train_examples=64, test_examples=8),
+        batch_size=32,
+        epochs=10,
+    )
+    run = Run.create(config)
+    assert run.mesh.size == jax.device_count() == 8
+    train_step: Any = run.compile()[0]
+    kinds = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    found = re.findall(rf" ({kinds})(?:-start)?\(", train_step.as_text())
+    return {kind: found.count(kind) for kind in set(found)}
+
+
+@pytest.mark.parametrize("bn_group_size", ["device", 2])
+def test_groups_within_a_device_need_no_communication(bn_group_size: Any) -> None:
+    exchanged = collectives(bn_group_size)
+    # Those of the gradients and the metrics.
+    assert exchanged.keys() == {"all-reduce"}
+    assert exchanged["all-reduce"] <= 2
+
+
+def test_statistics_of_the_batch_are_exchanged_once_a_level_each_way() -> None:
+    exchanged = collectives("batch")
+    assert exchanged.keys() == {"all-reduce"}
+    # Two more: the stem's kernel waits for its normalisation, and XLA's combiner leaves the
+    # projection of the first block by itself on the way back.
+    assert LEVELS_OF_RESNET50 < exchanged["all-reduce"] <= 2 * LEVELS_OF_RESNET50 + 2
