@@ -1,4 +1,4 @@
-"""Operations on a batch of images inside `jax.jit`.
+"""Images resampled to another size, turned, magnified and moved in the same interpolation.
 
 Randomness is drawn for the whole batch from one key, so the pixels do not depend on how the batch
 is sharded.
@@ -7,12 +7,6 @@ is sharded.
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
-from jax.typing import ArrayLike
-
-
-def normalize(images: jax.Array, mean: ArrayLike, std: ArrayLike) -> jax.Array:
-    """``(images - mean) / std`` in float32; [B, H, W, C], statistics of shape [C] or []."""
-    return (images.astype(jnp.float32) - mean) / std
 
 
 def affine_resize(

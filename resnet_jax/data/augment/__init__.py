@@ -1,0 +1,16 @@
+"""What the device does to images, inside `jax.jit`: pure functions with explicit keys."""
+
+from resnet_jax.data.augment.batch import augment_batch, normalize_batch
+from resnet_jax.data.augment.normalization import normalize
+from resnet_jax.data.augment.operations import Operation, apply_operation
+from resnet_jax.data.augment.resample import affine_resize, random_affine_resize
+
+__all__ = [
+    "Operation",
+    "affine_resize",
+    "apply_operation",
+    "augment_batch",
+    "normalize",
+    "normalize_batch",
+    "random_affine_resize",
+]

@@ -1,0 +1,88 @@
+"""Rectangles of an image replaced by noise or by the mean.
+
+Reference:
+    Zhong et al. 2017, arXiv:1708.04896, as in timm's ``RandomErasing``.
+"""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+_ATTEMPTS = 10
+
+
+def random_erase(
+    key: jax.Array,
+    image: jax.Array,
+    *,
+    probability: float,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    mode: Literal["const", "rand", "pixel"] = "const",
+    max_count: int = 1,
+) -> jax.Array:
+    """Erases rectangles of one image with a probability.
+
+    Args:
+        key: PRNG key.
+        image: float[H, W, C], normalised.
+        probability: that the image is changed at all.
+        area: smallest and largest share of the image, of all rectangles together.
+        aspect: smallest and largest height over width, drawn on a logarithmic scale.
+        mode: what the rectangle is filled with: "const" zero, which is the mean; "rand" one normal
+            draw for each channel; "pixel" normal draws for each pixel.
+        max_count: the number of rectangles is uniform from 1 to this.
+
+    Returns:
+        float[H, W, C].
+    """
+    chance_key, count_key, noise_key, *rectangle_keys = jax.random.split(key, 3 + max_count)
+
+    def erase(image: jax.Array) -> jax.Array:
+        count = jax.random.randint(count_key, (), 1, max_count + 1)
+        height, width, channels = image.shape
+        noise_shape = {
+            "const": (1, 1, 1, 1),
+            "rand": (max_count, 1, 1, channels),
+            "pixel": (1, height, width, channels),
+        }[mode]
+        if mode == "const":
+            noise = jnp.zeros(noise_shape, image.dtype)
+        else:
+            noise = jax.random.normal(noise_key, noise_shape, image.dtype)
+        noise = jnp.broadcast_to(noise, (max_count, *noise.shape[1:]))
+        for index, rectangle_key in enumerate(rectangle_keys):
+            erased = _rectangle(rectangle_key, height, width, count, area, aspect)
+            image = jnp.where((erased & (index < count))[..., None], noise[index], image)
+        return image
+
+    changed = jax.random.bernoulli(chance_key, probability)
+    return jax.lax.cond(changed, erase, lambda image: image, image)
+
+
+def _rectangle(
+    key: jax.Array,
+    height: int,
+    width: int,
+    count: jax.Array,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> jax.Array:
+    """bool[H, W], true inside the first of ten drawn that is smaller than the image, if any."""
+    area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
+    pixels = jax.random.uniform(area_key, (_ATTEMPTS,), minval=area[0], maxval=area[1])
+    pixels *= height * width / count
+    low, high = (math.log(limit) for limit in aspect)
+    ratio = jnp.exp(jax.random.uniform(aspect_key, (_ATTEMPTS,), minval=low, maxval=high))
+    heights = jnp.round(jnp.sqrt(pixels * ratio)).astype(jnp.int32)
+    widths = jnp.round(jnp.sqrt(pixels / ratio)).astype(jnp.int32)
+    fits = (heights < height) & (widths < width)
+    first = jnp.argmax(fits)
+    tall, wide = heights[first], widths[first]
+    top = jax.random.randint(top_key, (), 0, height - tall + 1)
+    left = jax.random.randint(left_key, (), 0, width - wide + 1)
+    row, column = jnp.arange(height)[:, None], jnp.arange(width)
+    inside = (row >= top) & (row < top + tall) & (column >= left) & (column < left + wide)
+    return inside & fits[first]
