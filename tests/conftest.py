@@ -5,5 +5,5 @@ import os
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-# It needs PyTorch, which the tests do without.
-collect_ignore = ["golden/regenerate.py"]
+# They need PyTorch, which the tests do without.
+collect_ignore = ["data/regenerate_augment.py", "golden/regenerate.py"]

@@ -38,7 +38,7 @@ def random_erase(
     Returns:
         float[H, W, C].
     """
-    chance_key, count_key, noise_key, *rectangle_keys = jax.random.split(key, 3 + max_count)
+    chance_key, count_key, noise_key, rectangle_key = jax.random.split(key, 4)
 
     def erase(image: jax.Array) -> jax.Array:
         count = jax.random.randint(count_key, (), 1, max_count + 1)
@@ -53,9 +53,10 @@ def random_erase(
         else:
             noise = jax.random.normal(noise_key, noise_shape, image.dtype)
         noise = jnp.broadcast_to(noise, (max_count, *noise.shape[1:]))
-        for index, rectangle_key in enumerate(rectangle_keys):
-            erased = _rectangle(rectangle_key, height, width, count, area, aspect)
-            image = jnp.where((erased & (index < count))[..., None], noise[index], image)
+        keys = jax.random.split(rectangle_key, max_count)
+        erased = jax.vmap(lambda key: _rectangle(key, height, width, count, area, aspect))(keys)
+        for index in range(max_count):
+            image = jnp.where((erased[index] & (index < count))[..., None], noise[index], image)
         return image
 
     changed = jax.random.bernoulli(chance_key, probability)
