@@ -72,18 +72,18 @@ def _rectangle(
     aspect: tuple[float, float],
 ) -> jax.Array:
     """bool[H, W], true inside the first of ten drawn that is smaller than the image, if any."""
-    area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
-    pixels = jax.random.uniform(area_key, (_ATTEMPTS,), minval=area[0], maxval=area[1])
-    pixels *= height * width / count
+    # One draw for all, because every call of `jax.random` takes long to compile.
+    draws = jax.random.uniform(key, (_ATTEMPTS + 1, 2))
+    pixels = (area[0] + (area[1] - area[0]) * draws[:-1, 0]) * (height * width) / count
     low, high = (math.log(limit) for limit in aspect)
-    ratio = jnp.exp(jax.random.uniform(aspect_key, (_ATTEMPTS,), minval=low, maxval=high))
+    ratio = jnp.exp(low + (high - low) * draws[:-1, 1])
     heights = jnp.round(jnp.sqrt(pixels * ratio)).astype(jnp.int32)
     widths = jnp.round(jnp.sqrt(pixels / ratio)).astype(jnp.int32)
     fits = (heights < height) & (widths < width)
     first = jnp.argmax(fits)
     tall, wide = heights[first], widths[first]
-    top = jax.random.randint(top_key, (), 0, height - tall + 1)
-    left = jax.random.randint(left_key, (), 0, width - wide + 1)
+    places = jnp.stack([height - tall + 1, width - wide + 1])
+    top, left = jnp.floor(draws[-1] * places).astype(jnp.int32)
     row, column = jnp.arange(height)[:, None], jnp.arange(width)
     inside = (row >= top) & (row < top + tall) & (column >= left) & (column < left + wide)
     return inside & fits[first]
