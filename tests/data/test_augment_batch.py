@@ -1,5 +1,6 @@
 """The whole device part: keys, sharding, erasing, mixing, targets, configuration."""
 
+import re
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resnet_jax.config import AugmentConfig, ConfigError
-from resnet_jax.data.augment import augment_batch, normalize_batch
+from resnet_jax.data.augment import augment_batch, batch, normalize_batch
 from resnet_jax.data.augment.erasing import random_erase
 from resnet_jax.data.augment.mixing import cutmix_box, mix, smooth_targets
 
@@ -69,6 +70,18 @@ def test_pixels_and_targets_do_not_depend_on_the_sharding(
         np.testing.assert_array_equal(one, other)
 
 
+def test_on_accelerators_every_device_keeps_to_its_own_images(images: np.ndarray) -> None:
+    # There the examples are vectorised; on CPUs they are gathered first.
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    config = AugmentConfig(crop_padding=2, policy="randaugment")
+    augment = jax.jit(jax.vmap(partial(batch._augment_example, config)))
+    keys = jax.device_put(jax.random.split(jax.random.key(0), 16), sharding)
+    program = augment.lower(keys, jax.device_put(images, sharding)).compile()
+    assert program.output_shardings.is_equivalent_to(sharding, 4)
+    assert not re.search("all-gather|all-reduce|all-to-all|permute", program.as_text())
+
+
 def test_pixels_do_not_depend_on_the_size_of_the_batch(
     images: np.ndarray, labels: np.ndarray
 ) -> None:
@@ -82,8 +95,8 @@ def test_pixels_do_not_depend_on_the_size_of_the_batch(
 
 def test_every_position_and_every_key_changes_an_image_differently(labels: np.ndarray) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, 12, 10, 3), np.uint8)
-    batch = np.repeat(image, 16, axis=0)
-    results = [np.asarray(everything(batch, labels, jax.random.key(seed))[0]) for seed in (0, 1)]
+    images = np.repeat(image, 16, axis=0)
+    results = [np.asarray(everything(images, labels, jax.random.key(seed))[0]) for seed in (0, 1)]
     assert len(np.unique(np.concatenate(results).reshape(32, -1), axis=0)) == 32
 
 
@@ -118,9 +131,9 @@ def test_nothing_on_is_normalisation_and_smoothed_labels(
 
 
 def test_flips_half(images: np.ndarray, labels: np.ndarray) -> None:
-    batch, many = np.repeat(images[:1], 2000, axis=0), np.repeat(labels[:1], 2000)
+    copies, many = np.repeat(images[:1], 2000, axis=0), np.repeat(labels[:1], 2000)
     config = AugmentConfig(mean=(0,), std=(1 / 255,))
-    flipped = np.round(compiled(config)(batch, many, jax.random.key(0))[0]).astype(np.uint8)
+    flipped = np.round(compiled(config)(copies, many, jax.random.key(0))[0]).astype(np.uint8)
     swapped = (flipped == images[0, :, ::-1]).all((1, 2, 3))
     assert (swapped | (flipped == images[0]).all((1, 2, 3))).all()
     assert abs(swapped.mean() - 0.5) < 0.05
