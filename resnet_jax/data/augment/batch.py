@@ -103,16 +103,19 @@ def _augment_example(config: AugmentConfig, key: jax.Array, image: jax.Array) ->
     if config.flip:
         image = random_flip(flip_key, image, probability=config.flip)
     for policy_key, policy in zip(policy_keys, policies(config), strict=False):
-        operations, arguments = policy.draw(policy_key, height, width)
-        for operation, argument in zip(operations, arguments, strict=True):
-            image = apply_operation(
-                image,
-                operation,
-                argument,
-                among=policy.operations,
-                interpolation=config.interpolation,
-                fill=config.fill,
-            )
+        apply = partial(
+            apply_operation,
+            among=policy.operations,
+            interpolation=config.interpolation,
+            fill=config.fill,
+        )
+        # A loop, so that XLA does not fuse one operation into the next, which would compute the
+        # first of them once for every use in the later ones.
+        image, _ = jax.lax.scan(
+            lambda image, drawn, apply=apply: (apply(image, *drawn), None),
+            image,
+            policy.draw(policy_key, height, width),
+        )
     normalized = normalize_batch(image, config)
     if config.erasing:
         normalized = random_erase(
