@@ -67,11 +67,12 @@ def main() -> None:
         refuse(error)
 
     # Only now the slow imports: help and most mistakes are answered at once.
+    from resnet_jax.data import DataError
     from resnet_jax.inference.report import write_report
     from resnet_jax.training.checkpoint import CheckpointError
     from resnet_jax.training.logging import read_metrics
     from resnet_jax.training.loop import TrainingDivergedError, describe, train
-    from resnet_jax.training.run import check
+    from resnet_jax.training.run import Run, check
     from resnet_jax.training.workdir import Workdir, WorkdirError
 
     # Orbax tells every detail of every save.
@@ -80,8 +81,9 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
         check(arguments.config)
+        run = Run.create(arguments.config)
         workdir = Workdir(arguments.workdir, arguments.config)
-    except (ConfigError, ValueError, WorkdirError) as error:
+    except (ConfigError, DataError, ImportError, ValueError, WorkdirError) as error:
         refuse(error)
     if workdir.result:
         console.print(
@@ -90,8 +92,8 @@ def main() -> None:
         )
         return
     try:
-        result = train(arguments.config, workdir, console)
-    except (CheckpointError, TrainingDivergedError) as error:
+        result = train(run, workdir, console)
+    except (CheckpointError, DataError, TrainingDivergedError) as error:
         refuse(error)
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
@@ -99,10 +101,15 @@ def main() -> None:
     dataset = result.run.dataset
     split = dataset.evaluation_split
     seconds = time.perf_counter() - started
+    skipped = {**dataset.train.unreadable, **dataset.evaluation.unreadable}
+    facts = describe(result.run, workdir)
+    if skipped:
+        facts["skipped"] = f"{len(skipped)} unreadable images, such as {next(iter(skipped))}"
+        console.print(f"Skipped {facts['skipped']}.", style="yellow")
     write_report(
         workdir.report,
         title=name,
-        facts=describe(result.run, workdir),
+        facts=facts,
         headline={
             f"{split} top-1": f"{result.metrics['top1']:.2%}",
             f"{split} loss": f"{result.metrics['loss']:.4f}",
@@ -113,7 +120,7 @@ def main() -> None:
         records=read_metrics(workdir.metrics),
         split=split,
         class_names=dataset.class_names,
-        images=dataset.evaluation.images,
+        image=dataset.evaluation.image,
         labels=dataset.evaluation.labels,
         logits=result.logits,
         config=arguments.config.to_json(),

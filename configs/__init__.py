@@ -3,10 +3,15 @@
 import inspect
 from types import ModuleType
 
-from configs import digits_resnet20, synthetic_resnet50
+from configs import digits_resnet20, folder_resnet50, imagenet_resnet50, synthetic_resnet50
 from resnet_jax.config import TrainConfig
 
-_MODULES: tuple[ModuleType, ...] = (digits_resnet20, synthetic_resnet50)
+_MODULES: tuple[ModuleType, ...] = (
+    digits_resnet20,
+    imagenet_resnet50,
+    folder_resnet50,
+    synthetic_resnet50,
+)
 
 
 def _name(module: ModuleType) -> str:

@@ -243,6 +243,97 @@ class AugmentConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    """What the host does to images in files; a data set of them adds where they are."""
+
+    image_size: int = 224
+    """Height and width that the network gets, in pixels."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the area of a training image that is cut out."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Smallest and largest width over height of it."""
+    train_interpolation: Literal["linear", "pil_bilinear", "pil_bicubic"] = "linear"
+    """How it is resized: OpenCV's without antialiasing is fastest, the others are Pillow's."""
+    crop_fraction: float = 0.875
+    """In evaluation, side of the central crop over the short side of the image, above 0 to 1."""
+    eval_interpolation: Literal["linear", "pil_bilinear", "pil_bicubic"] = "pil_bilinear"
+    """How the image is resized before it; published weights ask for Pillow's."""
+    repeats: int = 1
+    """Each image that an epoch draws comes so often in a row, cropped anew (repeated augmentation,
+    Hoffer et al. 2019); the epoch is as long as ever."""
+    on_unreadable: Literal["fail", "skip"] = "fail"
+    """A file that is no whole image ends the run, or is skipped and reported."""
+    threads: int = 0
+    """That read and decode; 0 for as many as there are cores."""
+    workers: int = 0
+    """Processes of so many threads each; 0 leaves the threads in the main one."""
+    augment: AugmentConfig = AugmentConfig()
+    """What the device then does to training images."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "image_size", "repeats")
+        _require_not_negative(self, "threads", "workers")
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            _require(
+                0 < low <= high < math.inf,
+                f"{name} must go from a number above 0 to one not below it, not {low} to {high}",
+            )
+        _require(self.crop_scale[1] <= 1, f"crop_scale ends at 1, not at {self.crop_scale[1]}")
+        _require(
+            0 < self.crop_fraction <= 1,
+            f"crop_fraction must be in (0, 1], but it is {self.crop_fraction}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderConfig:
+    """Images in a folder for each class, or named by a table."""
+
+    path: str
+    """Directory with train/CLASS/ and val/CLASS/ (or test/CLASS/), or with CLASS/ alone; or a .csv
+    or .jsonl with columns image, label and perhaps split."""
+    evaluation_share: float = 0.2
+    """Where there is no evaluation split, this share of the images of each class, above 0 and below
+    1."""
+    split_seed: int = 0
+    """Decides which images those are."""
+    images: ImageConfig = ImageConfig()
+    """How the images are read."""
+
+    def __post_init__(self) -> None:
+        _require_not_negative(self, "split_seed")
+        _require(
+            0 < self.evaluation_share < 1,
+            f"evaluation_share must be above 0 and below 1, but it is {self.evaluation_share}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsConfig:
+    """A data set prepared by TensorFlow Datasets, as array_record, parquet or TFRecord."""
+
+    directory: str
+    """Of the prepared data set, with dataset_info.json in it; or the one above, with a name."""
+    name: str | None = None
+    """Such as imagenet2012 or imagenet2012:5.1.0."""
+    train_split: str = "train"
+    """Such as "train" or "train[:90%]"."""
+    evaluation_split: str = "validation"
+    """The accuracy is reported on it.  Unless its name begins with "test", checkpoints are chosen
+    by it."""
+    image_key: str = "image"
+    """Name of the feature that holds the image."""
+    label_key: str = "label"
+    """Name of the feature that holds the label."""
+    images: ImageConfig = ImageConfig()
+    """How the images are read."""
+
+
+DataConfig = DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig
+
+
+@dataclasses.dataclass(frozen=True)
 class SGDConfig:
     """Stochastic gradient descent with momentum, linear warm-up and cosine decay to zero."""
 
@@ -312,7 +403,7 @@ class TrainConfig:
 
     model: ModelConfig
     """The network."""
-    data: DigitsConfig | SyntheticConfig
+    data: DataConfig
     """The images."""
     optimizer: SGDConfig = SGDConfig()
     """The optimizer and its schedule."""

@@ -109,6 +109,11 @@ def test_differences_are_named_with_dots() -> None:
 
 
 def test_the_experiments_are_described() -> None:
-    assert list(EXPERIMENTS) == ["digits-resnet20", "synthetic-resnet50"]
+    assert list(EXPERIMENTS) == [
+        "digits-resnet20",
+        "imagenet-resnet50",
+        "folder-resnet50",
+        "synthetic-resnet50",
+    ]
     for name in EXPERIMENTS:
         assert f"python train.py {name}" in DESCRIPTIONS[name]

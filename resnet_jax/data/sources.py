@@ -7,18 +7,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.config import DigitsConfig, SyntheticConfig
+from resnet_jax.config import DataConfig, DigitsConfig, FolderConfig, SyntheticConfig, TfdsConfig
 from resnet_jax.data.augment import affine_resize, normalize, random_affine_resize
-from resnet_jax.data.dataset import Dataset, Split
+from resnet_jax.data.dataset import ArraySplit, Dataset
 
 
-def open_dataset(config: DigitsConfig | SyntheticConfig) -> Dataset:
-    """The data set that a configuration describes, ready to read."""
+def open_dataset(config: DataConfig) -> Dataset:
+    """The data set that a configuration describes, ready to read.
+
+    Raises:
+        DataError: there are no such images.
+        ImportError: the libraries that read images are not installed.
+    """
     match config:
         case DigitsConfig():
             return _digits(config)
         case SyntheticConfig():
             return _synthetic(config)
+        case FolderConfig() | TfdsConfig():
+            try:
+                from resnet_jax.data.images.datasets import open_images
+            except ImportError as error:
+                raise ImportError(
+                    f"images in files need {error.name}: pip install 'resnet_jax[data]'"
+                ) from None
+            return open_images(config)
 
 
 def _digits(config: DigitsConfig) -> Dataset:
@@ -42,8 +55,8 @@ def _digits(config: DigitsConfig) -> Dataset:
         train, evaluation = hold_out(train)
     scale = partial(normalize, mean=images[train].mean(), std=images[train].std())
 
-    def augment(key: jax.Array, batch: jax.Array) -> jax.Array:
-        return scale(
+    def augment(key: jax.Array, batch: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        turned = scale(
             random_affine_resize(
                 key,
                 batch,
@@ -53,6 +66,7 @@ def _digits(config: DigitsConfig) -> Dataset:
                 max_shift=config.max_shift,
             )
         )
+        return turned, labels
 
     def prepare(batch: jax.Array) -> jax.Array:
         still = jnp.zeros(len(batch))
@@ -68,8 +82,8 @@ def _digits(config: DigitsConfig) -> Dataset:
 
     return Dataset(
         name="scikit-learn digits",
-        train=Split(images[train], labels[train]),
-        evaluation=Split(images[evaluation], labels[evaluation]),
+        train=ArraySplit(images[train], labels[train]),
+        evaluation=ArraySplit(images[evaluation], labels[evaluation]),
         evaluation_split=config.evaluate_on,
         class_names=tuple(str(name) for name in digits.target_names),
         augment=augment,
@@ -80,9 +94,9 @@ def _digits(config: DigitsConfig) -> Dataset:
 def _synthetic(config: SyntheticConfig) -> Dataset:
     rng = np.random.default_rng(0)
 
-    def split(num_examples: int) -> Split:
+    def split(num_examples: int) -> ArraySplit:
         shape = (num_examples, config.image_size, config.image_size, 3)
-        return Split(
+        return ArraySplit(
             rng.integers(0, 256, shape, np.uint8),
             rng.integers(0, config.num_classes, num_examples, np.int32),
         )
@@ -90,9 +104,9 @@ def _synthetic(config: SyntheticConfig) -> Dataset:
     # Of uniform bytes.
     scale = partial(normalize, mean=127.5, std=73.9)
 
-    def augment(key: jax.Array, batch: jax.Array) -> jax.Array:
+    def augment(key: jax.Array, batch: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         del key
-        return scale(batch)
+        return scale(batch), labels
 
     return Dataset(
         name="synthetic",

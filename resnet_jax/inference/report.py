@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def write_report(
     records: Sequence[Mapping[str, Any]],
     split: str,
     class_names: Sequence[str],
-    images: np.ndarray,
+    image: Callable[[int], np.ndarray],
     labels: np.ndarray,
     logits: np.ndarray,
     config: Mapping[str, Any],
@@ -78,7 +78,7 @@ def write_report(
         records: ``step``, ``kind`` (``"train"`` or ``split``) and values, in order of steps.
         split: name of the evaluated split.
         class_names: K names.
-        images: uint8[N, H, W, 1 or 3] of that split.
+        image: from the index of an example of that split to uint8[H, W, 1 or 3].
         labels: int32[N].
         logits: float32[N, K].
         config: JSON of the resolved configuration.
@@ -113,7 +113,7 @@ def write_report(
         confusions=_most_confused(matrix, class_names),
         worst=[
             Example(
-                png=_data_uri(images[i]),
+                png=_data_uri(image(i)),
                 label=class_names[labels[i]],
                 prediction=class_names[predictions[i]],
                 probability=float(probabilities[i, labels[i]]),

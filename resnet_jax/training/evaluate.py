@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from resnet_jax.data import Split, eval_batches
+from resnet_jax.data import Split
 from resnet_jax.training.metrics import mean_metrics
 from resnet_jax.training.sharding import shard_batch
 from resnet_jax.training.state import TrainState
@@ -27,7 +27,7 @@ def evaluate(
         ``loss``, ``top1``, ``top5`` as in `mean_metrics`, and float32[N, K].
     """
     results = [
-        eval_step(state, shard_batch(batch, mesh)) for batch in eval_batches(split, batch_size)
+        eval_step(state, shard_batch(batch, mesh)) for batch in split.eval_batches(batch_size)
     ]
     metrics = mean_metrics(metrics for metrics, _ in results)
     logits = np.concatenate(jax.device_get([logits for _, logits in results]))

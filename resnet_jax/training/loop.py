@@ -11,8 +11,6 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from resnet_jax.config import TrainConfig
-from resnet_jax.data import train_batches
 from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
 from resnet_jax.training.console import ProgressLine, print_header
 from resnet_jax.training.evaluate import evaluate
@@ -48,30 +46,27 @@ class TrainResult:
     compile_seconds: float
 
 
-def train(config: TrainConfig, workdir: Workdir, console: Console) -> TrainResult:
+def train(run: Run, workdir: Workdir, console: Console) -> TrainResult:
     """Trains until the last step, from the last checkpoint on if there is one.
 
     Cut off and continued, a run gives bit for bit what it would have given uninterrupted, on the
     same devices and versions.
 
     Args:
-        config: the experiment.
+        run: the experiment with its data and devices.
         workdir: of this configuration.
         console: for the header and the progress.
 
     Raises:
-        ConfigError: the devices cannot share the global batch evenly.
-        ValueError: the model is unknown.
         CheckpointError: the last checkpoint is of other shapes or other data.
         TrainingDivergedError: the loss is no longer finite; no checkpoint of it is written.
     """
-    run = Run.create(config)
     print_header(
         console,
-        f"Training {config.model.name} on {run.dataset.name}",
+        f"Training {run.config.model.name} on {run.dataset.name}",
         describe(run, workdir),
     )
-    with Checkpoints(workdir.checkpoints, config.checkpoint) as checkpoints:
+    with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
         state = _first_state(run, checkpoints, console)
         started = time.perf_counter()
         train_step, eval_step = run.compile()
@@ -82,7 +77,7 @@ def train(config: TrainConfig, workdir: Workdir, console: Console) -> TrainResul
             evaluate,
             eval_step,
             split=run.dataset.evaluation,
-            batch_size=config.batch_size,
+            batch_size=run.config.batch_size,
             mesh=run.mesh,
         )
         evaluation = None
@@ -120,8 +115,8 @@ def _train_steps(
     """The remaining steps with all that is due between them, and the last evaluation."""
     config, dataset, step_key = run.config, run.dataset, run.step_key
     start_step = int(state.step)
-    batches = train_batches(
-        dataset.train, config.batch_size, seed=config.seed, start_step=start_step
+    batches = dataset.train.train_batches(
+        config.batch_size, seed=config.seed, start_step=start_step
     )
     since_record: list[Metrics] = []
     since_save: list[Metrics] = []

@@ -40,7 +40,6 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
     config.check_devices(mesh.size)
     model = create_model(
         config.model.name,
-        num_classes=config.data.num_classes,
         zero_init_residual=config.model.zero_init_residual,
         bn_decay=config.model.bn_decay,
         bn_epsilon=config.model.bn_epsilon,
@@ -84,9 +83,10 @@ class Run:
 
     @classmethod
     def create(cls, config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Self:
-        """Checks as `check` does, then opens the data."""
+        """Checks as `check` does, then opens the data, which decide the number of classes."""
         model, mesh = check(config, devices)
         dataset = open_dataset(config.data)
+        model = model.clone(num_classes=len(dataset.class_names))
         steps = partial(config.steps, train_examples=len(dataset.train))
         total_steps = steps(config.epochs)
         warmup_epochs = config.optimizer.warmup_epochs
@@ -130,7 +130,8 @@ class Run:
         return jax.jit(self._create_state, out_shardings=replicated(self.mesh))(key)
 
     def _create_state(self, key: jax.Array) -> TrainState:
-        prepared = jax.eval_shape(self.dataset.prepare, self.dataset.evaluation.images[:1])
+        images = jax.ShapeDtypeStruct((1, *self.dataset.evaluation.image_shape), jnp.uint8)
+        prepared = jax.eval_shape(self.dataset.prepare, images)
         return create_train_state(key, self.model, self.optimizer, prepared.shape[1:])
 
     @cached_property
@@ -157,7 +158,7 @@ class Run:
             return jax.ShapeDtypeStruct(shape, dtype, sharding=sharded)
 
         batch = Batch(
-            image=abstract(self.dataset.train.images.shape[1:], jnp.dtype(jnp.uint8)),
+            image=abstract(self.dataset.train.image_shape, jnp.dtype(jnp.uint8)),
             label=abstract((), jnp.dtype(jnp.int32)),
             mask=abstract((), jnp.dtype(bool)),
         )

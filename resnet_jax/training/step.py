@@ -20,21 +20,22 @@ EvalStep = Callable[[TrainState, Batch[jax.Array]], tuple[Metrics, jax.Array]]
 def make_train_step(
     model: ResNet,
     optimizer: optax.GradientTransformation,
-    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     *,
     label_smoothing: float = 0.0,
 ) -> TrainStep:
     """A pure function (state, batch, key) -> (state, metrics), to be jitted.
 
     The key is the run's own and stays the same: the step number is folded into it.  The metrics
-    are those of the forward pass of training, under the parameters before the update.
+    are those of the forward pass of training, under the parameters before the update; of mixed
+    images the accuracies count the label of the first.
     """
 
     def train_step(
         state: TrainState, batch: Batch[jax.Array], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        images = augment(augment_key, batch.image)
+        images, targets = augment(augment_key, batch.image, batch.label)
 
         def loss_fn(
             params: optax.Params,
@@ -47,7 +48,7 @@ def make_train_step(
                 rngs={"dropout": dropout_key},
             )
             logits, updated = output
-            losses = cross_entropy(logits, batch.label, label_smoothing=label_smoothing)
+            losses = cross_entropy(logits, targets, label_smoothing=label_smoothing)
             metrics = batch_metrics(logits, batch.label, losses, batch.mask)
             return jnp.mean(losses), (metrics, updated.get("batch_stats", {}))
 

@@ -54,8 +54,8 @@ def test_preparation_keeps_the_image_and_normalises_it(digits: Dataset) -> None:
 
 
 def test_augmentation_changes_every_image_a_little(digits: Dataset) -> None:
-    images = digits.train.images[:64]
-    augmented = np.asarray(jax.jit(digits.augment)(jax.random.key(0), images))
+    images, labels = digits.train.images[:64], digits.train.labels[:64]
+    augmented = np.asarray(jax.jit(digits.augment)(jax.random.key(0), images, labels)[0])
     prepared = np.asarray(digits.prepare(images))
     distances = np.abs(augmented - prepared).mean((1, 2, 3))
     assert augmented.shape == (64, 16, 16, 1)

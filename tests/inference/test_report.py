@@ -42,7 +42,7 @@ def report(tmp_path: Path, *, num_classes: int, channels: int, title: str = "a r
         ],
         split="test",
         class_names=[f"class{i}" for i in range(num_classes)],
-        images=rng.integers(0, 256, (40, 8, 8, channels), np.uint8),
+        image=rng.integers(0, 256, (40, 8, 8, channels), np.uint8).__getitem__,
         labels=labels,
         logits=logits,
         config={"seed": 0},

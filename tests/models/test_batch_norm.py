@@ -54,7 +54,9 @@ def test_a_training_step_moves_parameters_and_keeps_frozen_statistics() -> None:
     before = create_train_state(jax.random.key(0), model, optimizer, (8, 8, 3))
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     batch = Batch(images, jnp.arange(4), jnp.ones(4, bool))
-    train_step = jax.jit(make_train_step(model, optimizer, lambda _, images: images))
+    train_step = jax.jit(
+        make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
+    )
     after, _ = train_step(before, batch, jax.random.key(2))
     jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
     assert jnp.any(after.params["head"]["kernel"] != before.params["head"]["kernel"])

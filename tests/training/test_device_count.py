@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from resnet_jax.config import SyntheticConfig, TrainConfig
-from resnet_jax.data import train_batches
 from resnet_jax.training.metrics import mean_metrics
 from resnet_jax.training.run import Run
 from resnet_jax.training.sharding import shard_batch
@@ -29,7 +28,7 @@ def five_steps(config: TrainConfig, num_devices: int) -> Outcome:
     run = Run.create(config, jax.devices()[:num_devices])
     train_step, _ = run.compile()
     state = run.create_state()
-    batches = train_batches(run.dataset.train, config.batch_size, seed=config.seed, start_step=0)
+    batches = run.dataset.train.train_batches(config.batch_size, seed=config.seed, start_step=0)
     losses = []
     for _ in range(5):
         state, metrics = train_step(state, shard_batch(next(batches), run.mesh), run.step_key)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.config import TrainConfig
-from resnet_jax.data import Split
+from resnet_jax.data import ArraySplit
 from resnet_jax.training.evaluate import evaluate
 from resnet_jax.training.metrics import batch_metrics, mean_metrics
 from resnet_jax.training.run import Run
@@ -30,13 +30,15 @@ def state(run: Run) -> TrainState:
 
 
 @pytest.fixture(scope="module")
-def split(run: Run) -> Split:
+def split(run: Run) -> ArraySplit:
     """A prime number of examples, so that nothing divides it."""
-    return Split(run.dataset.evaluation.images[:59], run.dataset.evaluation.labels[:59])
+    return ArraySplit(run.dataset.evaluation.images[:59], run.dataset.evaluation.labels[:59])
 
 
 @pytest.fixture(scope="module")
-def reference(run: Run, state: TrainState, split: Split) -> tuple[dict[str, float], np.ndarray]:
+def reference(
+    run: Run, state: TrainState, split: ArraySplit
+) -> tuple[dict[str, float], np.ndarray]:
     """All examples at once, and the metrics from their logits in NumPy."""
     images = run.dataset.prepare(jnp.asarray(split.images))
     logits = np.asarray(run.model.apply(state.variables, images, train=False), np.float64)
@@ -56,7 +58,7 @@ def reference(run: Run, state: TrainState, split: Split) -> tuple[dict[str, floa
 def test_any_batch_size_on_any_devices_gives_the_same(
     run: Run,
     state: TrainState,
-    split: Split,
+    split: ArraySplit,
     reference: tuple[dict[str, float], np.ndarray],
     batch_size: int,
     num_devices: int,

@@ -39,7 +39,9 @@ def test_sgd_follows_pytorch(entry: golden.Trajectory) -> None:
         opt_state=optimizer.init(initial["params"]),
     )
     # Without augmentation.
-    train_step = jax.jit(make_train_step(model, optimizer, lambda _, images: images))
+    train_step = jax.jit(
+        make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
+    )
     losses = []
     for step in range(entry["steps"]):
         images = golden.images(entry["batch"], entry["image_size"], entry["image_seed"] + step)

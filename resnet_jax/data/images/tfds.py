@@ -1,0 +1,167 @@
+"""Data sets prepared by TensorFlow Datasets, read without TensorFlow."""
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_jax.data.dataset import DataError
+from resnet_jax.data.images.source import Record, check_label, digest
+from resnet_jax.data.images.tfrecord import TFRecords
+
+
+class TfdsSplit:
+    """A split prepared as array_record, parquet or TFRecord.
+
+    Args:
+        directory: what `tfds.builder_from_directory` takes, with ``dataset_info.json`` in it; or
+            the data directory above it, with ``name``.
+        split: such as ``train`` or ``train[:90%]``.
+        name: such as ``imagenet2012`` or ``imagenet2012:5.1.0``; None if ``directory`` is of the
+            data set itself.
+        image_key: of the images, among the features.
+        label_key: of the labels.
+
+    Raises:
+        DataError: the data set is not prepared, or has no such split or feature.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        split: str,
+        *,
+        name: str | None = None,
+        image_key: str = "image",
+        label_key: str = "label",
+    ) -> None:
+        self._builder = open_builder(directory, name)
+        info = self._builder.info
+        try:
+            self._spec, self._split = split, info.splits[split]
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"{info.full_name} has no split {split!r} ({_line(error)}); it has "
+                f"{', '.join(info.splits)}"
+            ) from None
+        for key in (image_key, label_key):
+            if key not in info.features:
+                raise DataError(
+                    f"{info.full_name} has no feature {key!r}; it has {', '.join(info.features)}"
+                )
+        label = info.features[label_key]
+        if not getattr(label, "names", None):
+            raise DataError(f"feature {label_key!r} of {info.full_name} is no class label")
+        self.class_names: tuple[str, ...] = tuple(label.names)
+        self._keys = image_key, label_key
+        self._name = f"{info.full_name} {split}"
+        if not self._split.num_examples:
+            raise DataError(f"{self._name} is empty")
+        self._examples = self._open()
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Record:
+        example = _example().FromString(self._examples[index]).features.feature
+        image_key, label_key = self._keys
+        name = f"{self._name}, example {index}"
+        label = example[label_key].int64_list.value[0]
+        return Record(
+            example[image_key].bytes_list.value[0],
+            check_label(label, len(self.class_names), name),
+            name,
+        )
+
+    @functools.cached_property
+    def labels(self) -> tuple[int, ...]:
+        """Of all images; they are read for it."""
+        return tuple(self[index].label for index in range(len(self)))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the files, their sizes, and the split; the contents are not read."""
+        return digest(
+            [
+                self._name,
+                *(
+                    f"{os.path.basename(part.filename)} {os.path.getsize(part.filename)} "
+                    f"{part.skip} {part.take}"
+                    for part in self._split.file_instructions
+                ),
+            ]
+        )
+
+    def _open(self) -> Sequence[bytes]:
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.file_adapters import FileFormat
+
+        if self._builder.info.file_format != FileFormat.TFRECORD:
+            return self._builder.as_data_source(
+                self._spec,
+                deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+            )
+        parts = [
+            (
+                Path(part.filename),
+                part.skip,
+                part.take if part.take >= 0 else part.examples_in_shard,
+            )
+            for part in self._split.file_instructions
+        ]
+        return TFRecords(parts, _index_directory(Path(self._builder.data_dir)))
+
+
+def open_builder(directory: Path, name: str | None) -> Any:
+    """The builder of a prepared data set.
+
+    Raises:
+        DataError: it is not prepared there.
+    """
+    import tensorflow_datasets as tfds
+
+    if not directory.is_dir():
+        raise DataError(f"{directory} is no directory; give that of the prepared data set")
+    try:
+        if name is None:
+            return tfds.builder_from_directory(directory)
+        return tfds.builder_from_directories(_versions(directory, name))
+    except Exception as error:
+        raise DataError(
+            f"{directory} holds no prepared data set{f' {name}' if name else ''} ({_line(error)}); "
+            "prepare it with `tfds build` or `resnet-jax data prepare`"
+        ) from None
+
+
+def _versions(directory: Path, name: str) -> list[Path]:
+    """The directory of the newest version or of the one asked for."""
+    name, _, version = name.partition(":")
+    found = sorted(
+        (path.parent for path in (directory / name).rglob("dataset_info.json")),
+        key=lambda path: [int(n) if n.isdecimal() else 0 for n in path.name.split(".")],
+    )
+    if version:
+        found = [path for path in found if path.name == version]
+    if not found:
+        raise FileNotFoundError(f"no dataset_info.json below {directory / name}")
+    return [found[-1]]
+
+
+@functools.cache
+def _example() -> Any:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    module: Any = tf_example_pb2
+    return module.Example
+
+
+def _index_directory(data_dir: Path) -> Path:
+    """Beside the data where that can be written, else in the user's cache."""
+    if os.access(data_dir, os.W_OK):
+        return data_dir / ".index"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "resnet_jax" / "index"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,192 @@
+"""Decoding, cropping and resizing, against Pillow."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from resnet_jax.data.images.decode import (
+    DecodeError,
+    decode,
+    random_box,
+    random_resized_crop,
+    resized_center_crop,
+)
+from tests.data.images.conftest import jpeg
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def near(ours: np.ndarray, theirs: np.ndarray, share: float = 0.99) -> bool:
+    """Within one grey level for such a share of the values."""
+    assert ours.shape == theirs.shape
+    assert ours.dtype == np.uint8
+    return bool(np.mean(np.abs(ours.astype(int) - theirs.astype(int)) <= 1) >= share)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {}),
+        ("JPEG", "RGB", {"progressive": True}),
+        ("JPEG", "RGB", {"subsampling": 0}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("PNG", "RGB", {}),
+        ("PNG", "RGBA", {}),
+        ("PNG", "LA", {}),
+        ("PNG", "L", {}),
+        ("PNG", "P", {}),
+        ("PNG", "1", {}),
+        ("WEBP", "RGB", {"lossless": True}),
+        ("BMP", "RGB", {}),
+        ("TIFF", "RGB", {}),
+        ("GIF", "P", {}),
+    ],
+)
+def test_every_kind_of_file_becomes_the_colours_that_pillow_sees(
+    photos: list[np.ndarray], kind: str, mode: str, options: dict[str, Any]
+) -> None:
+    data = encoded(Image.fromarray(photos[0][:101, :150]).convert(mode), kind, **options)
+    assert near(decode(data), pillow(data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_camera_s_orientation_is_applied(photos: list[np.ndarray], orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = jpeg(photos[0][:60, :100], exif=exif)
+    assert near(decode(data), pillow(data))
+    assert decode(data).shape == ((100, 60, 3) if orientation > 4 else (60, 100, 3))
+
+
+def test_sixteen_bits_become_eight() -> None:
+    levels = np.arange(0, 65536, 257, dtype=np.uint16)
+    data = encoded(Image.fromarray(np.tile(levels, (4, 1))), "PNG")
+    np.testing.assert_array_equal(decode(data)[0, :, 0], np.arange(256))
+
+
+def test_the_first_frame_of_an_animation_is_taken(photos: list[np.ndarray]) -> None:
+    frames = [Image.fromarray(photo[:50, :50]) for photo in photos]
+    data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    np.testing.assert_array_equal(decode(data), photos[0][:50, :50])
+
+
+@pytest.mark.parametrize("shape", [(1, 80), (80, 1), (1, 1)])
+def test_thin_images_are_cropped_too(photos: list[np.ndarray], shape: tuple[int, int]) -> None:
+    for kind in ("JPEG", "PNG"):
+        data = encoded(Image.fromarray(photos[0][: shape[0], : shape[1]]), kind)
+        rng = np.random.default_rng(0)
+        crop = random_resized_crop(
+            data, 16, rng, scale=(0.08, 1), ratio=(0.75, 4 / 3), interpolation="linear"
+        )
+        assert crop.shape == (16, 16, 3)
+        centre = resized_center_crop(data, 16, crop_fraction=0.875, interpolation="pil_bicubic")
+        assert centre.shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image_is_refused_with_its_size(content: bytes) -> None:
+    with pytest.raises(DecodeError, match=f"no whole image, {len(content)} bytes"):
+        decode(content)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_truncated_files_are_refused(photos: list[np.ndarray], kind: str) -> None:
+    data = encoded(Image.fromarray(photos[0]), kind)
+    for share in (0.02, 0.5, 0.95):
+        part = data[: int(share * len(data))]
+        with pytest.raises(DecodeError, match=f"{len(part)} bytes"):
+            decode(part)
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "resampling"),
+    [
+        ("pil_bilinear", Image.Resampling.BILINEAR),
+        ("pil_bicubic", Image.Resampling.BICUBIC),
+    ],
+)
+@pytest.mark.parametrize(("size", "crop_fraction"), [(224, 0.875), (96, 0.95), (64, 1.0)])
+@pytest.mark.parametrize("portrait", [False, True])
+def test_the_evaluation_crop_is_torchvision_s(
+    photos: list[np.ndarray],
+    interpolation: Any,
+    resampling: Image.Resampling,
+    size: int,
+    crop_fraction: float,
+    portrait: bool,
+) -> None:
+    """Resize of the short side and CenterCrop, as torchvision rounds, on Pillow images."""
+    photo = photos[1][:, :533]
+    data = jpeg(np.ascontiguousarray(photo.swapaxes(0, 1)) if portrait else photo)
+    with Image.open(io.BytesIO(data)) as image:
+        short = math.floor(size / crop_fraction)
+        width, height = image.size
+        resized = image.resize(
+            (int(short * width / height), short)
+            if height <= width
+            else (short, int(short * height / width)),
+            resampling,
+        )
+        left = round((resized.width - size) / 2.0)
+        top = round((resized.height - size) / 2.0)
+        expected = np.asarray(resized.crop((left, top, left + size, top + size)))
+    ours = resized_center_crop(data, size, crop_fraction=crop_fraction, interpolation=interpolation)
+    assert near(ours, expected)
+
+
+def test_boxes_are_distributed_as_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.array(
+        [random_box(300, 400, rng, scale=(0.2, 0.8), ratio=(0.5, 2.0)) for _ in range(4000)]
+    )
+    top, left, height, width = boxes.T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 300).all()
+    assert (left + width <= 400).all()
+    area, aspect = height * width / (300 * 400), width / height
+    assert 0.19 < area.min() < 0.22
+    assert 0.7 < area.max() < 0.81
+    assert 0.49 < aspect.min() < 0.55
+    assert 1.8 < aspect.max() < 2.02
+    # Both ends of what is left over are as likely.
+    rest = (top / np.maximum(1, 300 - height))[height < 290]
+    assert abs(rest.mean() - 0.5) < 0.02
+
+
+def test_a_box_that_does_not_fit_becomes_the_central_one() -> None:
+    rng = np.random.default_rng(0)
+    box = random_box(10, 1000, rng, scale=(0.9, 1.0), ratio=(0.75, 4 / 3))
+    assert box == (0, 493, 10, 13)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "pil_bilinear"])
+def test_a_jpeg_that_is_shrunk_while_decoding_shows_the_same(
+    photos: list[np.ndarray], interpolation: str
+) -> None:
+    # Smooth, because "linear" does not antialias.
+    smooth = Image.fromarray(photos[0]).resize((20, 14)).resize((640, 427))
+    data = jpeg(np.asarray(smooth))
+    options: dict[str, Any] = {
+        "scale": (0.9, 0.9),
+        "ratio": (1.4, 1.4),
+        "interpolation": interpolation,
+    }
+    shrunk = random_resized_crop(data, 40, np.random.default_rng(1), **options)
+    whole = encoded(Image.open(io.BytesIO(data)), "PNG")
+    plain = random_resized_crop(whole, 40, np.random.default_rng(1), **options)
+    assert np.abs(shrunk.astype(int) - plain.astype(int)).mean() < 2

@@ -1,0 +1,128 @@
+"""Folders and tables of images."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from resnet_jax.data import DataError
+from resnet_jax.data.images.folder import ImageFiles, open_folder, open_manifest
+
+
+def opened(path: Path, share: float = 0.25, seed: int = 0) -> tuple[ImageFiles, ImageFiles, str]:
+    function = open_manifest if path.suffix in (".csv", ".jsonl") else open_folder
+    return function(path, evaluation_share=share, seed=seed)
+
+
+def test_splits_and_classes_are_those_of_the_folders(folder: Path) -> None:
+    train, evaluation, kind = opened(folder)
+    assert (len(train), len(evaluation), kind) == (23, 11, "validation")
+    assert train.class_names == evaluation.class_names == ("cat", "dog", "eel")
+    assert sorted(train.labels).count(0) == 8
+    record = train[train.files.index("cat/deep/0.jpg")]
+    assert record.name == str(folder / "train" / "cat" / "deep" / "0.jpg")
+    assert record.image == Path(record.name).read_bytes()
+    assert record.label == 0
+
+
+def test_a_folder_without_splits_is_split_by_class_and_seed(folder: Path) -> None:
+    train, evaluation, kind = opened(folder / "train")
+    assert kind == "validation"
+    assert not set(train.files) & set(evaluation.files)
+    assert len(train) + len(evaluation) == 23
+    assert [evaluation.labels.count(label) for label in range(3)] == [2, 2, 2]
+    again, other = (opened(folder / "train", seed=seed)[1].files for seed in (0, 1))
+    assert again == evaluation.files
+    assert other != evaluation.files
+
+
+def test_classes_that_are_numbers_are_in_their_order(folder: Path, tmp_path: Path) -> None:
+    for number in (10, 9, 2):
+        shutil.copytree(folder / "train" / "cat", tmp_path / str(number))
+    assert opened(tmp_path)[0].class_names == ("2", "9", "10")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("split", [False, True])
+def test_a_table_names_files_classes_and_splits(
+    folder: Path, tmp_path: Path, kind: str, split: bool
+) -> None:
+    shutil.copytree(folder, tmp_path / "images")
+    rows = [
+        {
+            "image": str(path.relative_to(tmp_path)),
+            "label": path.relative_to(tmp_path).parts[2],
+            **({"split": path.relative_to(tmp_path).parts[1]} if split else {}),
+        }
+        for path in sorted((tmp_path / "images").rglob("*.jpg"))
+    ]
+    table = tmp_path / f"table.{kind}"
+    if kind == "jsonl":
+        table.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+        table.write_text("\n".join(lines))
+    train, evaluation, _ = opened(table)
+    assert train.class_names == ("cat", "dog", "eel")
+    assert len(train) + len(evaluation) == 34
+    if split:
+        assert len(evaluation) == 11
+    record = evaluation[0]
+    assert Path(record.name).parts[-2 if "deep" not in record.name else -3] == "cat"
+
+
+def test_the_fingerprint_changes_with_the_data(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    before = opened(folder)[0].fingerprint
+    assert opened(tmp_path / "copy")[0].fingerprint == before
+    with (tmp_path / "copy" / "train" / "dog" / "1.jpg").open("ab") as file:
+        file.write(b"x")
+    assert opened(tmp_path / "copy")[0].fingerprint != before
+
+
+def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"{tmp_path / 'nowhere'} is no directory"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="has 0 folders; a classifier needs one"):
+        opened(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "val" / "eel")
+    with pytest.raises(DataError, match="have other classes: eel is in one of them only"):
+        opened(copy)
+    (copy / "val" / "eel").mkdir()
+    with pytest.raises(DataError, match=r"eel has no images .*; remove the folder of class eel"):
+        opened(copy)
+    shutil.rmtree(copy / "train")
+    with pytest.raises(DataError, match="has val but no train"):
+        opened(copy)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_directory_is_named(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "train" / "dog" / "deep").chmod(0)
+    with pytest.raises(DataError, match="deep cannot be read: Permission denied"):
+        opened(copy)
+
+
+def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    with pytest.raises(DataError, match=r"cannot be read: .*No such file"):
+        opened(table)
+    table.write_text("image,label\n")
+    with pytest.raises(DataError, match="has no rows"):
+        opened(table)
+    table.write_text("picture,label\na.jpg,cat\n")
+    with pytest.raises(DataError, match=r"row 1 of .* lacks image or label"):
+        opened(table)
+    table.write_text("image,label\na.jpg,cat\n")
+    with pytest.raises(DataError, match=r"row 1 of .* names a\.jpg, which does not exist"):
+        opened(table)
+    shutil.copy(folder / "train" / "dog" / "1.jpg", tmp_path / "a.jpg")
+    table.write_text("image,label,split\na.jpg,cat,train\n")
+    with pytest.raises(DataError, match="needs rows of split train and of one of val"):
+        opened(table)

@@ -1,0 +1,255 @@
+"""Batches of images in files: exactly once, the same for any threads and processes, resumable."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnet_jax.config import ImageConfig
+from resnet_jax.data import Batch, DataError
+from resnet_jax.data.images.folder import open_folder
+from resnet_jax.data.images.loading import ImageSplit
+
+SMALL: dict[str, Any] = {"image_size": 16, "threads": 2}
+
+
+def splits(folder: Path, **options: Any) -> tuple[ImageSplit, ImageSplit]:
+    train, evaluation, _ = open_folder(folder, evaluation_share=0.2, seed=0)
+    config = ImageConfig(**{**SMALL, **options})
+    return ImageSplit(train, config), ImageSplit(evaluation, config)
+
+
+def take(
+    split: ImageSplit, steps: int, *, batch_size: int = 8, start: int = 0, processes: int = 1
+) -> list[Batch]:
+    """Global batches, put together from the parts of the processes."""
+    parts = [
+        list(
+            itertools.islice(
+                split.train_batches(
+                    batch_size,
+                    seed=3,
+                    start_step=start,
+                    process_index=index,
+                    process_count=processes,
+                ),
+                steps,
+            )
+        )
+        for index in range(processes)
+    ]
+    return joined(parts)
+
+
+def joined(parts: list[list[Batch]]) -> list[Batch]:
+    return [
+        Batch(*map(np.concatenate, zip(*step, strict=True))) for step in zip(*parts, strict=True)
+    ]
+
+
+def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        for mine, other in zip(a, b, strict=True):
+            np.testing.assert_array_equal(mine, other)
+
+
+class Numbered:
+    """A source whose images tell their index by their only colour."""
+
+    class_names = tuple(map(str, range(41)))
+    fingerprint = "numbered"
+    labels = tuple(range(41))
+
+    def __len__(self) -> int:
+        return 41
+
+    def __getitem__(self, index: int) -> Any:
+        from resnet_jax.data.images.source import Record
+        from tests.data.images.conftest import jpeg
+
+        return Record(jpeg(np.full((20, 20, 3), 6 * index, np.uint8)), index, str(index))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 8])
+def test_every_example_comes_once_an_epoch_on_any_number_of_processes(processes: int) -> None:
+    split = ImageSplit(Numbered(), ImageConfig(**SMALL))
+    # 41 batches of 24 are 24 epochs of 41 examples.
+    batches = take(split, 41, batch_size=24, processes=processes)
+    labels = np.concatenate([batch.label for batch in batches]).reshape(24, 41)
+    for epoch in labels:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(41))
+    assert len({tuple(epoch) for epoch in labels}) == 24, "each epoch in another order"
+    colours = np.concatenate([batch.image[:, 0, 0, 0] for batch in batches])
+    np.testing.assert_allclose(colours, 6 * labels.ravel(), atol=2)
+
+
+@pytest.mark.parametrize("processes", [2, 4, 8])
+def test_the_global_batch_is_the_same_for_any_number_of_processes(
+    folder: Path, processes: int
+) -> None:
+    train, _ = splits(folder)
+    assert_same(take(train, 5, start=7, processes=processes), take(train, 5, start=7))
+
+
+def test_threads_and_workers_change_nothing_and_a_run_resumes_anywhere(folder: Path) -> None:
+    one = take(splits(folder, threads=1)[0], 9)
+    assert_same(take(splits(folder, threads=4)[0], 9), one)
+    assert_same(take(splits(folder, workers=2)[0], 4, start=5), one[5:])
+    assert not all(np.array_equal(a.image, b.image) for a, b in itertools.pairwise(one))
+
+
+def test_a_late_start_is_immediate(folder: Path) -> None:
+    train, _ = splits(folder)
+    take(train, 1)
+    started = time.perf_counter()
+    take(train, 1, start=10_000_000)
+    assert time.perf_counter() - started < 1
+
+
+def test_repeated_augmentation_crops_each_image_anew() -> None:
+    split = ImageSplit(Numbered(), ImageConfig(**SMALL, repeats=3))
+    labels = np.concatenate([batch.label for batch in take(split, 41, batch_size=3)])
+    epochs = labels.reshape(3, 41)
+    for epoch in epochs:
+        # Thirteen images three times and one twice.
+        assert sorted(np.unique(epoch, return_counts=True)[1]) == [2, *[3] * 13]
+        np.testing.assert_array_equal(epoch[:39].reshape(13, 3).std(axis=1), 0)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [12, 24])
+def test_evaluation_counts_every_example_once(
+    folder: Path, processes: int, batch_size: int
+) -> None:
+    _, evaluation = splits(folder)
+    parts = [
+        list(evaluation.eval_batches(batch_size, process_index=index, process_count=processes))
+        for index in range(processes)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    steps = joined(parts)
+    mask = np.concatenate([batch.mask for batch in steps])
+    assert mask.sum() == len(evaluation) == 11
+    images = np.concatenate([batch.image for batch in steps])[mask]
+    for i in range(11):
+        np.testing.assert_array_equal(images[i], evaluation.image(i))
+    np.testing.assert_array_equal(
+        np.concatenate([batch.label for batch in steps])[mask], evaluation.labels
+    )
+
+
+@pytest.fixture
+def damaged(folder: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "damaged"
+    shutil.copytree(folder, copy)
+    for split, file in (("train", "dog/1.jpg"), ("val", "eel/2.jpg")):
+        path = copy / split / file
+        path.write_bytes(path.read_bytes()[:700])
+    return copy
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_file_fails_with_its_name_and_size(damaged: Path, workers: int) -> None:
+    train, evaluation = splits(damaged, workers=workers)
+    with pytest.raises(Exception, match=r"dog/1\.jpg: no whole image, 700 bytes"):
+        take(train, 4)
+    with pytest.raises(Exception, match=r"eel/2\.jpg: no whole image, 700 bytes"):
+        list(evaluation.eval_batches(4))
+    if not workers:
+        with pytest.raises(DataError):
+            take(train, 4)
+
+
+def test_a_damaged_file_is_skipped_and_reported_if_so_configured(
+    damaged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train, evaluation = splits(damaged, on_unreadable="skip")
+    batches = take(train, 23)
+    assert all(batch.mask.all() for batch in batches), "another image takes its place"
+    assert [Path(name).name for name in train.unreadable] == ["1.jpg"]
+    assert "skipped" in caplog.text
+    mask = np.concatenate([batch.mask for batch in evaluation.eval_batches(4)])
+    assert mask.sum() == 10
+    assert [Path(name).name for name in evaluation.unreadable] == ["2.jpg"]
+
+
+SCRIPT = """
+    import sys
+    from pathlib import Path
+    from resnet_jax.config import ImageConfig
+    from resnet_jax.data.images.folder import open_folder
+    from resnet_jax.data.images.loading import ImageSplit
+
+    def main():
+        train, _, _ = open_folder(Path(sys.argv[1]), evaluation_share=0.2, seed=0)
+        split = ImageSplit(train, ImageConfig(image_size=16, threads=1, workers=2))
+        for step, batch in enumerate(split.train_batches(8, seed=0, start_step=0)):
+            print(step, flush=True)
+
+    if __name__ == "__main__":
+        main()
+"""
+
+
+def workers_of(group: int) -> list[int]:
+    """Processes of a group, without its leader."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z" and int(status.parent.name) != group:
+            found.append(int(status.parent.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    "event", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, "worker"], ids=str
+)
+@pytest.mark.xdist_group("loading_workers")
+def test_no_worker_outlives_its_parent(folder: Path, tmp_path: Path, event: Any) -> None:
+    script = tmp_path / "load.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        )
+        try:
+            assert process.stdout
+            for _ in range(3):
+                assert process.stdout.readline().strip().isdigit()
+            workers = workers_of(process.pid)
+            assert len(workers) >= 2
+            if event == "worker":
+                os.kill(workers[-1], signal.SIGKILL)
+            else:
+                os.kill(process.pid, event)
+            # What is printed meanwhile must be read, or the process waits.
+            process.communicate(timeout=60)
+            assert process.returncode != 0
+            deadline = time.monotonic() + 10
+            while workers_of(process.pid) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert not workers_of(process.pid)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if event == "worker":
+        assert "terminated unexpectedly" in (tmp_path / "errors").read_text()

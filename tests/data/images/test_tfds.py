@@ -1,0 +1,149 @@
+"""Data sets prepared by TensorFlow Datasets, read without TensorFlow."""
+
+import itertools
+import json
+import shutil
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnet_jax.config import ImageConfig, TfdsConfig
+from resnet_jax.data import DataError, open_dataset
+from resnet_jax.data.images.prepare import prepare
+from resnet_jax.data.images.tfds import TfdsSplit
+from resnet_jax.data.images.tfrecord import TFRecords, cached_index, index_tfrecord
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder as a data set of array_records."""
+    root = tmp_path_factory.mktemp("tfds")
+    return prepare(folder, root, name="animals", evaluation_share=0.2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def tfrecord(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same records as TFRecord files, as TensorFlow would have written them."""
+    root = tmp_path_factory.mktemp("tfrecord") / "animals" / "1.0.0"
+    root.mkdir(parents=True)
+    info = json.loads((prepared / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        source = TfdsSplit(prepared, split["name"])
+        stem = f"animals-{split['name']}.tfrecord-00000-of-00001"
+        (root / stem).write_bytes(b"".join(map(record, source._examples)))
+        split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        split["shardLengths"] = [str(len(source))]
+    info["fileFormat"] = "tfrecord"
+    (root / "dataset_info.json").write_text(json.dumps(info))
+    for file in ("features.json", "label.labels.txt"):
+        shutil.copy(prepared / file, root / file)
+    return root
+
+
+def record(data: bytes) -> bytes:
+    """With checksums of zero, which no reader here looks at."""
+    return struct.pack("<Q", len(data)) + bytes(4) + data + bytes(4)
+
+
+def test_a_prepared_folder_holds_the_same_bytes_and_classes(folder: Path, prepared: Path) -> None:
+    train = TfdsSplit(prepared, "train")
+    assert (len(train), len(TfdsSplit(prepared, "validation"))) == (23, 11)
+    assert train.class_names == ("cat", "dog", "eel")
+    contents = {path.read_bytes(): path.parts for path in (folder / "train").rglob("*.jpg")}
+    assert len({train[i].image for i in range(23)} & set(contents)) == 23
+    for i in range(23):
+        assert train.class_names[train[i].label] in contents[train[i].image]
+        assert train.labels[i] == train[i].label
+    assert "tensorflow" not in sys.modules
+
+
+def test_tfrecords_hold_what_array_records_hold(prepared: Path, tfrecord: Path) -> None:
+    for split in ("train", "validation", "train[5:20]", "train[:50%]"):
+        ours, theirs = TfdsSplit(tfrecord, split), TfdsSplit(prepared, split)
+        assert len(ours) == len(theirs) > 0
+        for i in range(len(ours)):
+            assert ours[i][:2] == theirs[i][:2]
+
+
+@pytest.mark.parametrize("kind", ["directory", "name", "version"])
+def test_a_run_reads_it(prepared: Path, tfrecord: Path, kind: str) -> None:
+    root = prepared if kind == "directory" else tfrecord.parent.parent
+    name = {"directory": None, "name": "animals", "version": "animals:1.0.0"}[kind]
+    config = TfdsConfig(str(root), name=name, images=ImageConfig(image_size=16))
+    dataset = open_dataset(config)
+    assert dataset.evaluation_split == "validation"
+    (batch,) = itertools.islice(dataset.train.train_batches(8, seed=0, start_step=0), 1)
+    assert batch.image.shape == (8, 16, 16, 3)
+
+
+def test_the_fingerprint_is_of_the_files(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "1.0.0")
+    assert TfdsSplit(tmp_path / "1.0.0", "train").fingerprint == (
+        TfdsSplit(prepared, "train").fingerprint
+    )
+    file = next((tmp_path / "1.0.0").glob("*train*"))
+    file.write_bytes(file.read_bytes() + b"x")
+    assert TfdsSplit(tmp_path / "1.0.0", "train").fingerprint != (
+        TfdsSplit(prepared, "train").fingerprint
+    )
+
+
+def test_what_is_missing_is_named(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no directory"):
+        TfdsSplit(tmp_path / "nowhere", "train")
+    with pytest.raises(DataError, match=r"holds no prepared data set .*prepare it with"):
+        TfdsSplit(tmp_path, "train")
+    with pytest.raises(DataError, match="holds no prepared data set animals:2"):
+        TfdsSplit(prepared.parent.parent, "train", name="animals:2.0.0")
+    with pytest.raises(DataError, match=r"no split 'test' .*it has train, validation"):
+        TfdsSplit(prepared, "test")
+    with pytest.raises(DataError, match="no feature 'photo'; it has image, label"):
+        TfdsSplit(prepared, "train", image_key="photo")
+    with pytest.raises(DataError, match=r"'image' of .* is no class label"):
+        TfdsSplit(prepared, "train", label_key="image")
+
+
+def test_an_index_is_kept_until_the_file_changes(tmp_path: Path) -> None:
+    contents = [bytes([i]) * (i * 7) for i in range(20)]
+    path, cache = tmp_path / "a.tfrecord", tmp_path / "cache"
+    path.write_bytes(b"".join(map(record, contents)))
+    records = TFRecords([(path, 0, 20)], cache)
+    assert list(records) == contents
+    (stored,) = cache.iterdir()
+    before = stored.stat().st_mtime_ns
+    np.testing.assert_array_equal(cached_index(path, cache), index_tfrecord(path))
+    assert stored.stat().st_mtime_ns == before
+    stored.write_bytes(b"damaged")
+    assert list(TFRecords([(path, 3, 5), (path, 0, 2)], cache)) == [*contents[3:8], *contents[:2]]
+    path.write_bytes(b"".join(map(record, contents[:10])))
+    with pytest.raises(DataError, match="has 10 records behind 0, but 20 were expected"):
+        TFRecords([(path, 0, 20)], cache)
+
+
+def test_truncated_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    content = b"".join(record(b"x" * 50) for _ in range(4))
+    for size in (len(content) - 1, 70, 3):
+        path.write_bytes(content[:size])
+        with pytest.raises(DataError, match=f"after {size // 66} records, at byte .* of {size}"):
+            index_tfrecord(path)
+
+
+def test_records_are_read_by_other_processes_too(tmp_path: Path) -> None:
+    import pickle
+
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(record(b"one") + record(b"two"))
+    records = TFRecords([(path, 0, 2)], tmp_path)
+    assert records[1] == b"two"
+    copy: Any = pickle.loads(pickle.dumps(records))
+    assert copy[0] == b"one"
+
+
+def test_a_data_set_is_not_overwritten(folder: Path, prepared: Path) -> None:
+    with pytest.raises(DataError, match=r"exists; choose another name or version"):
+        prepare(folder, prepared.parent.parent, name="animals", evaluation_share=0.2, seed=0)
