@@ -1,31 +1,52 @@
-"""Checkpoints through Orbax; no other module imports it."""
+"""Checkpoints through Orbax, verified when they are read; no other module imports it.
 
+Orbax itself gives back an array whose file has a flipped bit, and names a step as the latest whose
+files are gone.  So each checkpoint carries the type and the digest of every array, and one that
+does not agree with them is set aside.
+"""
+
+import json
+import logging
 from pathlib import Path
 from typing import Any, Self
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
 from resnet_jax.config import CheckpointConfig
+from resnet_jax.training.digests import describe_arrays, json_digest, type_differences
 from resnet_jax.training.state import TrainState
+
+SCHEMA_VERSION = 1
+"""Of what a checkpoint holds; a newer one is refused."""
 
 # Its annotations reject its own policies and trees.
 _training: Any = ocp.training
+_log = logging.getLogger(__name__)
 
 
 class CheckpointError(Exception):
     """A checkpoint that this run cannot go on from."""
 
 
+class _DamagedError(Exception):
+    """A checkpoint is not what was written."""
+
+
 class Checkpoints:
     """The checkpoints of one run: the latest few and the best few, written in the background.
 
     Use it as a context manager: leaving it waits for the last write.
+
+    Raises:
+        CheckpointError: every checkpoint in the directory is damaged.
     """
 
     def __init__(self, directory: Path, config: CheckpointConfig) -> None:
+        self._directory = directory.absolute()
+        self._set_aside_without_metrics()
+        self._require_an_undamaged_one()
         self._checkpointer = _training.Checkpointer(
-            directory.absolute(),
+            self._directory,
             # The loop decides when to save.  Orbax's default policy would skip a save, silently,
             # while another one is being written.
             save_decision_policy=_training.save_decision_policies.FixedIntervalPolicy(1),
@@ -67,51 +88,108 @@ class Checkpoints:
             CheckpointError: Orbax declined to write it.
         """
         step = int(state.step)
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "arrays": describe_arrays(state),
+            "metadata": metadata,
+        }
         response = self._checkpointer.save_async(
-            step, state, metrics={"badness": badness}, custom_metadata=metadata
+            step,
+            state,
+            metrics={"badness": badness},
+            custom_metadata={**content, "sha256": json_digest(content)},
         )
         if response is None:
             raise CheckpointError(f"the checkpoint of step {step} was not written")
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest checkpoint and its metadata.
+        """The newest undamaged checkpoint and its metadata; then `latest_step` is its step.
+
+        A damaged one is renamed to ``<step>.damaged`` with a warning.
 
         Args:
             abstract: shapes, dtypes and shardings that the state is to have.
 
         Raises:
-            CheckpointError: shapes or dtypes are not those of the checkpoint, which are named.
+            CheckpointError: shapes or dtypes are not those of the checkpoint, which are named, a
+                line each; or a newer version has written it; or no undamaged one is left.
         """
-        found = self._checkpointer.metadata(self.latest_step)
-        problems = _mismatches(found.metadata, abstract)
-        if problems:
+        while (step := self.latest_step) is not None:
+            try:
+                return self._load(step, abstract)
+            except _DamagedError as damage:
+                self._set_aside(step, str(damage))
+                self._checkpointer.reload()
+        self._require_an_undamaged_one()
+        raise CheckpointError(f"there is no checkpoint in {self._directory}")
+
+    def _load(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        path = self._directory / str(step)
+        try:
+            content = dict(self._checkpointer.metadata(step).custom_metadata or {})
+        except Exception as error:
+            raise _as_damage(error) from error
+        digest = content.pop("sha256", None)
+        version = content.get("schema_version")
+        if content and version != SCHEMA_VERSION:
             raise CheckpointError(
-                f"the checkpoint {found.path} does not fit: {'; '.join(problems[:5])}"
+                f"{path} is of schema version {version}, this resnet_jax reads {SCHEMA_VERSION}; "
+                "continue with the version of resnet_jax that wrote it"
             )
-        state = self._checkpointer.load(self.latest_step, abstract)
-        return state, found.custom_metadata
+        if digest != json_digest(content):
+            raise _DamagedError("the list of its arrays is absent or not what was written")
+        if differences := type_differences(content["arrays"], abstract):
+            lines = "\n  ".join(differences)
+            raise CheckpointError(f"the checkpoint {path} does not fit:\n  {lines}")
+
+        try:
+            state = self._checkpointer.load(step, abstract)
+        except Exception as error:
+            raise _as_damage(error) from error
+        arrays = describe_arrays(state)
+        if changed := [name for name in arrays if arrays[name] != content["arrays"][name]]:
+            raise _DamagedError(f"what was read differs from what was written in {changed}")
+        return state, content["metadata"]
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        path = self._directory / str(step)
+        aside = path.with_name(f"{step}.damaged")
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}+")
+        path.rename(aside)
+        _log.warning("the checkpoint %s is damaged and now named %s: %s", path, aside.name, reason)
+
+    def _set_aside_without_metrics(self) -> None:
+        """Sets aside the steps whose metrics would keep Orbax from starting."""
+        for path in self._directory.glob("[0-9]*/metrics/metrics"):
+            try:
+                json.loads(path.read_text())
+            except ValueError as error:
+                self._set_aside(int(path.parts[-3]), f"{path.name} cannot be read: {error}")
+
+    def _require_an_undamaged_one(self) -> None:
+        names = [path.name for path in self._directory.glob("[0-9]*")]
+        damaged = sorted(name for name in names if ".damaged" in name)
+        if damaged and not any(name.isdigit() for name in names):
+            raise CheckpointError(
+                f"no undamaged checkpoint is left in {self._directory}, only {', '.join(damaged)}; "
+                "bring one back from a copy, or start anew in another --workdir"
+            )
 
 
 def _badness(metrics: dict[str, float]) -> float:
     return metrics["badness"]
 
 
-def _mismatches(stored: Any, expected: Any) -> list[str]:
-    """Arrays that are absent on one side, or differ in shape or dtype."""
-    theirs, ours = _by_name(stored), _by_name(expected)
-    return [
-        f"{name} is {theirs.get(name, 'absent')} in it, {ours.get(name, 'absent')} here"
-        for name in theirs | ours
-        if theirs.get(name) != ours.get(name)
-    ]
+def _as_damage(error: Exception) -> Exception:
+    """The error as a `_DamagedError`, unless its origin says nothing about the files.
 
-
-def _by_name(tree: Any) -> dict[str, str]:
-    return {
-        # Orbax turns attributes and indices into keys, so only their text can be compared.
-        "/".join(
-            str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", None))))
-            for key in path
-        ): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    Orbax wraps whatever happens, Ctrl-C and a lack of memory too.
+    """
+    origin: BaseException = error
+    while origin.__cause__ is not None:
+        origin = origin.__cause__
+    if not isinstance(origin, (ValueError, LookupError, FileNotFoundError)):
+        return error
+    reason, _, _ = str(origin).partition(" [tensorstore_spec")
+    return _DamagedError(f"Orbax cannot read it: {reason}")

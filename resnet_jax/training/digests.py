@@ -1,0 +1,66 @@
+"""What every array of a state is and holds, as text that can be kept and compared."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+Descriptions = dict[str, dict[str, str]]
+
+
+def describe_arrays(tree: Any) -> Descriptions:
+    """Type and SHA-256 of every array, by its path.
+
+    ``{"params/head/bias": {"type": "float32[10]", "sha256": "e3b0..."}}``.  The digest is that of
+    the bytes in C order.  Every array must be wholly readable by this process: on its own devices,
+    or replicated.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for _, leaf in leaves:
+        if isinstance(leaf, jax.Array):
+            leaf.copy_to_host_async()
+    # Hashing releases the lock of the interpreter.
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(_sha256, [leaf for _, leaf in leaves]))
+    return {
+        _name(path): {"type": _type(leaf), "sha256": digest}
+        for (path, leaf), digest in zip(leaves, digests, strict=True)
+    }
+
+
+def type_differences(stored: Descriptions, expected: Any) -> list[str]:
+    """A line for every array that one side lacks or that differs in shape or dtype.
+
+    Args:
+        stored: of `describe_arrays`.
+        expected: arrays or `jax.ShapeDtypeStruct`.
+    """
+    theirs = {name: description["type"] for name, description in stored.items()}
+    ours = {
+        _name(path): _type(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(expected)
+    }
+    return [
+        f"{name} is {theirs.get(name, 'absent')} in it, {ours.get(name, 'absent')} here"
+        for name in theirs | ours
+        if theirs.get(name) != ours.get(name)
+    ]
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(leaf: Any) -> str:
+    return hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _type(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
