@@ -202,7 +202,9 @@ class _EvaluationExamples:
 
 
 def _unreadable(name: str, error: DecodeError) -> DataError:
-    return DataError(f"{name}: {error}; mend or remove it, or set data.on_unreadable to skip")
+    return DataError(
+        f"{name}: {error}; mend or remove it, or set data.images.on_unreadable to skip"
+    )
 
 
 def _collate(

@@ -1,0 +1,152 @@
+"""The command `resnet-jax`: what is done to data apart from training.
+
+resnet-jax data describe SOURCE
+resnet-jax data prepare SOURCE DATA_DIR --name NAME
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from resnet_jax.data import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Describe:
+    """Print splits, classes, sizes, mean and std, duplicates and damaged files."""
+
+    source: tyro.conf.Positional[Path]
+    """A folder of images, a .csv or .jsonl table, or the directory of a prepared TFDS data set."""
+    threads: int = os.cpu_count() or 1
+    """That read and decode."""
+
+    def run(self, console: Console) -> int:
+        """Returns 1 if there are damaged files or images that two splits share, else 0."""
+        from resnet_jax.data.images.describe import open_all, shared, summarize
+
+        summaries = {}
+        for name, source in open_all(self.source.expanduser()).items():
+            with Progress(console=console, transient=True) as progress:
+                task = progress.add_task(f"{name}: reading", total=len(source))
+                summaries[name] = summarize(
+                    source, threads=self.threads, progress=lambda task=task: progress.advance(task)
+                )
+        columns = Table("", *summaries, title=str(self.source), title_justify="left")
+        rows = {
+            "images": [f"{sum(s.counts.values()):,}" for s in summaries.values()],
+            "classes": [f"{len(s.counts):,}" for s in summaries.values()],
+            "images a class": [
+                f"{min(s.counts.values()):,} to {max(s.counts.values()):,}"
+                for s in summaries.values()
+            ],
+            "bytes": [f"{s.size:,}" for s in summaries.values()],
+            "height, pixels": [_spread(s.heights) for s in summaries.values()],
+            "width, pixels": [_spread(s.widths) for s in summaries.values()],
+            "mean, of 1": [_levels(s.mean) for s in summaries.values()],
+            "std, of 1": [_levels(s.std) for s in summaries.values()],
+            "damaged": [f"{len(s.unreadable):,}" for s in summaries.values()],
+            "duplicates within": [f"{len(s.duplicates):,}" for s in summaries.values()],
+        }
+        for name, cells in rows.items():
+            columns.add_row(name, *cells)
+        console.print(columns)
+        for name, summary in summaries.items():
+            console.print(_histogram(name, np.minimum(summary.heights, summary.widths)))
+        problems = 0
+        for summary in summaries.values():
+            for name, reason in summary.unreadable.items():
+                console.print(f"damaged: {name}: {reason}", style="red", soft_wrap=True)
+                problems = 1
+        names = list(summaries)
+        for i, one in enumerate(names):
+            for other in names[i + 1 :]:
+                for first, second in shared(summaries[one], summaries[other]):
+                    console.print(
+                        f"in {one} and in {other}: {first} = {second}", style="red", soft_wrap=True
+                    )
+                    problems = 1
+        return problems
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Write a folder of images as a TFDS data set of array_record files."""
+
+    source: tyro.conf.Positional[Path]
+    """A folder of images, or a .csv or .jsonl table of them."""
+    data_dir: tyro.conf.Positional[Path]
+    """Directory of all TFDS data sets, such as ~/tensorflow_datasets."""
+    name: str
+    """Of the data set: small letters, digits and underscores."""
+    evaluation_share: float = 0.2
+    """Where the source has no evaluation split, this share of each class becomes one."""
+    seed: int = 0
+    """Decides which images those are."""
+
+    def run(self, console: Console) -> int:
+        """Returns 0."""
+        from resnet_jax.data.images.prepare import prepare
+
+        # Its progress bars are those of TensorFlow Datasets.
+        target = prepare(
+            self.source.expanduser(),
+            self.data_dir.expanduser(),
+            name=self.name,
+            evaluation_share=self.evaluation_share,
+            seed=self.seed,
+        )
+        console.print(f"Written: {target}", soft_wrap=True)
+        console.print(
+            f"python train.py imagenet-resnet50 --data.directory {target} --data.name None"
+        )
+        return 0
+
+
+_COMMANDS = {"describe": Describe, "prepare": Prepare}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a command and exits with its code; 2 means that it was refused, in one line."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] != ["data"] or argv[1:2] == [] or argv[1] not in _COMMANDS:
+        asked = argv in ([], ["--help"], ["data"], ["data", "--help"])
+        lines = [f"  resnet-jax data {name:9} {c.__doc__}" for name, c in _COMMANDS.items()]
+        print("\n".join(["usage:", *lines]), file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
+    prog = f"resnet-jax data {argv[1]}"
+    command = tyro.cli(_COMMANDS[argv[1]], prog=prog, args=argv[2:])
+    try:
+        sys.exit(command.run(Console()))
+    except (DataError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _spread(sizes: np.ndarray) -> str:
+    if not len(sizes):
+        return "none"
+    return f"{sizes.min()} to {sizes.max()}, median {int(np.median(sizes))}"
+
+
+def _levels(levels: np.ndarray) -> str:
+    return " ".join(f"{level / 255:.3f}" for level in levels)
+
+
+def _histogram(name: str, sides: np.ndarray) -> str:
+    """The shorter sides, in doubling intervals."""
+    lines = [f"{name}, shorter side in pixels"]
+    if len(sides):
+        powers = np.floor(np.log2(np.maximum(sides, 1))).astype(int)
+        counts = np.bincount(powers)
+        for power in range(powers.min(), powers.max() + 1):
+            interval = f"{2**power:,} to {2 ** (power + 1) - 1:,}"
+            bar = "█" * max(int(bool(counts[power])), round(40 * counts[power] / counts.max()))
+            lines.append(f"  {interval:>16} {counts[power]:>9,} {bar}")
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""The command `resnet-jax`."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_jax.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six distinct images of two classes in each of two splits."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("circle", "square"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 256, (20 + 30 * i, 40, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / split / name / f"{i}.png")
+    return tmp_path / "images"
+
+
+def run(*argv: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["data", *map(str, argv)])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_a_sound_folder_is_described(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("describe", folder) == 0
+    page = capsys.readouterr().out
+    assert "train" in page
+    assert "validation" in page
+    assert "20 to 80, median 50" in page
+    assert "0.49" in page or "0.50" in page, "the mean of noise"
+    assert "16 to 31         2" in page
+    size = sum(path.stat().st_size for path in (folder / "train").rglob("*.png"))
+    assert f"{size:,}" in page
+
+
+def test_damage_and_leaks_between_the_splits_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = folder / "val" / "square" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:99])
+    shutil.copy(folder / "train" / "circle" / "0.png", folder / "val" / "circle" / "again.png")
+    assert run("describe", folder) == 1
+    page = capsys.readouterr().out
+    assert f"damaged: {broken}: no whole image, 99 bytes" in page
+    leaked = f"{folder / 'train/circle/0.png'} = {folder / 'val/circle/again.png'}"
+    assert f"in train and in validation: {leaked}" in page
+
+
+def test_a_folder_becomes_a_data_set(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("prepare", folder, tmp_path / "tfds", "--name", "shapes") == 0
+    target = tmp_path / "tfds" / "shapes" / "1.0.0"
+    assert f"Written: {target}" in capsys.readouterr().out
+    assert run("describe", target) == 0
+    assert "20 to 80, median 50" in capsys.readouterr().out
+    assert run("prepare", folder, tmp_path / "tfds", "--name", "shapes") == 2
+    assert "exists; choose another name" in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("describe", tmp_path / "nowhere") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert run("prepare", tmp_path, tmp_path / "tfds", "--name", "My Data") == 2
+    assert "use small letters" in capsys.readouterr().err
+    assert run("destroy") == 2
+    assert "resnet-jax data describe" in capsys.readouterr().err
