@@ -72,6 +72,7 @@ def main() -> None:
     from resnet_jax.training.checkpoint import CheckpointError
     from resnet_jax.training.logging import read_metrics
     from resnet_jax.training.loop import TrainingDivergedError, describe, train
+    from resnet_jax.training.preemption import EXIT_CODE, PreemptedError
     from resnet_jax.training.run import Run, check
     from resnet_jax.training.workdir import Workdir, WorkdirError
 
@@ -95,6 +96,9 @@ def main() -> None:
         result = train(run, workdir, console)
     except (CheckpointError, DataError, TrainingDivergedError) as error:
         refuse(error)
+    except PreemptedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -168,6 +168,46 @@ def test_killed_and_continued_equals_uninterrupted(
     assert losses == {record["step"]: record["loss"] for record in train_records(straight)}
 
 
+def test_a_preempted_run_saves_its_last_step_and_continues_from_it(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    straight, workdir = finished[0], tmp_path / "preempted"
+    arguments = (*SHORT, f"--workdir={workdir}")
+    process = subprocess.Popen(
+        command(*arguments),
+        env=environment(2),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (workdir / "metrics.jsonl").exists() or len(train_records(workdir)) < 3:
+        assert process.poll() is None, "it ended before it could be told to"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    second = run(*arguments)
+    assert second.returncode == 2
+    assert f"{workdir} is in use by process {process.pid} on " in second.stderr
+
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    step = len(train_records(workdir))
+    assert 3 <= step < 20
+    assert errors == (
+        f"ended by SIGTERM after step {step} of 20, which is saved; the same command continues "
+        "from there\n"
+    )
+
+    continued = run(*arguments, num_devices=2)
+    assert continued.returncode == 0, continued.stderr
+    assert f"Continuing from the checkpoint of step {step}." in continued.stdout
+    config = train.parse(list(arguments))[1].config
+    expected, actual = (final_state(directory, config) for directory in (straight, workdir))
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
 def test_a_run_without_its_report_is_brought_to_its_end(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:

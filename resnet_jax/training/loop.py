@@ -16,6 +16,7 @@ from resnet_jax.training.console import ProgressLine, print_header
 from resnet_jax.training.evaluate import evaluate
 from resnet_jax.training.logging import MetricWriter
 from resnet_jax.training.metrics import Metrics, mean_metrics
+from resnet_jax.training.preemption import PreemptedError, Preemption
 from resnet_jax.training.run import Run
 from resnet_jax.training.sharding import shard_batch
 from resnet_jax.training.state import TrainState
@@ -59,6 +60,7 @@ def train(run: Run, workdir: Workdir, console: Console) -> TrainResult:
 
     Raises:
         CheckpointError: the last checkpoint is of other shapes or other data.
+        PreemptedError: SIGTERM came; the last step is saved.
         TrainingDivergedError: the loss is no longer finite; no checkpoint of it is written.
     """
     print_header(
@@ -124,6 +126,7 @@ def _train_steps(
     with (
         MetricWriter(workdir.metrics, workdir.tensorboard, start_step=start_step) as writer,
         ProgressLine(console, total_steps=run.total_steps, start_step=start_step) as progress,
+        Preemption() as preemption,
     ):
         clock = time.perf_counter()
         for step in range(start_step + 1, run.total_steps + 1):
@@ -132,8 +135,10 @@ def _train_steps(
             since_save.append(metrics)
 
             last = step == run.total_steps
+            # Asked once a step: the signal may come at any moment.
+            preempted = preemption.noticed
             evaluation_due = run.evaluation_due(step)
-            save_due = last or step % config.checkpoint.every_steps == 0
+            save_due = last or preempted or step % config.checkpoint.every_steps == 0
             record_due = evaluation_due or save_due or step % config.log_every_steps == 0
             if not record_due:
                 continue
@@ -157,7 +162,7 @@ def _train_steps(
             writer.write(step, "train", values)
             progress.train(step, values, eta_seconds=seconds_per_step * (run.total_steps - step))
 
-            if evaluation_due:
+            if evaluation_due and (last or not preempted):
                 evaluation = evaluate_state(state)
                 writer.write(step, dataset.evaluation_split, evaluation[0])
                 progress.evaluation(step, dataset.evaluation_split, evaluation[0])
@@ -178,6 +183,11 @@ def _train_steps(
                             "next_batch": step,
                         },
                     },
+                )
+            if preempted and not last:
+                raise PreemptedError(
+                    f"ended by SIGTERM after step {step} of {run.total_steps}, which is saved; the "
+                    "same command continues from there"
                 )
             clock = time.perf_counter()
     return evaluation

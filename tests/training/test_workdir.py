@@ -1,7 +1,10 @@
 """A directory belongs to one configuration."""
 
 import dataclasses
+import errno
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -53,8 +56,41 @@ def test_files_of_others_are_left_alone(tmp_path: Path, small_config: TrainConfi
 
 
 def test_a_damaged_configuration_is_named(tmp_path: Path, small_config: TrainConfig) -> None:
-    workdir = Workdir(tmp_path / "run", small_config)
-    stored = workdir.path / "config.json"
+    Workdir(tmp_path / "run", small_config).close()
+    stored = tmp_path / "run" / "config.json"
     stored.write_text(stored.read_text()[:40])
-    with pytest.raises(WorkdirError, match=r"config\.json is damaged"):
-        Workdir(workdir.path, small_config)
+    before = content(tmp_path)
+    with pytest.raises(WorkdirError, match=r"config\.json is damaged") as error:
+        Workdir(tmp_path / "run", small_config)
+    assert "\n" not in str(error.value)
+    assert content(tmp_path) == before
+
+
+def test_one_run_at_a_time(tmp_path: Path, small_config: TrainConfig) -> None:
+    with Workdir(tmp_path, small_config):
+        before = content(tmp_path)
+        with pytest.raises(
+            WorkdirError, match=rf"{tmp_path} is in use by process {os.getpid()} on .+; wait for it"
+        ):
+            Workdir(tmp_path, small_config)
+        assert content(tmp_path) == before
+    Workdir(tmp_path, small_config).close()
+
+
+def test_a_run_that_died_before_its_configuration_was_written_can_be_repeated(
+    tmp_path: Path, small_config: TrainConfig
+) -> None:
+    (tmp_path / "lock").write_text("process 1 on a machine that lost its power\n")
+    with Workdir(tmp_path, small_config) as workdir:
+        assert (workdir.path / "config.json").exists()
+
+
+def test_a_file_system_without_locks_is_good_enough(
+    tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with Workdir(tmp_path, small_config):
+        assert (tmp_path / "config.json").exists()

@@ -1,0 +1,179 @@
+"""Images a second and core of our input pipeline beside its peers: files in, batches out.
+
+    python benchmarks/input_pipeline.py --tf-python TF --torch-python TORCH
+
+Training batches of 224x224, random resized crop, from JPEG files of about 500x375 pixels and 100 KB
+that are made here from the photographs of scikit-learn and scikit-image.  Images a second of CPU
+time, all threads counted; the files are in the page cache.  Peers need environments of their own:
+
+    python -m venv tf && tf/bin/pip install tensorflow
+    python -m venv torch && torch/bin/pip install torch torchvision timm
+
+A peer without one is left out.
+"""
+
+import argparse
+import io
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from interleave import Peer, rounds, serve, table
+
+BATCH = 64
+SIZE = 224
+
+
+def make_images(directory: Path, count: int) -> None:
+    """JPEG files as ImageNet's are on average, in two classes."""
+    import numpy as np
+    import skimage.data
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    photos = [np.asarray(photo) for photo in load_sample_images().images]
+    photos += [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()]
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        photo = photos[i % len(photos)]
+        height, width = (int(side * rng.uniform(0.7, 1)) for side in photo.shape[:2])
+        top = int(rng.integers(photo.shape[0] - height + 1))
+        left = int(rng.integers(photo.shape[1] - width + 1))
+        part = Image.fromarray(photo[top : top + height, left : left + width])
+        pixels = np.asarray(part.resize((500, 375)), np.float32)
+        grained = np.clip(pixels + rng.normal(0, 9, pixels.shape), 0, 255).astype(np.uint8)
+        path = directory / str(i % 2) / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        Image.fromarray(grained).save(buffer, "JPEG", quality=92)
+        path.write_bytes(buffer.getvalue())
+
+
+def ours(directory: Path, interpolation: str) -> Iterator[Any]:
+    """`ImageSplit.train_batches` with one thread."""
+    from resnet_jax.config import ImageConfig
+    from resnet_jax.data.images.folder import open_folder
+    from resnet_jax.data.images.loading import ImageSplit
+
+    train, _, _ = open_folder(directory, evaluation_share=0.01, seed=0)
+    config = ImageConfig(image_size=SIZE, threads=1, train_interpolation=interpolation)
+    return ImageSplit(train, config).train_batches(BATCH, seed=0, start_step=0)
+
+
+def tf_data(directory: Path, variant: str) -> Iterator[Any]:
+    """tf.data, the crop within the decoder.
+
+    ``flax`` resizes bicubically, flips, and normalises in float32, as Flax's ImageNet example;
+    ``uint8`` resizes bilinearly and leaves the rest to the device, as ours.
+    """
+    import tensorflow as tf
+
+    files = sorted(map(str, directory.rglob("*.jpg")))
+
+    def load(path: Any) -> Any:
+        data = tf.io.read_file(path)
+        shape = tf.io.extract_jpeg_shape(data)
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            shape,
+            tf.zeros((1, 0, 4)),
+            min_object_covered=0.1,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        window = tf.stack([begin[0], begin[1], size[0], size[1]])
+        image = tf.io.decode_and_crop_jpeg(data, window, channels=3)
+        if variant == "uint8":
+            return tf.cast(tf.image.resize([image], (SIZE, SIZE))[0] + 0.5, tf.uint8)
+        image = tf.image.resize([image], (SIZE, SIZE), method=tf.image.ResizeMethod.BICUBIC)[0]
+        image = tf.image.random_flip_left_right(tf.reshape(image, (SIZE, SIZE, 3)))
+        return (image - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+
+    dataset = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files)).repeat()
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    dataset = dataset.map(load, num_parallel_calls=1).batch(BATCH).prefetch(1).with_options(options)
+    return dataset.as_numpy_iterator()
+
+
+def timm_transform(directory: Path) -> Iterator[Any]:
+    """`create_transform` as timm's fast loader uses it: random interpolation, flip, uint8."""
+    import numpy as np
+    from PIL import Image
+    from timm.data import create_transform
+
+    transform = create_transform(SIZE, is_training=True, use_prefetcher=True, color_jitter=None)
+    files = sorted(directory.rglob("*.jpg"))
+    images = (Image.open(path).convert("RGB") for path in itertools.cycle(files))
+    while True:
+        yield np.stack([transform(image) for image in itertools.islice(images, BATCH)])
+
+
+PEERS: dict[str, tuple[str, Callable[[Path], Iterator[Any]]]] = {
+    "ours, linear": ("python", lambda directory: ours(directory, "linear")),
+    "ours, pil_bilinear": ("python", lambda directory: ours(directory, "pil_bilinear")),
+    "tf.data as in Flax's example": ("tf_python", lambda directory: tf_data(directory, "flax")),
+    "tf.data, uint8": ("tf_python", lambda directory: tf_data(directory, "uint8")),
+    "timm create_transform": ("torch_python", timm_transform),
+}
+
+
+def images_per_cpu_second(iterator: Iterator[Any], images: int) -> float:
+    """Of the next images; what is prefetched is waited for, so that as many are made as taken."""
+    steps = max(1, images // BATCH)
+    started = time.process_time()
+    for _ in itertools.islice(iterator, steps):
+        pass
+    time.sleep(1.5)
+    return steps * BATCH / (time.process_time() - started)
+
+
+def main() -> None:
+    """Makes the images, measures, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=512, help="files, and images a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tf-python", help="interpreter with TensorFlow")
+    parser.add_argument("--torch-python", help="interpreter with PyTorch and timm")
+    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peer:
+        iterator = PEERS[arguments.peer][1](arguments.directory)
+        serve(lambda: images_per_cpu_second(iterator, arguments.images))
+        return
+    pythons = {
+        "python": sys.executable,
+        "tf_python": arguments.tf_python,
+        "torch_python": arguments.torch_python,
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        make_images(Path(directory), arguments.images)
+        sizes = [path.stat().st_size for path in Path(directory).rglob("*.jpg")]
+        print(f"{len(sizes)} files of {sum(sizes) / len(sizes) / 1000:.0f} KB on average\n")
+        peers = [
+            Peer(
+                name,
+                [
+                    pythons[interpreter],
+                    __file__,
+                    f"--peer={name}",
+                    f"--directory={directory}",
+                    f"--images={arguments.images}",
+                ],
+            )
+            for name, (interpreter, _) in PEERS.items()
+            if pythons[interpreter]
+        ]
+        results = rounds(peers, arguments.rounds)
+    print(table(results, "images/s and core", "tf.data as in Flax's example"))
+
+
+if __name__ == "__main__":
+    main()
