@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnet_jax.models import convolution
+
 Conv = Callable[..., nn.Module]
 """Builds a convolution: (features, kernel_size, stride, *, dilation, groups, name)."""
 
@@ -67,6 +69,7 @@ def conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         dtype=dtype,
+        conv_general_dilated=convolution.convolve,
         name=name,
     )
 
@@ -93,31 +96,30 @@ class StandardizedConv(nn.Module):
         kernel = kernel - jnp.mean(kernel, axis=(0, 1, 2))
         kernel *= jax.lax.rsqrt(jnp.mean(kernel**2, axis=(0, 1, 2)) + self.epsilon)
         padding = self.dilation * (self.kernel_size - 1) // 2
-        return jax.lax.conv_general_dilated(
+        return convolution.convolve(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((padding, padding), (padding, padding)),
+            (self.stride, self.stride),
+            ((padding, padding), (padding, padding)),
             rhs_dilation=(self.dilation, self.dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.groups,
         )
 
 
 def max_pool(x: jax.Array, stride: int = 2) -> jax.Array:
     """3x3 max-pooling with padding 1: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C]."""
-    return nn.max_pool(x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))
+    return convolution.max_pool(x, 3, stride, ((1, 1), (1, 1)))
 
 
 def same_max_pool(x: jax.Array) -> jax.Array:
     """`max_pool` padded as in TensorFlow; see `conv`."""
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+    return convolution.max_pool(x, 3, 2, "SAME")
 
 
 def zero_padded_max_pool(x: jax.Array) -> jax.Array:
     """`max_pool` with zeros instead of nothing around the image, as in BiT."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return nn.max_pool(padded, (3, 3), strides=(2, 2))
+    return convolution.max_pool(padded, 3, 2, "VALID")
 
 
 def average_pool(x: jax.Array, stride: int = 2) -> jax.Array:

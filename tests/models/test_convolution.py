@@ -1,0 +1,164 @@
+"""Both formulations of convolution and pooling give the same values and gradients."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax import count_macs, create_model
+from resnet_jax.models.convolution import Formulation, convolve, formulation, max_pool
+from resnet_jax.models.layers import StandardizedConv, conv, same_max_pool, zero_padded_max_pool
+from tests.comparison import tree_deviation
+
+
+def value_and_gradients(name: Formulation, program: Callable[..., jax.Array], *inputs: Any) -> Any:
+    with formulation(name):
+        shape = jax.eval_shape(program, *inputs)
+        cotangent = jax.random.normal(jax.random.key(9), shape.shape).astype(shape.dtype)
+
+        @jax.jit
+        def compute(*inputs: Any) -> Any:
+            y, transposed = jax.vjp(program, *inputs)
+            return y, transposed(cotangent)
+
+        return compute(*inputs)
+
+
+def assert_equal_to_rounding(
+    program: Callable[..., jax.Array], *inputs: Any, tolerance: float = 2e-6
+) -> None:
+    plain, product = (
+        value_and_gradients(name, program, *inputs) for name in ("convolution", "product")
+    )
+    for expected, actual in zip(jax.tree.leaves(plain), jax.tree.leaves(product), strict=True):
+        assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+        expected, actual = (np.asarray(x, np.float64) for x in (expected, actual))
+        np.testing.assert_allclose(actual, expected, atol=tolerance * abs(expected).max())
+
+
+@pytest.mark.parametrize("channels", [3, 128])
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "dilation"),
+    [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (7, 2, 1)],
+)
+@pytest.mark.parametrize("size", [(9, 7), (8, 10)])
+def test_convolutions(
+    size: tuple[int, int],
+    kernel_size: int,
+    stride: int,
+    dilation: int,
+    padding: Any,
+    channels: int,
+) -> None:
+    layer = conv(8, kernel_size, stride, dilation=dilation, padding=padding)
+    x = jax.random.normal(jax.random.key(0), (2, *size, channels))
+    params = layer.init(jax.random.key(1), x)
+    assert_equal_to_rounding(layer.apply, params, x)
+
+
+@pytest.mark.parametrize(("kernel_size", "groups"), [(3, 4), (1, 4), (3, 8)])
+def test_grouped_convolutions(kernel_size: int, groups: int) -> None:
+    layer = conv(16, kernel_size, 2, groups=groups, use_bias=True)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 8))
+    assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_standardized_convolutions(kernel_size: int) -> None:
+    layer = StandardizedConv(8, kernel_size, 2)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 6))
+    # Standardisation subtracts nearly equal numbers in the backward pass.
+    assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 7])
+def test_bfloat16_stays_and_loses_no_more_than_its_rounding(kernel_size: int) -> None:
+    layer = conv(8, kernel_size, 2, dtype=jnp.bfloat16)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 6), jnp.bfloat16)
+    assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x, tolerance=2**-7)
+
+
+def test_a_padded_kernel_of_one_tap() -> None:
+    x, kernel = jnp.ones((1, 3, 3, 2)), jnp.ones((1, 1, 2, 4))
+    program = partial(convolve, strides=(2, 2), padding=((1, 1), (1, 1)))
+    assert_equal_to_rounding(program, x, kernel)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("size", [(9, 7), (8, 10)])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        partial(max_pool, size=3, stride=2, padding=((1, 1), (1, 1))),
+        partial(max_pool, size=3, stride=1, padding=((1, 1), (1, 1))),
+        same_max_pool,
+        zero_padded_max_pool,
+    ],
+    ids=["strided", "dense", "same", "zero-padded"],
+)
+def test_the_gradient_of_equal_maxima_goes_to_the_first(
+    pool: Callable[[jax.Array], jax.Array], size: tuple[int, int], dtype: Any
+) -> None:
+    # Three values, most of them zero: nearly every window has ties.
+    x = jnp.maximum(jax.random.randint(jax.random.key(0), (3, *size, 4), -3, 3), 0).astype(dtype)
+    (y, (dx,)), (y_product, (dx_product,)) = (
+        value_and_gradients(name, pool, x) for name in ("convolution", "product")
+    )
+    np.testing.assert_array_equal(y_product, y)
+    # A pixel may be the maximum of up to nine windows, summed in another order.
+    tolerance = 1e-6 if dtype == jnp.float32 else 2**-6
+    np.testing.assert_allclose(
+        np.asarray(dx_product, np.float32),
+        np.asarray(dx, np.float32),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+
+
+def test_a_nan_is_not_lost_in_pooling() -> None:
+    for position in range(9):
+        x = jnp.zeros((1, 3, 3, 1)).at[0, position // 3, position % 3].set(jnp.nan)
+        with formulation("product"):
+            assert jnp.isnan(max_pool(x, 3, 1, "VALID")).all()
+
+
+def test_the_platform_chooses_and_can_be_overruled() -> None:
+    def program(x: jax.Array) -> str:
+        return str(jax.make_jaxpr(lambda x: max_pool(x, 3, 2, "SAME"))(x))
+
+    x = jnp.zeros((1, 4, 4, 1))
+    assert ("reduce_window" in program(x)) == (jax.default_backend() != "cpu")
+    with formulation("convolution"):
+        assert "reduce_window" in program(x)
+        with formulation("product"):
+            assert "reduce_window" not in program(x)
+
+
+@pytest.mark.parametrize("name", ["resnest14d", "resnetv2_18", "seresnext26d_32x4d"])
+def test_networks_count_the_same(name: str) -> None:
+    counts = []
+    for way in ("convolution", "product"):
+        with formulation(way):
+            counts.append(count_macs(create_model(name), (64, 64, 3)))
+    assert counts[0] == counts[1]
+
+
+def test_the_gradients_of_a_network() -> None:
+    model = create_model("resnet26", num_classes=10, width=8)
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    variables = model.init(jax.random.key(1), images, train=False)
+
+    def loss_fn(params: Any) -> jax.Array:
+        # The statistics of a few pixels would magnify any rounding.
+        return jnp.mean(model.apply(variables | {"params": params}, images, train=False) ** 2)
+
+    grads = []
+    for way in ("convolution", "product"):
+        with formulation(way):
+            grads.append(jax.jit(lambda params: jax.grad(loss_fn)(params))(variables["params"]))
+    assert tree_deviation(*grads) < 1e-5
