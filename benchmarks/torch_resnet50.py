@@ -14,6 +14,7 @@ import torchvision
 
 
 def main() -> None:
+    """Answers each line of the input with the seconds of a step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mode", choices=["train", "inference"])
     parser.add_argument("--batch-size", type=int, required=True)

@@ -38,6 +38,7 @@ class Stepper:
         self.state, self.inputs = state, inputs
 
     def __call__(self) -> Any:
+        """One step; the new state and its metrics."""
         self.state, metrics = self.step(self.state, *self.inputs)
         return self.state, metrics
 

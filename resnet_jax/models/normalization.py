@@ -145,3 +145,23 @@ class GroupNorm(nn.Module):
         centered = groups - mean(groups)
         normalized = centered * jax.lax.rsqrt(mean(centered**2) + self.epsilon)
         return (normalized.reshape(x.shape) * scale + bias).astype(self.dtype)
+
+
+class Shift(nn.Module):
+    """What is left of BatchNorm when its scale is in the convolution before it: a bias.
+
+    See `resnet_jax.inference.folding`.  Float[B, ..., C] to dtype[B, ..., C].
+
+    Attributes:
+        scale_init: of the BatchNorm in whose place it stands; there is no scale here.
+        dtype: type of the output.
+    """
+
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return x.astype(self.dtype) + bias.astype(self.dtype)

@@ -22,7 +22,7 @@ from resnet_jax.models.layers import (
     same_max_pool,
     torch_linear,
 )
-from resnet_jax.models.normalization import BatchNorm, GroupNorm
+from resnet_jax.models.normalization import BatchNorm, GroupNorm, Shift
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 
 
@@ -103,7 +103,7 @@ class ResNet(nn.Module):
         average_down: 3x3 average pooling subsamples instead, before or behind them (ResNeSt).
         stride_in_1x1: bottlenecks have their stride in the first convolution ("v1").
         conv: builds convolutions: `conv` or `StandardizedConv`.
-        norm: `BatchNorm` or `GroupNorm`.
+        norm: `BatchNorm` or `GroupNorm`; `Shift` in the place of a folded BatchNorm.
         act: activation.
         bn_decay: share of the running statistics that a training step keeps, 0 to 1.
         bn_epsilon: added to the variance of BatchNorm.
@@ -142,7 +142,7 @@ class ResNet(nn.Module):
     average_down: Literal["before", "behind"] | None = None
     stride_in_1x1: bool = False
     conv: Conv = conv
-    norm: type[BatchNorm] | type[GroupNorm] = BatchNorm
+    norm: type[BatchNorm] | type[GroupNorm] | type[Shift] = BatchNorm
     act: Activation = nn.relu
     bn_decay: float = 0.9
     bn_epsilon: float = 1e-5

@@ -1,0 +1,92 @@
+"""BatchNorm folded into the convolutions before it, for inference."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.module import InterceptorContext
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from resnet_jax.models import BatchNorm, ResNet
+from resnet_jax.models.normalization import Shift
+
+Path = tuple[str, ...]
+
+
+def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, Any]]:
+    """The same network for evaluation, without running statistics.
+
+    In evaluation BatchNorm is an affine map of each channel.  Its factor goes into the kernel
+    before it, and a bias remains, in the parameter that BatchNorm has its bias in.  Logits stay
+    the same to rounding.  What comes out is not for training.
+
+    Args:
+        model: a post-activation network with BatchNorm.
+        variables: its ``params`` and ``batch_stats``.
+
+    Returns:
+        A network whose normalisation layers are `Shift`, and its ``params``.
+
+    Raises:
+        ValueError: the network has other normalisation, or a BatchNorm that does not directly
+            follow a plain convolution, as in pre-activation networks.
+    """
+    if not issubclass(model.norm, BatchNorm):
+        raise ValueError(
+            f"{model.norm.__name__} depends on the image and cannot be folded; "
+            "only networks with BatchNorm can"
+        )
+    params = flatten_dict(variables["params"])
+    statistics = flatten_dict(variables["batch_stats"])
+    for norm, layer in _folds(model, variables):
+        factor = params.pop((*norm, "scale")) * jax.lax.rsqrt(
+            statistics[*norm, "var"] + model.bn_epsilon
+        )
+        for name in ("kernel", "bias"):
+            if (*layer, name) in params:
+                params[*layer, name] *= factor
+        params[*norm, "bias"] -= statistics[*norm, "mean"] * factor
+    return model.clone(norm=Shift), {"params": unflatten_dict(params)}
+
+
+def _folds(model: ResNet, variables: Any) -> list[tuple[Path, Path]]:
+    """The path of each BatchNorm, and of the layer whose output it normalises."""
+    # Arrays are kept along with the paths: the identity of one that is gone may return.
+    outputs: dict[int, tuple[Path, Any]] = {}
+    folds: list[tuple[Path, Path]] = []
+
+    def record(
+        call: Callable[..., Any], args: Any, kwargs: dict[str, Any], context: InterceptorContext
+    ) -> Any:
+        module = context.module
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        if isinstance(module, BatchNorm):
+            if id(args[0]) not in outputs:
+                raise ValueError(
+                    f"{'/'.join(module.path)} does not follow a plain convolution and cannot be "
+                    "folded; only post-activation networks of plain convolutions can"
+                )
+            folds.append((module.path, outputs[id(args[0])][0]))
+        result = call(*args, **kwargs)
+        if isinstance(module, nn.Conv | nn.Dense):
+            outputs[id(result)] = module.path, result
+        return result
+
+    channels = model.in_channels or _image_channels(variables["params"])
+    images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
+    with nn.intercept_methods(record):
+        jax.eval_shape(
+            lambda variables, images: model.apply(variables, images, train=False),
+            variables,
+            images,
+        )
+    return folds
+
+
+def _image_channels(params: Any) -> int:
+    """Those that the first convolution takes."""
+    stem = params["stem"]
+    return stem["conv" if "conv" in stem else "conv1"]["kernel"].shape[2]
