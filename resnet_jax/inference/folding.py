@@ -38,8 +38,8 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
             f"{model.norm.__name__} depends on the image and cannot be folded; "
             "only networks with BatchNorm can"
         )
-    params = flatten_dict(variables["params"])
-    statistics = flatten_dict(variables["batch_stats"])
+    params: dict[Path, Any] = flatten_dict(variables["params"])
+    statistics: dict[Path, Any] = flatten_dict(variables["batch_stats"])
     for norm, layer in _folds(model, variables):
         factor = params.pop((*norm, "scale")) * jax.lax.rsqrt(
             statistics[*norm, "var"] + model.bn_epsilon
