@@ -198,7 +198,7 @@ def _backward(
             gradient.reshape(-1, features),
             (((0,), (0,)), ((), ())),
             precision=precision,
-            preferred_element_type=jnp.float32,
+            preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
         )
         for i in range(rows)
         for part in parts
