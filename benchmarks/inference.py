@@ -14,12 +14,13 @@ from typing import Any
 
 import jax
 
-from benchmarks.peers import TorchPeer, compiled, interleaved, print_table, timed
+from benchmarks.peers import Peer, compiled, interleaved, print_table, timed
 from resnet_jax import create_model
 from resnet_jax.inference.folding import fold_batch_norm
 from tests.weights.flax_example import FlaxExample
 
 OURS, FOLDED, FLAX = "resnet_jax", "resnet_jax, folded", "Flax example"
+TORCH = "torch_resnet50.py"
 EAGER, COMPILED = "PyTorch eager", "torch.compile"
 
 
@@ -52,9 +53,9 @@ def main() -> None:
             if options.torch_python:
                 arguments = ("--batch-size", str(batch_size), "--image-size", str(size))
                 for name, flags in ((EAGER, ()), (COMPILED, ("--compile",))):
-                    peer = TorchPeer(options.torch_python, "inference", *arguments, *flags)
+                    peer = Peer(options.torch_python, TORCH, "inference", *arguments, *flags)
                     contenders[name] = stack.enter_context(peer)
-                    extra[name] = (f"{peer.compile_seconds:.1f}", "not measured")
+                    extra[name] = (f"{peer.first_seconds:.1f}", "not measured")
             rounds = interleaved(options.rounds, contenders)
         print(f"\nbatch {batch_size}\n")
         print_table(

@@ -1,6 +1,6 @@
 """Images a second and core of our input pipeline beside its peers: files in, batches out.
 
-    python benchmarks/input_pipeline.py --tf-python TF --torch-python TORCH
+    python -m benchmarks.input_pipeline --tf-python TF --torch-python TORCH
 
 Training batches of 224x224, random resized crop, from JPEG files of about 500x375 pixels and 100 KB
 that are made here from the photographs of scikit-learn and scikit-image.  Images a second of CPU
@@ -19,11 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent))
-from interleave import Peer, rounds, serve, table
 
 BATCH = 64
 SIZE = 224
@@ -115,64 +113,73 @@ def timm_transform(directory: Path) -> Iterator[Any]:
         yield np.stack([transform(image) for image in itertools.islice(images, BATCH)])
 
 
+OURS, FLAX = "resnet_jax, linear", "tf.data as in Flax's example"
+
 PEERS: dict[str, tuple[str, Callable[[Path], Iterator[Any]]]] = {
-    "ours, linear": ("python", lambda directory: ours(directory, "linear")),
-    "ours, pil_bilinear": ("python", lambda directory: ours(directory, "pil_bilinear")),
-    "tf.data as in Flax's example": ("tf_python", lambda directory: tf_data(directory, "flax")),
+    OURS: ("python", lambda directory: ours(directory, "linear")),
+    "resnet_jax, pil_bilinear": ("python", lambda directory: ours(directory, "pil_bilinear")),
+    FLAX: ("tf_python", lambda directory: tf_data(directory, "flax")),
     "tf.data, uint8": ("tf_python", lambda directory: tf_data(directory, "uint8")),
     "timm create_transform": ("torch_python", timm_transform),
 }
 
 
-def images_per_cpu_second(iterator: Iterator[Any], images: int) -> float:
+def cpu_seconds(iterator: Iterator[Any], images: int) -> float:
     """Of the next images; what is prefetched is waited for, so that as many are made as taken."""
-    steps = max(1, images // BATCH)
     started = time.process_time()
-    for _ in itertools.islice(iterator, steps):
+    for _ in itertools.islice(iterator, images // BATCH):
         pass
     time.sleep(1.5)
-    return steps * BATCH / (time.process_time() - started)
+    return time.process_time() - started
+
+
+def serve(iterator: Iterator[Any], images: int) -> None:
+    """One round at once, and one for each line that is read."""
+    print(cpu_seconds(iterator, images), flush=True)
+    for _ in sys.stdin:
+        print(cpu_seconds(iterator, images), flush=True)
 
 
 def main() -> None:
     """Makes the images, measures, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=512, help="files, and images a round")
+    parser.add_argument("--batches", type=int, default=8, help="of 64 images, a round")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--tf-python", help="interpreter with TensorFlow")
-    parser.add_argument("--torch-python", help="interpreter with PyTorch and timm")
+    parser.add_argument("--tf-python", help="a Python with TensorFlow")
+    parser.add_argument("--torch-python", help="a Python with PyTorch, torchvision and timm")
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.peer:
-        iterator = PEERS[arguments.peer][1](arguments.directory)
-        serve(lambda: images_per_cpu_second(iterator, arguments.images))
+    options = parser.parse_args()
+    images = options.batches * BATCH
+    if options.peer:
+        serve(PEERS[options.peer][1](options.directory), images)
         return
+
+    # It imports JAX, which the environments of the peers do without.
+    from benchmarks.peers import Peer, interleaved, print_table
+
     pythons = {
         "python": sys.executable,
-        "tf_python": arguments.tf_python,
-        "torch_python": arguments.torch_python,
+        "tf_python": options.tf_python,
+        "torch_python": options.torch_python,
     }
-    with tempfile.TemporaryDirectory() as directory:
-        make_images(Path(directory), arguments.images)
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        make_images(Path(directory), images)
         sizes = [path.stat().st_size for path in Path(directory).rglob("*.jpg")]
         print(f"{len(sizes)} files of {sum(sizes) / len(sizes) / 1000:.0f} KB on average\n")
-        peers = [
-            Peer(
-                name,
-                [
-                    pythons[interpreter],
-                    __file__,
-                    f"--peer={name}",
-                    f"--directory={directory}",
-                    f"--images={arguments.images}",
-                ],
-            )
-            for name, (interpreter, _) in PEERS.items()
-            if pythons[interpreter]
-        ]
-        results = rounds(peers, arguments.rounds)
-    print(table(results, "images/s and core", "tf.data as in Flax's example"))
+        shared = (f"--directory={directory}", f"--batches={options.batches}")
+        seconds = interleaved(
+            options.rounds,
+            {
+                name: stack.enter_context(
+                    Peer(pythons[python], Path(__file__).name, f"--peer={name}", *shared)
+                )
+                for name, (python, _) in PEERS.items()
+                if pythons[python]
+            },
+        )
+    reference = FLAX if FLAX in seconds else OURS
+    print_table(list(PEERS), seconds, images, reference, dict.fromkeys(PEERS, ()), ())
 
 
 if __name__ == "__main__":

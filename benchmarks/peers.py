@@ -11,18 +11,21 @@ from typing import Any, Self
 import jax
 
 
-class TorchPeer:
-    """A benchmark of `torch_resnet50.py` in another Python, which waits between its rounds."""
+class Peer:
+    """A script of this directory in a Python of its own, which waits between its rounds.
 
-    def __init__(self, python: str, *options: str) -> None:
-        script = Path(__file__).with_name("torch_resnet50.py")
+    It prints the seconds of a first round, compilation included, and those of one more for each
+    line that it reads.
+    """
+
+    def __init__(self, python: str, script: str, *options: str) -> None:
         self.process = subprocess.Popen(
-            [python, str(script), *options],
+            [python, str(Path(__file__).with_name(script)), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.compile_seconds = float(self._read())
+        self.first_seconds = float(self._read())
 
     def __enter__(self) -> Self:
         return self
@@ -42,7 +45,7 @@ class TorchPeer:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError("the PyTorch process ended; its error is above")
+            raise RuntimeError(f"{self.process.args} has ended; its error is above")
         return json.loads(line)
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.peers import TorchPeer, compiled, interleaved, print_table, timed
+from benchmarks.peers import Peer, compiled, interleaved, print_table, timed
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
@@ -25,6 +25,7 @@ from resnet_jax.training.step import make_train_step
 from tests.weights.flax_example import FlaxExample
 
 OURS, REMAT, FLAX = "resnet_jax", "resnet_jax, remat", "Flax example"
+TORCH = "torch_resnet50.py"
 EAGER, COMPILED = "PyTorch eager", "torch.compile"
 
 
@@ -47,7 +48,7 @@ def ours(images: jax.Array, labels: jax.Array, *, remat: bool) -> Stepper:
     """The step of `train.py`, without augmentation."""
     model = create_model("resnet50", remat=remat)
     optimizer = make_optimizer(SGDConfig(), lambda _: 0.1)
-    step = make_train_step(model, optimizer, lambda _, images: images)
+    step = make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
     state = create_train_state(jax.random.key(0), model, optimizer, images.shape[1:])
     batch = Batch(images, labels, jnp.ones(len(labels), bool))
     return Stepper(step, state, batch, jax.random.key(1))
@@ -112,9 +113,9 @@ def main() -> None:
         if options.torch_python:
             arguments = ("--batch-size", str(options.batch_size), "--image-size", str(size))
             for name, flags in ((EAGER, ()), (COMPILED, ("--compile",))):
-                peer = TorchPeer(options.torch_python, "train", *arguments, *flags)
+                peer = Peer(options.torch_python, TORCH, "train", *arguments, *flags)
                 contenders[name] = stack.enter_context(peer)
-                extra[name] = (f"{peer.compile_seconds:.1f}", "not measured")
+                extra[name] = (f"{peer.first_seconds:.1f}", "not measured")
         seconds = interleaved(options.rounds, contenders)
     print_table(
         [OURS, REMAT, FLAX, EAGER, COMPILED],
