@@ -312,7 +312,7 @@ def test_help_explains_every_field_with_its_default() -> None:
     for words in (
         "--data.image-size INT Height and width, in pixels. (default: 224)",
         "--optimizer.weight-decay FLOAT L2 coefficient",
-        "Experiments: digits-resnet20, synthetic-resnet50.",
+        "Experiments: digits-resnet20, imagenet-resnet50, folder-resnet50,",
         "(default: runs/synthetic-resnet50)",
     ):
         assert words in text

@@ -48,7 +48,8 @@ class TfdsSplit:
         for key in (image_key, label_key):
             if key not in info.features:
                 raise DataError(
-                    f"{info.full_name} has no feature {key!r}; it has {', '.join(info.features)}"
+                    f"{info.full_name} has no feature {key!r}; it has "
+                    f"{', '.join(sorted(info.features))}"
                 )
         label = info.features[label_key]
         if not getattr(label, "names", None):
