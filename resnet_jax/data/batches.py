@@ -22,6 +22,18 @@ class Batch(NamedTuple, Generic[Array]):
     mask: Array
 
 
+class Selection(NamedTuple, Generic[Array]):
+    """Which examples of arrays that lie on the devices make a batch.
+
+    Attributes:
+        index: int32[B].
+        mask: bool[B]; False marks padding, which must count nowhere.
+    """
+
+    index: Array
+    mask: Array
+
+
 @functools.lru_cache(maxsize=4)
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     """In which order the examples of a split come in an epoch: a permutation, not to be changed."""

@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.data.batches import Batch, epoch_order
+from resnet_jax.data.batches import Batch, Selection, epoch_order
 
 
 class DataError(Exception):
@@ -17,7 +18,11 @@ class DataError(Exception):
 
 
 class Split(Protocol):
-    """A part of a data set, in memory or in files."""
+    """A part of a data set, in memory or in files.
+
+    Its iterators yield what goes from the host to the devices for each batch: whole batches, or
+    no more than the indices of examples in arrays that lie there.  `fetch` makes a batch of it.
+    """
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -39,15 +44,35 @@ class Split(Protocol):
         """Of the images that were skipped so far, names and reasons."""
         ...
 
+    @property
+    def resident(self) -> Any:
+        """Arrays that every device is to keep throughout the run; a tree of them, or none."""
+        ...
+
+    @property
+    def example(self) -> Any:
+        """What the iterators yield, as `jax.ShapeDtypeStruct` without the axis of examples."""
+        ...
+
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> np.ndarray:
         """uint8[H, W, C], as evaluation gets it."""
         ...
 
+    def fetch(self, resident: Any, drawn: Any) -> Batch[jax.Array]:
+        """The batch that an item of the iterators stands for; jittable."""
+        ...
+
     def train_batches(
-        self, batch_size: int, *, seed: int, start_step: int
-    ) -> Iterator[Batch[np.ndarray]]:
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        start_step: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> Iterator[Any]:
         """Endless shuffled batches from a step on.
 
         The epochs follow each other without a gap, each in an order of its own: every example comes
@@ -55,20 +80,27 @@ class Split(Protocol):
         Where to start costs nothing, however late: the step is the whole position.
 
         Args:
-            batch_size: examples a batch.
+            batch_size: examples of the global batch.
             seed: decides the order.
             start_step: number of batches to skip.
+            process_index: which part of each batch to yield.
+            process_count: number of parts; it divides the batch.
         """
         ...
 
-    def eval_batches(self, batch_size: int) -> Iterator[Batch[np.ndarray]]:
-        """The whole split in order, every example once, the last batch padded to full size."""
+    def eval_batches(
+        self, batch_size: int, *, process_index: int = 0, process_count: int = 1
+    ) -> Iterator[Any]:
+        """The whole split in order, every example once, the last batch padded to full size.
+
+        All processes yield equally many.
+        """
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """A split in memory; see `Split`.
+    """A split in memory, which lies on every device as a whole; see `Split`.
 
     Attributes:
         images: uint8[N, H, W, C].
@@ -100,34 +132,64 @@ class ArraySplit:
         """None."""
         return {}
 
+    @property
+    def resident(self) -> tuple[np.ndarray, np.ndarray]:
+        """The images and the labels."""
+        return self.images, self.labels
+
+    @property
+    def example(self) -> Selection[jax.ShapeDtypeStruct]:
+        """As in `Split`."""
+        return Selection(jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), bool))
+
     def image(self, index: int) -> np.ndarray:
         """As in `Split`."""
         return self.images[index]
 
-    def train_batches(
-        self, batch_size: int, *, seed: int, start_step: int
-    ) -> Iterator[Batch[np.ndarray]]:
+    def fetch(
+        self, resident: tuple[jax.Array, jax.Array], drawn: Selection[jax.Array]
+    ) -> Batch[jax.Array]:
         """As in `Split`."""
+        images, labels = (
+            jnp.asarray(array).at[drawn.index].get(mode="promise_in_bounds") for array in resident
+        )
+        return Batch(images, labels, drawn.mask)
+
+    def train_batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        start_step: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> Iterator[Selection[np.ndarray]]:
+        """As in `Split`."""
+        part = _part(batch_size, process_index, process_count)
         epoch, offset = divmod(start_step * batch_size, len(self))
         order = epoch_order(len(self), seed, epoch)[offset:]
         while True:
             while len(order) < batch_size:
                 epoch += 1
                 order = np.concatenate([order, epoch_order(len(self), seed, epoch)])
-            indices, order = order[:batch_size], order[batch_size:]
-            yield Batch(self.images[indices], self.labels[indices], np.ones(batch_size, bool))
+            index, order = order[:batch_size][part], order[batch_size:]
+            yield Selection(index.astype(np.int32), np.ones(len(index), bool))
 
-    def eval_batches(self, batch_size: int) -> Iterator[Batch[np.ndarray]]:
+    def eval_batches(
+        self, batch_size: int, *, process_index: int = 0, process_count: int = 1
+    ) -> Iterator[Selection[np.ndarray]]:
         """As in `Split`."""
+        part = _part(batch_size, process_index, process_count)
         for start in range(0, len(self), batch_size):
-            images = self.images[start : start + batch_size]
-            labels = self.labels[start : start + batch_size]
-            padding = batch_size - len(labels)
-            yield Batch(
-                np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0))),
-                np.pad(labels, (0, padding)),
-                np.arange(batch_size) < len(labels),
-            )
+            index = np.arange(start, start + batch_size, dtype=np.int32)[part]
+            mask = index < len(self)
+            yield Selection(np.where(mask, index, 0), mask)
+
+
+def _part(batch_size: int, process_index: int, process_count: int) -> slice:
+    """What one of several processes has of a batch."""
+    local = batch_size // process_count
+    return slice(process_index * local, (process_index + 1) * local)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

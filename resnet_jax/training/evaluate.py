@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 
 from resnet_jax.data import Split
 from resnet_jax.training.metrics import mean_metrics
-from resnet_jax.training.sharding import shard_batch
+from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import EvalStep
 
@@ -17,7 +17,7 @@ def evaluate(
     """Means of the metrics over every example of a split, and its logits in order.
 
     Args:
-        eval_step: of `make_eval_step`, jitted.
+        eval_step: of `Run.compile`, or one like it.
         state: parameters and running statistics to evaluate.
         split: N examples.
         batch_size: global; a multiple of the number of devices.
@@ -26,9 +26,8 @@ def evaluate(
     Returns:
         ``loss``, ``top1``, ``top5`` as in `mean_metrics`, and float32[N, K].
     """
-    results = [
-        eval_step(state, shard_batch(batch, mesh)) for batch in split.eval_batches(batch_size)
-    ]
+    with Prefetch(split.eval_batches(batch_size), mesh) as batches:
+        results = [eval_step(state, batch) for batch in batches]
     metrics = mean_metrics(metrics for metrics, _ in results)
     logits = np.concatenate(jax.device_get([logits for _, logits in results]))
     return metrics, logits[: len(split)]

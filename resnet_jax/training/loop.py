@@ -17,8 +17,8 @@ from resnet_jax.training.evaluate import evaluate
 from resnet_jax.training.logging import MetricWriter
 from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.preemption import PreemptedError, Preemption
+from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.run import Run
-from resnet_jax.training.sharding import shard_batch
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import TrainStep
 from resnet_jax.training.workdir import Workdir
@@ -117,22 +117,20 @@ def _train_steps(
     """The remaining steps with all that is due between them, and the last evaluation."""
     config, dataset, step_key = run.config, run.dataset, run.step_key
     start_step = int(state.step)
-    batches = dataset.train.train_batches(
-        config.batch_size, seed=config.seed, start_step=start_step
-    )
+    drawn = dataset.train.train_batches(config.batch_size, seed=config.seed, start_step=start_step)
     since_record: list[Metrics] = []
     since_save: list[Metrics] = []
     evaluation: Evaluation = ({"top1": 0.0}, np.empty(0))
     with (
+        Prefetch(drawn, run.mesh) as batches,
         MetricWriter(workdir.metrics, workdir.tensorboard, start_step=start_step) as writer,
         ProgressLine(console, total_steps=run.total_steps, start_step=start_step) as progress,
         Preemption() as preemption,
     ):
         clock = time.perf_counter()
         for step in range(start_step + 1, run.total_steps + 1):
-            state, metrics = train_step(state, shard_batch(next(batches), run.mesh), step_key)
+            state, metrics = train_step(state, next(batches), step_key)
             since_record.append(metrics)
-            since_save.append(metrics)
 
             last = step == run.total_steps
             # Asked once a step: the signal may come at any moment.
@@ -145,7 +143,8 @@ def _train_steps(
 
             # Fetching the metrics waits for the devices: only here, and before anything else
             # that waits, so that the throughput is that of training alone.
-            values = mean_metrics(since_record)
+            fetched = jax.device_get(since_record)
+            values = mean_metrics(fetched)
             if not math.isfinite(values["loss"]):
                 raise TrainingDivergedError(
                     f"the loss became {values['loss']} by step {step}; the last checkpoint is of "
@@ -154,6 +153,7 @@ def _train_steps(
                 )
             seconds_per_step = (time.perf_counter() - clock) / len(since_record)
             since_record.clear()
+            since_save += fetched
             values |= {
                 "learning_rate": float(jax.device_get(run.schedule(step - 1))),
                 "images_per_second": config.batch_size / seconds_per_step,

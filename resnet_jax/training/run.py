@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,11 @@ import optax
 from jax.sharding import Mesh
 
 from resnet_jax.config import TrainConfig
-from resnet_jax.data import Batch, Dataset, open_dataset
+from resnet_jax.data import Dataset, Split, open_dataset
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.optimizer import frozen, make_optimizer, make_schedule
-from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
+from resnet_jax.training.sharding import batch_sharded, make_mesh, replicate, replicated
 from resnet_jax.training.state import TrainState, create_train_state
 from resnet_jax.training.step import (
     EvalStep,
@@ -150,36 +151,62 @@ class Run:
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.abstract_state.params))
 
     def compile(self) -> tuple[TrainStep, EvalStep]:
-        """The two steps, compiled for this run's shapes; the training step donates its state."""
+        """The two steps, compiled for this run's shapes; the training step donates its state.
+
+        They take what the iterators of the splits yield, on the devices.
+        """
         replica, sharded = replicated(self.mesh), batch_sharded(self.mesh)
-
-        def abstract(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.ShapeDtypeStruct:
-            shape = (self.config.batch_size, *shape)
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=sharded)
-
-        batch = Batch(
-            image=abstract(self.dataset.train.image_shape, jnp.dtype(jnp.uint8)),
-            label=abstract((), jnp.dtype(jnp.int32)),
-            mask=abstract((), jnp.dtype(bool)),
+        train, evaluation = self.dataset.train, self.dataset.evaluation
+        train_batch = make_train_step(
+            self.model,
+            self.optimizer,
+            self.dataset.augment,
+            label_smoothing=self.config.label_smoothing,
         )
-        train_step = jax.jit(
-            make_train_step(
-                self.model,
-                self.optimizer,
-                self.dataset.augment,
-                label_smoothing=self.config.label_smoothing,
-            ),
-            in_shardings=(replica, sharded, replica),
+        eval_batch = make_eval_step(self.model, self.dataset.prepare)
+
+        def train_step(
+            resident: Any, state: TrainState, drawn: Any, key: jax.Array
+        ) -> tuple[TrainState, Metrics]:
+            return train_batch(state, train.fetch(resident, drawn), key)
+
+        def eval_step(resident: Any, state: TrainState, drawn: Any) -> tuple[Metrics, jax.Array]:
+            return eval_batch(state, evaluation.fetch(resident, drawn))
+
+        def drawn(split: Split) -> Any:
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(
+                    (self.config.batch_size, *leaf.shape), leaf.dtype, sharding=sharded
+                ),
+                split.example,
+            )
+
+        train_arrays, evaluation_arrays = (
+            replicate(split.resident, self.mesh) for split in (train, evaluation)
+        )
+        jitted_train_step = jax.jit(
+            train_step,
+            in_shardings=(replica, replica, sharded, replica),
             out_shardings=(replica, replica),
             donate_argnames="state",
         )
-        eval_step = jax.jit(
-            make_eval_step(self.model, self.dataset.prepare),
-            in_shardings=(replica, sharded),
+        jitted_eval_step = jax.jit(
+            eval_step,
+            in_shardings=(replica, replica, sharded),
             # Logits are fetched by the host, so every host needs all of them.
             out_shardings=(replica, replica),
         )
         return (
-            train_step.lower(self.abstract_state, batch, self.step_key).compile(),
-            eval_step.lower(self.abstract_state, batch).compile(),
+            partial(
+                jitted_train_step.lower(
+                    train_arrays, self.abstract_state, drawn(train), self.step_key
+                ).compile(),
+                train_arrays,
+            ),
+            partial(
+                jitted_eval_step.lower(
+                    evaluation_arrays, self.abstract_state, drawn(evaluation)
+                ).compile(),
+                evaluation_arrays,
+            ),
         )

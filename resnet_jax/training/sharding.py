@@ -1,12 +1,12 @@
 """How arrays lie on the devices: everything about it is said here."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from resnet_jax.data import Batch
+Tree = TypeVar("Tree")
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -27,10 +27,17 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def shard_batch(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
-    """Puts this process's part of a batch on its devices as part of the global batch."""
+def shard_batch(batch: Tree, mesh: Mesh) -> Tree:
+    """Puts this process's part of a batch of NumPy arrays on its devices, as part of the whole."""
+    return _put(batch, batch_sharded(mesh))
 
-    def put(array: np.ndarray) -> jax.Array:
-        return jax.make_array_from_process_local_data(batch_sharded(mesh), array)
 
-    return jax.tree.map(put, batch)
+def replicate(arrays: Tree, mesh: Mesh) -> Tree:
+    """Puts arrays of NumPy, the same in every process, on every device as a whole."""
+    return _put(arrays, replicated(mesh))
+
+
+def _put(arrays: Tree, sharding: NamedSharding) -> Tree:
+    return jax.tree.map(
+        lambda array: jax.make_array_from_process_local_data(sharding, array), arrays
+    )

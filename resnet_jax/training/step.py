@@ -13,8 +13,9 @@ from resnet_jax.training.losses import cross_entropy
 from resnet_jax.training.metrics import Metrics, batch_metrics
 from resnet_jax.training.state import TrainState
 
-TrainStep = Callable[[TrainState, Batch[jax.Array], jax.Array], tuple[TrainState, Metrics]]
-EvalStep = Callable[[TrainState, Batch[jax.Array]], tuple[Metrics, jax.Array]]
+TrainStep = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
+EvalStep = Callable[[TrainState, Any], tuple[Metrics, jax.Array]]
+"""Here the second argument is a `Batch`; once compiled, it is what a split's iterators yield."""
 
 
 def make_train_step(

@@ -2,10 +2,11 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
-from resnet_jax.data import ArraySplit, Batch
+from resnet_jax.data import ArraySplit, Batch, Selection
 
 
 @pytest.fixture
@@ -16,9 +17,17 @@ def split() -> ArraySplit:
     return ArraySplit(images, labels)
 
 
-def take(split: ArraySplit, count: int, *, start_step: int = 0, seed: int = 0) -> list[Batch]:
-    batches = split.train_batches(5, seed=seed, start_step=start_step)
-    return list(itertools.islice(batches, count))
+_fetch = jax.jit(ArraySplit.fetch, static_argnums=0)
+
+
+def fetch(split: ArraySplit, drawn: Selection) -> Batch[np.ndarray]:
+    """As the jitted step does it, from arrays on the device."""
+    return jax.device_get(_fetch(split, split.resident, drawn))
+
+
+def take(split: ArraySplit, count: int, **options: int) -> list[Batch[np.ndarray]]:
+    batches = split.train_batches(5, **{"seed": 0, "start_step": 0, **options})
+    return [fetch(split, drawn) for drawn in itertools.islice(batches, count)]
 
 
 def test_every_example_comes_once_an_epoch(split: ArraySplit) -> None:
@@ -57,13 +66,29 @@ def test_the_seed_decides_the_order(split: ArraySplit) -> None:
 
 
 def test_a_batch_may_be_larger_than_the_split(split: ArraySplit) -> None:
-    (batch,) = itertools.islice(split.train_batches(50, seed=0, start_step=0), 1)
-    assert sorted(np.bincount(batch.label, minlength=23)) == [2] * 19 + [3] * 4
+    (drawn,) = itertools.islice(split.train_batches(50, seed=0, start_step=0), 1)
+    assert sorted(np.bincount(drawn.index, minlength=23)) == [2] * 19 + [3] * 4
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_parts_of_processes_make_up_the_batch(split: ArraySplit, processes: int) -> None:
+    def drawn(**part: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        train = split.train_batches(12, seed=0, start_step=7, **part)
+        evaluation = split.eval_batches(12, **part)
+        return (
+            [selection.index for selection in itertools.islice(train, 5)],
+            [np.where(selection.mask, selection.index, -1) for selection in evaluation],
+        )
+
+    parts = [drawn(process_index=i, process_count=processes) for i in range(processes)]
+    for whole, *pieces in zip(drawn(), *parts, strict=True):
+        together = [np.concatenate(step) for step in zip(*pieces, strict=True)]
+        np.testing.assert_array_equal(together, whole)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 64])
 def test_evaluation_covers_the_split_once_and_in_order(split: ArraySplit, batch_size: int) -> None:
-    batches = list(split.eval_batches(batch_size))
+    batches = [fetch(split, drawn) for drawn in split.eval_batches(batch_size)]
     assert {batch.image.shape for batch in batches} == {(batch_size, 2, 2, 1)}
     labels = np.concatenate([batch.label[batch.mask] for batch in batches])
     np.testing.assert_array_equal(labels, split.labels)

@@ -26,7 +26,7 @@ def collectives(bn_group_size: Any) -> dict[str, int]:
     assert run.mesh.size == jax.device_count() == 8
     train_step: Any = run.compile()[0]
     kinds = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-    found = re.findall(rf" ({kinds})(?:-start)?\(", train_step.as_text())
+    found = re.findall(rf" ({kinds})(?:-start)?\(", train_step.func.as_text())
     return {kind: found.count(kind) for kind in set(found)}
 
 

@@ -1,5 +1,7 @@
 """Evaluation is exact: no example is lost, doubled or guessed."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +66,12 @@ def test_any_batch_size_on_any_devices_gives_the_same(
     num_devices: int,
 ) -> None:
     mesh = make_mesh(jax.devices()[:num_devices])
-    eval_step = jax.jit(make_eval_step(run.model, run.dataset.prepare))
+    eval_batch = make_eval_step(run.model, run.dataset.prepare)
+
+    @jax.jit
+    def eval_step(state: TrainState, drawn: Any) -> Any:
+        return eval_batch(state, split.fetch(split.resident, drawn))
+
     metrics, logits = evaluate(eval_step, state, split, batch_size=batch_size, mesh=mesh)
     expected_metrics, expected_logits = reference
     assert metrics["loss"] == pytest.approx(expected_metrics["loss"], rel=1e-5)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import grain
+import jax
 import numpy as np
 
 from resnet_jax.config import ImageConfig
@@ -52,9 +53,28 @@ class ImageSplit:
         """Of the source."""
         return self.source.fingerprint
 
+    @property
+    def resident(self) -> tuple[()]:
+        """None: batches carry all."""
+        return ()
+
+    @property
+    def example(self) -> Batch[jax.ShapeDtypeStruct]:
+        """An image, its label and whether it counts."""
+        return Batch(
+            jax.ShapeDtypeStruct(self.image_shape, np.uint8),
+            jax.ShapeDtypeStruct((), np.int32),
+            jax.ShapeDtypeStruct((), bool),
+        )
+
     def image(self, index: int) -> np.ndarray:
         """uint8[H, W, 3], as evaluation gets it."""
         return _EvaluationExamples(self.source, self.config).load(index)[0]
+
+    def fetch(self, resident: tuple[()], drawn: Batch[jax.Array]) -> Batch[jax.Array]:
+        """The batch itself."""
+        del resident
+        return drawn
 
     def train_batches(
         self,
