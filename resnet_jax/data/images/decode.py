@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,13 +22,36 @@ _PIL = {
 }
 # Where libjpeg may shrink by these at decoding, it saves most of the work.
 _JPEG_FACTORS = (8, 4, 2)
+_EXIF_ORIENTATION = 0x0112
+# What libjpeg says of the rows that it was not asked for, where it warned of nothing before.
+_ROWS_LEFT = re.compile(r"extraneous bytes before marker 0xd[0-79]")
+
+Draws = Sequence[Sequence[float]]
+"""Ten times four numbers, uniform from 0 to below 1, by which a random part is chosen."""
 
 
 class DecodeError(ValueError):
     """Bytes that are no whole image."""
 
 
-def decode(data: bytes, *, shrink: int = 1) -> np.ndarray:
+class _Jpeg(NamedTuple):
+    """What stands before the pixels of a JPEG that needs neither turning nor another colour space.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        height_at: where the height is written if the rows come one after the other, so that the
+            lower ones need not be decoded; else None.
+        rows_of_colour: a row of the colours is shared by so many of the brightness.
+    """
+
+    height: int
+    width: int
+    height_at: int | None
+    rows_of_colour: int
+
+
+def decode(data: bytes, *, shrink: int = 1, rows: int | None = None) -> np.ndarray:
     """Decodes any image file to colours.
 
     JPEG, PNG, WebP, GIF, BMP, TIFF: CMYK and greyscale become RGB, 16 bits become 8, transparency
@@ -37,17 +60,19 @@ def decode(data: bytes, *, shrink: int = 1) -> np.ndarray:
     Args:
         data: content of the file.
         shrink: a JPEG may come smaller by this factor, 1, 2, 4 or 8.
+        rows: only so many of the uppermost rows, counted before shrinking, are needed; a JPEG may
+            come without the others.
 
     Returns:
         uint8[H, W, 3].
 
     Raises:
         DecodeError: it is truncated, damaged, or no image; the message says how many bytes it has.
+            Damage below the rows that are needed is not seen, truncation is.
     """
-    if size := _plain_jpeg_size(data):
-        height, width = (-(-side // shrink) for side in size)
+    if header := _jpeg_header(data):
         try:
-            return simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+            return _decode_jpeg(data, header, shrink, rows)
         except ValueError:
             pass  # Pillow forgives more, and says more clearly what is wrong.
     try:
@@ -58,15 +83,70 @@ def decode(data: bytes, *, shrink: int = 1) -> np.ndarray:
         raise DecodeError(f"no whole image, {len(data)} bytes ({reason[:100]})") from None
 
 
-def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG that needs neither turning nor another colour space."""
-    if not data.startswith(b"\xff\xd8") or b"Exif\0" in data[:4096]:
-        return None
+def _decode_jpeg(data: bytes, header: _Jpeg, shrink: int, rows: int | None) -> np.ndarray:
+    height, width, at, rows_of_colour = header
+    # Colours are interpolated between their rows, so one more of those is needed.
+    needed = height if rows is None else rows + 2 * rows_of_colour * shrink
+    # What is cut off has no end, and decoders need not look that far to notice.
+    if at is None or needed >= height or data.rfind(b"\xff\xd9", at) < 0:
+        return simplejpeg.decode_jpeg(
+            data, "RGB", min_height=-(-height // shrink), min_width=-(-width // shrink)
+        )
+    # libjpeg decodes as many rows as the header announces.
+    shorter = bytearray(data)
+    shorter[at : at + 2] = needed.to_bytes(2, "big")
+    pixels = np.empty((-(-needed // shrink), -(-width // shrink), 3), np.uint8)
     try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+        simplejpeg.decode_jpeg(
+            shorter, "RGB", min_height=len(pixels), min_width=pixels.shape[1], buffer=pixels
+        )
+    except ValueError as error:
+        if not _ROWS_LEFT.search(str(error)):
+            raise
+    return pixels
+
+
+def _jpeg_header(data: bytes) -> _Jpeg | None:
+    """None where Pillow has to look at it: another format, a turned image, CMYK."""
+    if not data.startswith(b"\xff\xd8"):
         return None
-    return None if colors in ("CMYK", "YCCK") else (int(height), int(width))
+    at, frame = 2, None
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # Padding.
+            at += 1
+            continue
+        if marker == 0xE1 and not _upright(data[at + 4 : at + 2 + length]):
+            return None
+        if marker == 0xDA:
+            if frame is None:
+                return None
+            baseline, height, width, colors, height_at, rows_of_colour = frame
+            in_rows = baseline and data[at + 4] == colors
+            return _Jpeg(height, width, height_at if in_rows else None, rows_of_colour)
+        # A frame, of whichever coding; C4, C8 and CC are other things.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height = int.from_bytes(data[at + 5 : at + 7], "big")
+            width = int.from_bytes(data[at + 7 : at + 9], "big")
+            colors = data[at + 9]
+            if data[at + 4] != 8 or colors not in (1, 3) or not height or not width:
+                return None
+            rows_of_colour = max(byte & 15 for byte in data[at + 11 : at + 2 + length : 3])
+            frame = marker == 0xC0, height, width, colors, at + 5, rows_of_colour
+        at += 2 + length
+    return None
+
+
+def _upright(segment: bytes) -> bool:
+    """Whether the metadata in a JPEG let the image as it is."""
+    if not segment.startswith(b"Exif\0"):
+        return b"Orientation" not in segment
+    exif = Image.Exif()
+    try:
+        exif.load(segment)
+        return exif.get(_EXIF_ORIENTATION, 1) == 1
+    except Exception:  # Whatever Pillow stumbles over, it is to say what follows.
+        return False
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -83,7 +163,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
 def random_box(
     height: int,
     width: int,
-    rng: np.random.Generator,
+    draws: Draws,
     *,
     scale: tuple[float, float],
     ratio: tuple[float, float],
@@ -93,19 +173,19 @@ def random_box(
     Args:
         height: of the image, in pixels.
         width: of the image, in pixels.
-        rng: decides.
+        draws: decide; one row for each try.
         scale: smallest and largest share of the area.
         ratio: smallest and largest width over height; uniform in the logarithm.
 
     Returns:
         Top, left, height and width in pixels.
     """
-    for _ in range(10):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    for size, shape, y, x in draws:
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * size)
+        aspect = ratio[0] * (ratio[1] / ratio[0]) ** shape
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+            return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
     # The largest part of an allowed ratio, from the centre.
     w, h = width, height
     if width / height < ratio[0]:
@@ -118,27 +198,26 @@ def random_box(
 def random_resized_crop(
     data: bytes,
     size: int,
-    rng: np.random.Generator,
+    draws: Draws,
     *,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     interpolation: Interpolation,
 ) -> np.ndarray:
-    """A random part of an encoded image, resized to uint8[size, size, 3].
+    """A random part of an encoded image, as `random_box`, resized to uint8[size, size, 3].
 
     Raises:
         DecodeError: as `decode`.
     """
-    draw = partial(random_box, rng=rng, scale=scale, ratio=ratio)
-    if (stored := _plain_jpeg_size(data)) is None:
+    draw = partial(random_box, draws=draws, scale=scale, ratio=ratio)
+    if (header := _jpeg_header(data)) is None:
         pixels = decode(data)
         box = draw(*pixels.shape[:2])
     else:
-        height, width = stored
-        box = draw(height, width)
+        box = draw(header.height, header.width)
         shrink = next((f for f in _JPEG_FACTORS if min(box[2:]) >= f * size), 1)
-        pixels = decode(data, shrink=shrink)
-        if pixels.shape[:2] != stored:
+        pixels = decode(data, shrink=shrink, rows=box[0] + box[2])
+        if pixels.shape[1] != header.width:
             return _resize_part(pixels, [side / shrink for side in box], size, interpolation)
     top, left, h, w = box
     return resize(pixels[top : top + h, left : left + w], size, size, interpolation)

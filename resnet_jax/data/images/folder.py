@@ -41,12 +41,13 @@ class ImageFiles:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Record:
-        path = self.root / self.files[index]
+        path = os.path.join(self.root, self.files[index])
         try:
-            image = path.read_bytes()
+            with open(path, "rb", buffering=0) as file:
+                image = file.read()
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from None
-        return Record(image, self.labels[index], str(path))
+        return Record(image, self.labels[index], path)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -1,12 +1,12 @@
 """Batches of images in files: read, decoded and cropped by threads or processes, through Grain."""
 
 import dataclasses
+import itertools
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import jax
@@ -15,10 +15,22 @@ import numpy as np
 from resnet_jax.config import ImageConfig
 from resnet_jax.data.batches import Batch, epoch_order
 from resnet_jax.data.dataset import DataError
-from resnet_jax.data.images.decode import DecodeError, random_resized_crop, resized_center_crop
+from resnet_jax.data.images.decode import (
+    DecodeError,
+    Draws,
+    random_resized_crop,
+    resized_center_crop,
+)
 from resnet_jax.data.images.source import ImageSource
 
 _logger = logging.getLogger(__name__)
+
+# Examples that a thread makes in one go: what Grain costs for each piece is then next to nothing.
+_PIECE = 16
+
+
+Example = tuple[np.ndarray, int, bool, tuple[str, str] | None]
+"""Pixels, label, whether it counts, and name and reason of what was skipped."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +81,7 @@ class ImageSplit:
 
     def image(self, index: int) -> np.ndarray:
         """uint8[H, W, 3], as evaluation gets it."""
-        return _EvaluationExamples(self.source, self.config).load(index)[0]
+        return _EvaluationExamples(self.source, self.config)(range(index, index + 1))[0][0]
 
     def fetch(self, resident: tuple[()], drawn: Batch[jax.Array]) -> Batch[jax.Array]:
         """The batch itself."""
@@ -100,16 +112,10 @@ class ImageSplit:
         Raises:
             DataError: an image cannot be read and ``on_unreadable`` is ``"fail"``.
         """
-        local = batch_size // process_count
-        load = partial(_TrainExamples(self.source, self.config, seed).load)
-
-        def positions(index: int) -> int:
-            step, offset = divmod(index, local)
-            return (start_step + step) * batch_size + process_index * local + offset
-
         # Longer than any run; Grain knows no endless sources.
-        examples = grain.MapDataset.range(2**40 // batch_size * local).map(positions).map(load)
-        return self._iterate(examples, local)
+        steps = 2**40 // batch_size
+        share = _Share(batch_size, start_step, process_index, process_count)
+        return self._iterate(share, steps, _TrainExamples(self.source, self.config, seed))
 
     def eval_batches(
         self, batch_size: int, *, process_index: int = 0, process_count: int = 1
@@ -118,24 +124,20 @@ class ImageSplit:
 
         All processes make equally many batches.
         """
-        local = batch_size // process_count
         steps = -(-len(self) // batch_size)
-        load = _EvaluationExamples(self.source, self.config).load
+        share = _Share(batch_size, 0, process_index, process_count)
+        return self._iterate(share, steps, _EvaluationExamples(self.source, self.config))
 
-        def positions(index: int) -> int:
-            step, offset = divmod(index, local)
-            return step * batch_size + process_index * local + offset
-
-        examples = grain.MapDataset.range(steps * local).map(positions).map(load)
-        return self._iterate(examples, local)
-
-    def _iterate(self, examples: grain.MapDataset, batch_size: int) -> Iterator[Batch[np.ndarray]]:
+    def _iterate(
+        self, share: "_Share", steps: int, load: Callable[[range], list[Example]]
+    ) -> Iterator[Batch[np.ndarray]]:
         threads = self.config.threads or os.cpu_count() or 1
+        pieces = grain.MapDataset.range(steps * share.pieces).map(share.positions).map(load)
         if self.config.workers:
             # Workers take turns, so what they make must be whole batches.
             _mark_flags_as_parsed()
             dataset = (
-                examples.batch(batch_size, batch_fn=_collate)
+                pieces.batch(share.pieces, batch_fn=_collate)
                 .to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=threads))
                 .mp_prefetch(
                     grain.MultiprocessingOptions(num_workers=self.config.workers),
@@ -143,9 +145,9 @@ class ImageSplit:
                 )
             )
         else:
-            dataset = examples.to_iter_dataset(
-                grain.ReadOptions(threads, prefetch_buffer_size=2 * batch_size)
-            ).batch(batch_size, batch_fn=_collate)
+            dataset = pieces.to_iter_dataset(
+                grain.ReadOptions(threads, prefetch_buffer_size=max(threads, 2 * share.pieces))
+            ).batch(share.pieces, batch_fn=_collate)
         iterator = iter(dataset)
         try:
             for batch, problems in iterator:
@@ -158,8 +160,27 @@ class ImageSplit:
             iterator.close()
 
 
-Example = tuple[np.ndarray, int, bool, tuple[str, str] | None]
-"""Pixels, label, whether it counts, and name and reason of what was skipped."""
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """What a process makes of each batch, cut into pieces."""
+
+    batch_size: int
+    start_step: int
+    process_index: int
+    process_count: int
+
+    @property
+    def pieces(self) -> int:
+        """Of a batch."""
+        return -(-self.batch_size // self.process_count // _PIECE)
+
+    def positions(self, index: int) -> range:
+        """Where in the run the examples of a piece are."""
+        step, piece = divmod(index, self.pieces)
+        size = self.batch_size // self.process_count
+        first = (self.start_step + step) * self.batch_size + self.process_index * size
+        begin, end = (first + i * size // self.pieces for i in (piece, piece + 1))
+        return range(begin, end)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +189,13 @@ class _TrainExamples:
     config: ImageConfig
     seed: int
 
-    def load(self, position: int) -> Example:
+    def __call__(self, positions: range) -> list[Example]:
+        # Each position has its own ten blocks of four numbers in one endless row of them.
+        bits = np.random.Philox(key=self.seed, counter=10 * positions.start)
+        draws = np.random.Generator(bits).random((len(positions), 10, 4)).tolist()
+        return list(map(self._load, positions, draws))
+
+    def _load(self, position: int, draws: Draws) -> Example:
         epoch, offset = divmod(position, len(self.source))
         order = epoch_order(len(self.source), self.seed, epoch)
         index = int(order[offset // self.config.repeats])
@@ -176,12 +203,11 @@ class _TrainExamples:
         # Skipped images are replaced by those that follow in the data set.
         for _ in range(len(self.source)):
             record = self.source[index]
-            rng = np.random.default_rng((self.seed, position, 1))
             try:
                 pixels = random_resized_crop(
                     record.image,
                     self.config.image_size,
-                    rng,
+                    draws,
                     scale=self.config.crop_scale,
                     ratio=self.config.crop_ratio,
                     interpolation=self.config.train_interpolation,
@@ -201,7 +227,10 @@ class _EvaluationExamples:
     source: ImageSource
     config: ImageConfig
 
-    def load(self, position: int) -> Example:
+    def __call__(self, positions: range) -> list[Example]:
+        return list(map(self._load, positions))
+
+    def _load(self, position: int) -> Example:
         size = self.config.image_size
         nothing = np.zeros((size, size, 3), np.uint8)
         if position >= len(self.source):
@@ -228,9 +257,9 @@ def _unreadable(name: str, error: DecodeError) -> DataError:
 
 
 def _collate(
-    examples: Sequence[Example],
+    pieces: Sequence[list[Example]],
 ) -> tuple[Batch[np.ndarray], list[tuple[str, str]]]:
-    images, labels, valid, problems = zip(*examples, strict=True)
+    images, labels, valid, problems = zip(*itertools.chain(*pieces), strict=True)
     batch = Batch(np.stack(images), np.asarray(labels, np.int32), np.asarray(valid))
     return batch, [problem for problem in problems if problem]
 

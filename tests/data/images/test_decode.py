@@ -90,7 +90,12 @@ def test_thin_images_are_cropped_too(photos: list[np.ndarray], shape: tuple[int,
         data = encoded(Image.fromarray(photos[0][: shape[0], : shape[1]]), kind)
         rng = np.random.default_rng(0)
         crop = random_resized_crop(
-            data, 16, rng, scale=(0.08, 1), ratio=(0.75, 4 / 3), interpolation="linear"
+            data,
+            16,
+            rng.random((10, 4)),
+            scale=(0.08, 1),
+            ratio=(0.75, 4 / 3),
+            interpolation="linear",
         )
         assert crop.shape == (16, 16, 3)
         centre = resized_center_crop(data, 16, crop_fraction=0.875, interpolation="pil_bicubic")
@@ -151,7 +156,10 @@ def test_the_evaluation_crop_is_torchvision_s(
 def test_boxes_are_distributed_as_asked_for() -> None:
     rng = np.random.default_rng(0)
     boxes = np.array(
-        [random_box(300, 400, rng, scale=(0.2, 0.8), ratio=(0.5, 2.0)) for _ in range(4000)]
+        [
+            random_box(300, 400, draws, scale=(0.2, 0.8), ratio=(0.5, 2.0))
+            for draws in rng.random((4000, 10, 4))
+        ]
     )
     top, left, height, width = boxes.T
     assert (top >= 0).all()
@@ -169,8 +177,8 @@ def test_boxes_are_distributed_as_asked_for() -> None:
 
 
 def test_a_box_that_does_not_fit_becomes_the_central_one() -> None:
-    rng = np.random.default_rng(0)
-    box = random_box(10, 1000, rng, scale=(0.9, 1.0), ratio=(0.75, 4 / 3))
+    draws = np.random.default_rng(0).random((10, 4))
+    box = random_box(10, 1000, draws, scale=(0.9, 1.0), ratio=(0.75, 4 / 3))
     assert box == (0, 493, 10, 13)
 
 
@@ -186,7 +194,59 @@ def test_a_jpeg_that_is_shrunk_while_decoding_shows_the_same(
         "ratio": (1.4, 1.4),
         "interpolation": interpolation,
     }
-    shrunk = random_resized_crop(data, 40, np.random.default_rng(1), **options)
+    draws = np.random.default_rng(1).random((10, 4))
+    shrunk = random_resized_crop(data, 40, draws, **options)
     whole = encoded(Image.open(io.BytesIO(data)), "PNG")
-    plain = random_resized_crop(whole, 40, np.random.default_rng(1), **options)
+    plain = random_resized_crop(whole, 40, draws, **options)
     assert np.abs(shrunk.astype(int) - plain.astype(int)).mean() < 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"subsampling": 2},
+        {"subsampling": 2, "restart_marker_rows": 1},
+        {"subsampling": 2, "restart_marker_blocks": 3},
+        {"progressive": True},
+        {"comment": b"\xff\xc0\x00\x11\x08 is no frame"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("grey", [False, True])
+def test_rows_that_are_not_needed_change_nothing_above_them(
+    photos: list[np.ndarray], options: dict[str, Any], grey: bool
+) -> None:
+    pixels = photos[0][:201, :150]
+    data = jpeg(pixels[..., 0] if grey else pixels, **options)
+    whole = decode(data)
+    for rows in (*range(1, 201, 7), 199, 200, 201):
+        upper = decode(data, rows=rows)
+        np.testing.assert_array_equal(upper[:rows], whole[:rows])
+        assert len(upper) <= rows + 4 or "progressive" in options
+    for shrink in (2, 4):
+        whole = decode(data, shrink=shrink)
+        for rows in range(4, 200, 13):
+            upper = decode(data, shrink=shrink, rows=rows)
+            np.testing.assert_array_equal(upper[: rows // shrink], whole[: rows // shrink])
+
+
+def test_a_file_that_ends_early_is_noticed_wherever_the_crop_is(photos: list[np.ndarray]) -> None:
+    data = jpeg(photos[0])
+    for cut in (data[:-2], data[:-1], data[: len(data) // 2]):
+        with pytest.raises(DecodeError, match=f"{len(cut)} bytes"):
+            decode(cut, rows=20)
+    damaged = data[: len(data) // 4] + bytes(500) + data[len(data) // 4 + 500 :]
+    with Image.open(io.BytesIO(damaged)) as image:
+        image.load()  # Pillow does not see such damage, and neither do we then.
+    assert decode(damaged, rows=300).shape[1] == 640
+
+
+def test_metadata_that_let_the_image_as_it_is_cost_nothing(photos: list[np.ndarray]) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    plain, described = jpeg(photos[0]), jpeg(photos[0], exif=exif)
+    assert len(decode(described, rows=50)) == len(decode(plain, rows=50)) < 60
+    exif[0x0112] = 6
+    assert decode(jpeg(photos[0], exif=exif), rows=50).shape == (640, 427, 3)
