@@ -64,6 +64,8 @@ class ModelConfig:
     remat: bool = False
     """Recompute each block in the backward pass instead of keeping its activations: less memory,
     more time."""
+    scan: bool = False
+    """Run the identical blocks of a stage as one loop: a deep network compiles much quicker."""
 
     def __post_init__(self) -> None:
         _require(

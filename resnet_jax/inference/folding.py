@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax.linen.module import InterceptorContext
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resnet_jax.models import BatchNorm, ResNet
+from resnet_jax.models import BatchNorm, ResNet, stack_blocks, unstack_blocks
 from resnet_jax.models.normalization import Shift
 
 Path = tuple[str, ...]
@@ -38,9 +38,10 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
             f"{model.norm.__name__} depends on the image and cannot be folded; "
             "only networks with BatchNorm can"
         )
+    variables = unstack_blocks(variables)
     params: dict[Path, Any] = flatten_dict(variables["params"])
     statistics: dict[Path, Any] = flatten_dict(variables["batch_stats"])
-    for norm, layer in _folds(model, variables):
+    for norm, layer in _folds(model.clone(scan=False), variables):
         factor = params.pop((*norm, "scale")) * jax.lax.rsqrt(
             statistics[*norm, "var"] + model.bn_epsilon
         )
@@ -48,7 +49,8 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
             if (*layer, name) in params:
                 params[*layer, name] *= factor
         params[*norm, "bias"] -= statistics[*norm, "mean"] * factor
-    return model.clone(norm=Shift), {"params": unflatten_dict(params)}
+    folded = {"params": unflatten_dict(params)}
+    return model.clone(norm=Shift), stack_blocks(folded) if model.scan else folded
 
 
 def _folds(model: ResNet, variables: Any) -> list[tuple[Path, Path]]:

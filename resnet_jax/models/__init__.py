@@ -10,5 +10,7 @@ from resnet_jax.models.normalization import BatchNorm as BatchNorm
 from resnet_jax.models.normalization import GroupNorm as GroupNorm
 from resnet_jax.models.resnet import FeatureInfo as FeatureInfo
 from resnet_jax.models.resnet import ResNet as ResNet
+from resnet_jax.models.stacking import stack_blocks as stack_blocks
+from resnet_jax.models.stacking import unstack_blocks as unstack_blocks
 from resnet_jax.models.variants import create_model as create_model
 from resnet_jax.models.variants import list_models as list_models

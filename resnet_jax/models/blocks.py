@@ -7,8 +7,10 @@ import flax.linen as nn
 import jax
 
 from resnet_jax.models.attention import SpatialUnit
-from resnet_jax.models.layers import Activation, Conv, Norm
+from resnet_jax.models.layers import Activation, Conv, Norm, drop_path
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
+
+Rate = jax.Array | float | None
 
 
 class ResidualBlock(nn.Module):
@@ -32,9 +34,12 @@ class ResidualBlock(nn.Module):
         stride_in_1x1: a bottleneck's stride sits in its first convolution, as in the paper ("v1").
         zero_init_residual: start the last layer of the residual branch at zero, so that every block
             starts as the identity (Goyal et al. 2017, section 5.1).
-        dropout_rate: between the convolutions of a pre-activation block (Wide ResNet).
-        drop_path_rate: probability that an example skips the residual branch in training
-            (Huang et al. 2016); needs a ``dropout`` key, as does the former.
+        dropout_rate: between the convolutions of a pre-activation block (Wide ResNet); needs a
+            ``dropout`` key in training.
+
+    A block is called with (x, *, train, drop_path_rate): float[B, H, W, C], whether it is trained,
+    and the probability that an example skips the residual branch in training (Huang et al. 2016),
+    float[] or None, which needs a ``dropout`` key too.
     """
 
     expansion: ClassVar[int] = 1
@@ -57,7 +62,6 @@ class ResidualBlock(nn.Module):
     stride_in_1x1: bool = False
     zero_init_residual: bool = False
     dropout_rate: float = 0.0
-    drop_path_rate: float = 0.0
 
     def pointwise_conv(
         self, x: jax.Array, features: int, stride: int, index: int, *, train: bool
@@ -112,14 +116,14 @@ class ResidualBlock(nn.Module):
         scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
         return self.norm(scale_init=scale_init, name=f"norm{index}")(x, train=train)
 
-    def add(self, x: jax.Array, residual: jax.Array, *, train: bool) -> jax.Array:
+    def add(
+        self, x: jax.Array, residual: jax.Array, *, train: bool, drop_path_rate: Rate
+    ) -> jax.Array:
         """``residual + shortcut(x)``, in the shape of ``residual``."""
         if self.attention is not None:
             residual = self.attention(name="attention")(residual)
-        if self.drop_path_rate:
-            residual = nn.Dropout(self.drop_path_rate, broadcast_dims=(1, 2, 3))(
-                residual, deterministic=not train
-            )
+        if train and drop_path_rate is not None:
+            residual = drop_path(residual, drop_path_rate, self.make_rng("dropout"))
         return residual + self.match(x, residual, train=train)
 
     def match(self, x: jax.Array, residual: jax.Array, *, train: bool) -> jax.Array:
@@ -144,10 +148,10 @@ class BasicBlock(ResidualBlock):
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
         y = self.strided_conv(x, self.features, self.stride, 1, groups=1, train=train)
         y = self.last_conv(y, self.features, 3, 2, train=train)
-        return self.act(self.add(x, y, train=train))
+        return self.act(self.add(x, y, train=train, drop_path_rate=drop_path_rate))
 
 
 class BottleneckBlock(ResidualBlock):
@@ -160,13 +164,13 @@ class BottleneckBlock(ResidualBlock):
     expansion: ClassVar[int] = 4
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
         width = self.features * self.base_width // 64 * self.cardinality
         strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         y = self.pointwise_conv(x, width, strides[0], 1, train=train)
         y = self.strided_conv(y, width, strides[1], 2, groups=self.cardinality, train=train)
         y = self.last_conv(y, self.expansion * self.features, 1, 3, train=train)
-        return self.act(self.add(x, y, train=train))
+        return self.act(self.add(x, y, train=train, drop_path_rate=drop_path_rate))
 
 
 class PreActivationBlock(ResidualBlock):
@@ -178,7 +182,12 @@ class PreActivationBlock(ResidualBlock):
     preactivation: ClassVar[bool] = True
 
     def residual(
-        self, x: jax.Array, layers: tuple[tuple[int, int, int], ...], *, train: bool
+        self,
+        x: jax.Array,
+        layers: tuple[tuple[int, int, int], ...],
+        *,
+        train: bool,
+        drop_path_rate: Rate,
     ) -> jax.Array:
         """The whole block from (features, kernel size, stride) of each convolution."""
         y = preactivated = self.act(self.norm(name="norm1")(x, train=train))
@@ -199,7 +208,8 @@ class PreActivationBlock(ResidualBlock):
                 name=f"conv{i}",
                 **zero,
             )(y)
-        return self.add(x if x.shape == y.shape else preactivated, y, train=train)
+        shortcut = x if x.shape == y.shape else preactivated
+        return self.add(shortcut, y, train=train, drop_path_rate=drop_path_rate)
 
     def _dilation_of(self, kernel_size: int, *, last: bool) -> int:
         if kernel_size == 1:
@@ -211,9 +221,9 @@ class PreActivationBasicBlock(PreActivationBlock):
     """Two 3x3 convolutions. [B, H, W, C] to [B, H/stride, W/stride, features]."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
         layers = ((self.features, 3, self.stride), (self.features, 3, 1))
-        return self.residual(x, layers, train=train)
+        return self.residual(x, layers, train=train, drop_path_rate=drop_path_rate)
 
 
 class PreActivationBottleneckBlock(PreActivationBlock):
@@ -222,11 +232,11 @@ class PreActivationBottleneckBlock(PreActivationBlock):
     expansion: ClassVar[int] = 4
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
         width = self.features
         strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         layers = ((width, 1, strides[0]), (width, 3, strides[1]), (self.expansion * width, 1, 1))
-        return self.residual(x, layers, train=train)
+        return self.residual(x, layers, train=train, drop_path_rate=drop_path_rate)
 
 
 def _average_down(x: jax.Array, stride: int) -> jax.Array:

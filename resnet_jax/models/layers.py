@@ -142,6 +142,19 @@ def blurred_max_pool(x: jax.Array) -> jax.Array:
     return blur_pool(max_pool(x, stride=1))
 
 
+def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
+    """Stochastic depth (Huang et al. 2016): examples become zero at random.
+
+    Args:
+        x: float[B, H, W, C].
+        rate: float[], the probability of it, from 0 to below 1; the others are scaled by
+            1 / (1 - rate).
+        key: of the choice.
+    """
+    kept = jax.random.bernoulli(key, 1 - rate, (len(x), 1, 1, 1))
+    return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), 0)
+
+
 class ConvPool(nn.Module):
     """A strided 3x3 convolution in place of the stem's pooling (ResNet-RS, Bello et al. 2021).
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.linen.module import InterceptorContext
 
 from resnet_jax.models.attention import SpatialUnit
-from resnet_jax.models.blocks import ResidualBlock
+from resnet_jax.models.blocks import Rate, ResidualBlock
 from resnet_jax.models.layers import (
     Activation,
     Conv,
@@ -42,12 +42,13 @@ class Stage(nn.Module):
     """Blocks of one width and resolution; the first one carries the stride.
 
     Attributes:
-        block: builds a block from stride, dilations, drop-path rate and name.
+        block: builds a block from stride, dilations and name.
         stride: in pixels.
         first_dilation: of the first convolution; the others have ``dilation``.
         dilation: in pixels.
         drop_path_rates: of each block; their number is that of the blocks.
         remat: keep only the input of each block for the backward pass.
+        scan: run the blocks behind the first one as a loop, if there are several.
     """
 
     block: Callable[..., ResidualBlock]
@@ -56,24 +57,50 @@ class Stage(nn.Module):
     dilation: int
     drop_path_rates: tuple[float, ...]
     remat: bool
+    scan: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        def apply(block: ResidualBlock, x: jax.Array) -> jax.Array:
-            return block(x, train=train)
+        def apply(
+            block: ResidualBlock, x: jax.Array, drop_path_rate: Rate
+        ) -> tuple[jax.Array, None]:
+            return block(x, train=train, drop_path_rate=drop_path_rate), None
 
-        if self.remat:
-            apply = nn.remat(apply)
-        for i, drop_path_rate in enumerate(self.drop_path_rates):
+        size = len(self.drop_path_rates)
+        scanned = size - 1 if self.scan and size > 2 else 0
+        for i, rate in enumerate(self.drop_path_rates[: size - scanned]):
             block = self.block(
                 stride=self.stride if i == 0 else 1,
                 first_dilation=self.first_dilation if i == 0 else self.dilation,
                 dilation=self.dilation,
-                drop_path_rate=drop_path_rate,
                 name=f"block{i + 1}",
             )
-            x = apply(block, x)
+            x, _ = (nn.remat(apply) if self.remat else apply)(block, x, rate or None)
+        if scanned:
+            block = self.block(
+                stride=1, first_dilation=self.dilation, dilation=self.dilation, name="blocks"
+            )
+            rates = self.drop_path_rates[1:]
+            # The steps of a loop are apart, so that nothing else must keep them from being merged.
+            body = nn.remat(
+                apply, prevent_cse=False, policy=None if self.remat else _is_contraction
+            )
+            x, _ = nn.scan(
+                body,
+                variable_axes={True: 0},
+                split_rngs={True: True},
+                length=scanned,
+                check_constancy_invariants=False,
+            )(block, x, jnp.asarray(rates) if any(rates) else None)
         return x
+
+
+def _is_contraction(primitive: Any, *_: Any, **__: Any) -> bool:
+    """What a loop keeps for its backward pass; XLA recomputes the rest along the way.
+
+    Without a loop XLA decides so by itself.  A loop would write every intermediate to memory.
+    """
+    return primitive.name in ("conv_general_dilated", "dot_general", "reduce_sum")
 
 
 class ResNet(nn.Module):
@@ -121,6 +148,8 @@ class ResNet(nn.Module):
         block_dropout_rate: between the convolutions of pre-activation blocks (Wide ResNet).
         drop_path_rate: of the last block; from 0 it rises linearly over the blocks.
         remat: recompute each block in the backward pass instead of keeping its inner activations.
+        scan: run the blocks of a stage behind its first one, which are all alike, as one loop:
+            quicker to compile.  Their variables are stacked, see `resnet_jax.stack_blocks`.
         dtype: compute type, such as ``jnp.bfloat16``.
     """
 
@@ -156,6 +185,7 @@ class ResNet(nn.Module):
     block_dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
     remat: bool = False
+    scan: bool = False
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
@@ -220,7 +250,14 @@ class ResNet(nn.Module):
             )
             stages.append(
                 Stage(
-                    block, stride, first_dilation, dilation, rates, self.remat, name=f"stage{i + 1}"
+                    block,
+                    stride,
+                    first_dilation,
+                    dilation,
+                    rates,
+                    self.remat,
+                    self.scan,
+                    name=f"stage{i + 1}",
                 )
             )
             first_block, first_dilation = first_block + size, dilation

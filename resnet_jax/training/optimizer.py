@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resnet_jax.config import SGDConfig
+from resnet_jax.models.stacking import unstacked_paths
+
+Path = tuple[str, ...]
 
 
 def make_schedule(config: SGDConfig, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
@@ -42,39 +46,50 @@ def make_optimizer(
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.sgd(learning_rate, momentum=config.momentum or None, nesterov=config.nesterov),
     )
-    if config.layer_decay < 1:
-        optimizer = optax.chain(optimizer, scale_by_depth(config.layer_decay))
     if config.freeze:
         optimizer = optax.partition(
             {True: optax.set_to_zero(), False: optimizer},
             lambda params: frozen(params, config.freeze),
         )
+    if config.layer_decay < 1:
+        optimizer = optax.chain(optimizer, scale_by_depth(config.layer_decay))
     return optimizer
 
 
 def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
     """True for every parameter whose path, such as ``stem/conv/kernel``, a pattern matches.
 
+    Paths are those of the network without ``scan``.
+
     Args:
         params: of a model; shapes suffice.
         patterns: regular expressions, matched from the start of the path.
 
     Raises:
-        ValueError: a pattern matches no parameter; the message names paths that are near.
+        ValueError: a pattern matches no parameter; the message names paths that are near.  Or
+            the patterns match some of the blocks that ``scan`` holds in one array.
     """
-    paths = ["/".join(names) for names in flatten_dict(params)]
+    leaves: dict[Path, Any] = flatten_dict(params)
+    paths = {names: unstacked_paths(names, leaf.shape) for names, leaf in leaves.items()}
+    every = [path for parts in paths.values() for path in parts]
     for pattern in patterns:
-        if not any(re.match(pattern, path) for path in paths):
-            near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)
+        if not any(re.match(pattern, path) for path in every):
+            near = difflib.get_close_matches(pattern, every, n=3, cutoff=0.0)
             raise ValueError(
                 f"freeze: {pattern!r} matches no parameter; there are {', '.join(near)}"
             )
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: any(
-            re.match(pattern, "/".join(key.key for key in path)) for pattern in patterns
-        ),
-        params,
-    )
+
+    def matched(parts: list[str]) -> bool:
+        chosen = [path for path in parts if any(re.match(pattern, path) for pattern in patterns)]
+        if chosen and len(chosen) < len(parts):
+            (other, *_) = (path for path in parts if path not in chosen)
+            raise ValueError(
+                f"freeze: the patterns match {chosen[0]} and not {other}, which scan holds in one "
+                "array; set model.scan to False"
+            )
+        return bool(chosen)
+
+    return unflatten_dict({names: matched(parts) for names, parts in paths.items()})
 
 
 def scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
@@ -87,22 +102,37 @@ def scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
 
     def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
         del params
-        blocks = sorted(
-            {names[:2] for names in flatten_dict(updates) if names[0].startswith("stage")},
-            key=lambda names: [int(name.lstrip("stageblock")) for name in names],
-        )
-        top = len(blocks) + 1
+        layers = _layers(updates)
+        last = max(max(numbers) for numbers in layers.values())
 
         def scale(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
             names = tuple(key.key for key in path[:2])
-            if names in blocks:
-                layer = blocks.index(names) + 1
+            if names in layers:
+                numbers = layers[names]
             elif names[0] == "final_norm":
-                layer = len(blocks)
+                numbers = [last]
             else:
-                layer = 0 if names[0].startswith("stem") else top
-            return leaf * layer_decay ** (top - layer)
+                numbers = [0] if names[0].startswith("stem") else [last + 1]
+            factors = [layer_decay ** (last + 1 - number) for number in numbers]
+            if len(factors) == 1:
+                return leaf * factors[0]
+            return leaf * jnp.asarray(factors, leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
 
         return jax.tree_util.tree_map_with_path(scale, updates)
 
     return optax.stateless(update)
+
+
+def _layers(params: optax.Params) -> dict[Path, range]:
+    """The number of each block from the stem on, by stage and name; of stacked blocks, of each."""
+    leaves: dict[Path, Any] = flatten_dict(params)
+    sizes = {
+        names[:2]: len(unstacked_paths(names, leaf.shape))
+        for names, leaf in leaves.items()
+        if names[0].startswith("stage")
+    }
+    layers, below = {}, 1
+    for names in sorted(sizes, key=lambda names: [(len(name), name) for name in names]):
+        layers[names] = range(below, below + sizes[names])
+        below += sizes[names]
+    return layers

@@ -50,6 +50,7 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
         block_dropout_rate=config.model.block_dropout_rate,
         drop_path_rate=config.model.drop_path_rate,
         remat=config.model.remat,
+        scan=config.model.scan,
         dtype=jnp.dtype(config.model.dtype),
     )
     if config.optimizer.freeze:

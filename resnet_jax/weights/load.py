@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.models import ResNet
+from resnet_jax.models import ResNet, stack_blocks
 from resnet_jax.weights.bit_names import from_bit, is_bit
 from resnet_jax.weights.flax_example import from_flax_example, is_flax_example
 from resnet_jax.weights.torch_names import (
@@ -120,8 +120,11 @@ def _match(
         adapted = (stem,)
     channels = tensors[stem].shape[1] if stem else model.in_channels or 3
 
+    # PyTorch names every block.
+    unrolled = model.clone(scan=False)
+
     def init(key: jax.Array) -> Variables:
-        return dict(model.init(key, jnp.zeros((1, 64, 64, channels)), train=False))
+        return dict(unrolled.init(key, jnp.zeros((1, 64, 64, channels)), train=False))
 
     abstract = jax.eval_shape(init, jax.random.key(0))
     fitting: dict[str, np.ndarray] = {}
@@ -159,6 +162,8 @@ def _match(
         lambda path, leaf: fitting.get(torch_name([key.key for key in path], rules), leaf),
         variables,
     )
+    if model.scan:
+        variables = stack_blocks(variables)
     adapted = tuple(name for name in adapted if name in fitting)
     loaded = tuple(name for name in fitting if name not in adapted)
     return variables, LoadReport(loaded, adapted, tuple(initialized), tuple(unused))

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from resnet_jax.models import ResNet
+from resnet_jax.models import ResNet, unstack_blocks
 from resnet_jax.models.attention import SelectiveKernel
 from resnet_jax.models.shortcuts import AveragePoolShortcut
 from resnet_jax.weights.renaming import Rules, renamed
@@ -121,13 +121,13 @@ def torch_name(path: Sequence[str], rules: Rules) -> str:
 
 
 def to_state_dict(variables: Mapping[str, Any], rules: Rules) -> dict[str, np.ndarray]:
-    """Variables of ours under the names and in the layouts of PyTorch, as float32.
+    """Variables of ours, stacked or not, under the names and in the layouts of PyTorch, as float32.
 
     Raises:
         KeyError: PyTorch has no such variable.
     """
     tensors = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(unstack_blocks(variables)):
         name = torch_name([key.key for key in keys], rules)
         tensors[name] = to_torch_layout(np.asarray(leaf, np.float32), name)
     return tensors

@@ -190,10 +190,11 @@ def test_a_dropped_path_leaves_the_shortcut_and_a_kept_one_is_scaled() -> None:
     variables = block.init(jax.random.key(0), x, train=False)
     residual = block.apply(variables, x, train=True, mutable=["batch_stats"])[0] - x
 
-    out, _ = block.clone(drop_path_rate=0.75).apply(
+    out, _ = block.apply(
         variables,
         x,
         train=True,
+        drop_path_rate=0.75,
         mutable=["batch_stats"],
         rngs={"dropout": jax.random.key(1)},
     )

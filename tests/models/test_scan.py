@@ -1,0 +1,302 @@
+"""Identical blocks as one loop: the same network, in less program."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from jax.flatten_util import ravel_pytree
+
+from resnet_jax import (
+    ResNet,
+    count_macs,
+    count_parameters,
+    create_model,
+    load_weights,
+    save_weights,
+    stack_blocks,
+    unstack_blocks,
+)
+from resnet_jax.config import SGDConfig
+from resnet_jax.data import Batch
+from resnet_jax.inference.folding import fold_batch_norm
+from resnet_jax.models.convolution import formulation
+from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.training.precise_bn import precise_batch_stats
+from resnet_jax.training.state import create_train_state
+from resnet_jax.training.step import make_train_step
+from tests.comparison import deviation, tree_deviation
+
+Variables = dict[str, Any]
+
+IMAGES = np.random.default_rng(0).standard_normal((4, 16, 16, 3), np.float32)
+
+
+def abstract(model: ResNet) -> Variables:
+    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), IMAGES)
+
+
+def random_variables(model: ResNet) -> Variables:
+    """Variables of which every leaf differs from every other, and variances are positive."""
+    rng = np.random.default_rng(1)
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key in ("var", "scale"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        fan_in = max(1, np.prod(leaf.shape[:-1]))
+        return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract(model.clone(scan=False)))
+
+
+def outputs(model: ResNet, variables: Variables, images: jax.Array = IMAGES, **kwargs: Any) -> Any:
+    """Logits, those of training, updated statistics and gradients; everything unstacked."""
+
+    @jax.jit
+    def compute(variables: Variables) -> Any:
+        def loss_fn(params: Any) -> Any:
+            logits, updated = model.apply(
+                variables | {"params": params},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                **kwargs,
+            )
+            return jnp.sum(logits**2), (logits, updated)
+
+        grads, (logits, updated) = jax.grad(loss_fn, has_aux=True)(variables["params"])
+        evaluated = model.apply(variables, images, train=False)
+        return evaluated, logits, unstack_blocks(updated), unstack_blocks({"params": grads})
+
+    return compute(variables)
+
+
+# One block that stays as it is, and a loop of three behind one that is strided.
+SMALL: dict[str, Any] = {"stage_sizes": (1, 4), "width": 8, "num_classes": 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("cifar_resnet20", {"remat": True, "bn_group_size": 2}),
+        ("cifar_preresnet164", {"freeze_bn": True}),
+        ("wrn_16_8", {"dtype": jnp.bfloat16}),
+        ("resnetblur18", {"output_stride": 8, "stage_sizes": (1, 1, 3)}),
+        ("resnetv2_50x1_bit", {"small_input": True, "width": 32}),
+        ("seresnet18", {"small_input": True}),
+        ("ecaresnet26t", {"small_input": True}),
+        ("skresnet18", {"small_input": True, "width": 16}),
+        ("resnest14d", {"small_input": True, "width": 16, "act": jax.nn.silu}),
+    ],
+)
+def test_a_loop_computes_what_its_blocks_compute(name: str, fields: dict[str, Any]) -> None:
+    unrolled = create_model(name, **SMALL | fields)
+    scanned = unrolled.clone(scan=True)
+    variables = random_variables(unrolled)
+    stacked = stack_blocks(variables)
+    assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(jnp.shape, abstract(scanned))
+    assert "blocks" in stacked["params"][f"stage{len(unrolled.stage_sizes)}"]
+
+    tolerance = 2**-6 if unrolled.dtype == jnp.bfloat16 else 1e-4
+    for ours, theirs in zip(outputs(scanned, stacked), outputs(unrolled, variables), strict=True):
+        if jax.tree.leaves(theirs):
+            # Together: the gradients of biases before a normalisation are zero but for rounding.
+            assert deviation(ravel_pytree(ours)[0], ravel_pytree(theirs)[0]) < tolerance
+
+
+def test_copies_of_the_layout_are_the_same_bits() -> None:
+    model = create_model("resnet34", width=8)
+    variables = random_variables(model)
+    stacked = stack_blocks(variables)
+    assert set(stacked["params"]["stage3"]) == {"block1", "blocks"}
+    assert stacked["params"]["stage3"]["blocks"]["conv1"]["kernel"].shape == (5, 3, 3, 32, 32)
+    for same in (unstack_blocks(stacked), unstack_blocks(variables)):
+        jax.tree.map(np.testing.assert_array_equal, same, variables)
+    jax.tree.map(np.testing.assert_array_equal, stack_blocks(stacked), stacked)
+
+
+def test_paths_of_stacked_parameters_are_an_interface() -> None:
+    shapes = abstract(create_model("resnet50", scan=True))
+    paths = {"/".join(path): leaf.shape for path, leaf in flatten_dict(shapes).items()}
+    assert len(paths) == (1 + 4 * (4 + 3)) * 5 + 2
+    assert paths["params/stage1/block1/shortcut/conv/kernel"] == (1, 1, 64, 256)
+    assert paths["params/stage1/blocks/conv1/kernel"] == (2, 1, 1, 256, 64)
+    assert paths["params/stage3/blocks/norm3/scale"] == (5, 1024)
+    assert paths["batch_stats/stage4/blocks/norm1/var"] == (2, 512)
+
+
+def test_two_blocks_are_no_loop() -> None:
+    plain, scanned = (create_model("resnet18", scan=scan) for scan in (False, True))
+    assert jax.tree.map(jnp.shape, abstract(scanned)) == jax.tree.map(jnp.shape, abstract(plain))
+
+
+def test_every_block_of_a_loop_starts_from_values_of_its_own() -> None:
+    model = create_model("cifar_resnet20", scan=True, stage_sizes=(3,))
+    params = jax.jit(partial(model.init, train=False))(jax.random.key(0), IMAGES)["params"]
+    first, second = params["stage1"]["blocks"]["conv1"]["kernel"]
+    assert deviation(first, second) > 0.1
+    np.testing.assert_allclose([first.std(), second.std()], (2 / (9 * 16)) ** 0.5, rtol=0.05)
+
+
+def test_masks_and_feature_maps_pass_through_the_loop() -> None:
+    unrolled = create_model("cifar_resnet20", **SMALL)
+    scanned = unrolled.clone(scan=True)
+    variables = random_variables(unrolled)
+    mask = jnp.arange(4) < 3
+
+    @partial(jax.jit, static_argnums=0)
+    def features(model: ResNet, variables: Variables) -> Any:
+        maps, updated = model.apply(
+            variables, IMAGES, train=True, mask=mask, mutable=["batch_stats"], method="features"
+        )
+        return maps, unstack_blocks(updated)
+
+    ours, theirs = features(scanned, stack_blocks(variables)), features(unrolled, variables)
+    assert tree_deviation(ours, theirs) < 1e-5
+
+
+def test_paths_are_dropped_at_the_rate_of_each_block() -> None:
+    model = create_model("cifar_resnet20", stage_sizes=(4,), width=4, scan=True, drop_path_rate=0.9)
+    variables = stack_blocks(random_variables(model))
+    # A block whose residual branch is not zero changes what passes through it: without activation
+    # and statistics, its output is its input exactly where the path is dropped.
+    model = model.clone(act=lambda x: x, freeze_bn=True)
+    images = jnp.asarray(np.random.default_rng(2).standard_normal((512, 2, 2, 3)), jnp.float32)
+
+    @jax.jit
+    def outputs(variables: Variables) -> Any:
+        _, captured = model.apply(
+            variables,
+            images,
+            train=True,
+            rngs={"dropout": jax.random.key(3)},
+            capture_intermediates=lambda module, _: module.name in ("block1", "blocks"),
+            mutable=["intermediates"],
+        )
+        return captured["intermediates"]["stage1"]
+
+    captured = outputs(variables)
+    (first,), (others,) = (captured[name]["__call__"] for name in ("block1", "blocks"))
+    for i, rate in enumerate((0.3, 0.6, 0.9)):
+        before = first if i == 0 else others[i - 1]
+        dropped = np.mean(np.all(others[i] == before, axis=(1, 2, 3)))
+        # Three standard deviations.
+        assert abs(dropped - rate) < 3 * (rate * (1 - rate) / 512) ** 0.5
+
+
+def test_weights_go_in_and_out(tmp_path: Path) -> None:
+    unrolled = create_model("resnet34", width=8, num_classes=5, in_channels=3)
+    scanned = unrolled.clone(scan=True)
+    variables = random_variables(unrolled)
+    for name, model, given in (
+        ("unrolled", unrolled, variables),
+        ("scanned", scanned, stack_blocks(variables)),
+    ):
+        save_weights(model, given, tmp_path / f"{name}.safetensors")
+    files = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("unrolled", "scanned")]
+    assert files[0] == files[1]
+    for source in (tmp_path / "scanned.safetensors", variables, stack_blocks(variables)):
+        loaded = load_weights(scanned, source)
+        jax.tree.map(np.testing.assert_array_equal, loaded, stack_blocks(variables))
+        jax.tree.map(np.testing.assert_array_equal, load_weights(unrolled, source), variables)
+
+
+def test_what_is_counted_is_the_same() -> None:
+    for name in ("resnet34", "resnest50d"):
+        unrolled, scanned = (create_model(name, scan=scan) for scan in (False, True))
+        assert count_parameters(scanned) == count_parameters(unrolled)
+        assert count_macs(scanned, (64, 64, 3)) == count_macs(unrolled, (64, 64, 3))
+
+
+def test_statistics_are_folded_and_computed_afresh() -> None:
+    unrolled = create_model("cifar_resnet20", **SMALL)
+    scanned = unrolled.clone(scan=True)
+    variables = random_variables(unrolled)
+    stacked = stack_blocks(variables)
+
+    precise = precise_batch_stats(scanned, stacked, [IMAGES])
+    expected = precise_batch_stats(unrolled, variables, [IMAGES])
+    assert tree_deviation(unstack_blocks(precise), expected) < 1e-5
+
+    folded, folded_variables = fold_batch_norm(scanned, stacked)
+    assert folded.scan
+    assert "blocks" in folded_variables["params"]["stage2"]
+    logits = jax.jit(partial(scanned.apply, train=False))(stacked, IMAGES)
+    folded_logits = jax.jit(partial(folded.apply, train=False))(folded_variables, IMAGES)
+    assert deviation(folded_logits, logits) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SGDConfig(layer_decay=0.7),
+        SGDConfig(freeze=("stem", "stage[12]/.*norm", "stage3/block"), layer_decay=0.7),
+        SGDConfig(weight_decay=0.1, decay_norm_and_bias=True),
+    ],
+)
+def test_the_optimizer_makes_the_same_steps(config: SGDConfig) -> None:
+    params = random_variables(create_model("cifar_resnet20", width=4))["params"]
+    grads = jax.tree.map(lambda leaf: 0.1 * leaf + 0.01, params)
+
+    @jax.jit
+    def step(params: Any, grads: Any) -> Any:
+        optimizer = make_optimizer(config, 0.1)
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        return updates
+
+    (stacked_params, stacked_grads), updates = (
+        [stack_blocks({"params": tree})["params"] for tree in (params, grads)],
+        step(params, grads),
+    )
+    stacked = unstack_blocks({"params": step(stacked_params, stacked_grads)})["params"]
+    assert tree_deviation(stacked, updates) < 1e-6
+
+
+def test_blocks_of_one_array_are_frozen_together() -> None:
+    params = stack_blocks(random_variables(create_model("cifar_resnet20", width=4)))["params"]
+    optimizer = make_optimizer(SGDConfig(freeze=("stage1", "stage2/block[12]")), 0.1)
+    with pytest.raises(
+        ValueError,
+        match=r"match stage2/block2/.* and not stage2/block3/.* set model\.scan to False$",
+    ):
+        optimizer.init(params)
+
+
+def number_of_equations(jaxpr: Any) -> int:
+    return len(jaxpr.eqns) + sum(
+        number_of_equations(inner)
+        for equation in jaxpr.eqns
+        for inner in jax.tree.leaves(
+            [value for value in equation.params.values() if hasattr(value, "eqns")],
+            is_leaf=lambda value: hasattr(value, "eqns"),
+        )
+    )
+
+
+def train_step_size(depth: int, **fields: Any) -> int:
+    model = create_model(f"cifar_resnet{depth}", **fields)
+    optimizer = make_optimizer(SGDConfig(), 0.1)
+    state = jax.eval_shape(
+        lambda key: create_train_state(key, model, optimizer, (32, 32, 3)), jax.random.key(0)
+    )
+    step = make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
+    batch = Batch(
+        jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32),
+        jax.ShapeDtypeStruct((2,), jnp.int32),
+        jax.ShapeDtypeStruct((2,), bool),
+    )
+    return number_of_equations(jax.make_jaxpr(step)(state, batch, jax.random.key(1)))
+
+
+@pytest.mark.parametrize("way", ["convolution", "product"])
+def test_the_program_of_a_deep_network_is_that_of_a_shallow_one(way: Any) -> None:
+    with formulation(way):
+        assert train_step_size(1202, scan=True) == train_step_size(110, scan=True)
+
+
+def test_the_program_of_an_unrolled_network_grows_with_it() -> None:
+    assert train_step_size(110) > 4 * train_step_size(20, scan=True)
