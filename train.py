@@ -5,6 +5,7 @@ Without arguments it trains `digits-resnet20`; `python train.py --help` explains
 
 import dataclasses
 import difflib
+import json
 import logging
 import sys
 import time
@@ -15,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from configs import DESCRIPTIONS, EXPERIMENTS
-from resnet_jax.config import ConfigError, TrainConfig
+from resnet_jax.config import ConfigError, DistributedConfig, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,14 @@ class Arguments:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     workdir: Path
     """Directory of the run.  It is made if need be, and a run in it is continued."""
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    """Several processes."""
+    watchdog_timeout: float = 600.0
+    """In seconds; a run in which no step is completed for so long is ended."""
+
+    def __post_init__(self) -> None:
+        if self.watchdog_timeout <= 0:
+            raise ConfigError(f"watchdog_timeout must be above 0, not {self.watchdog_timeout}")
 
 
 def parse(argv: list[str]) -> tuple[str, Arguments]:
@@ -68,44 +77,87 @@ def main() -> None:
 
     # Only now the slow imports: help and most mistakes are answered at once.
     from resnet_jax.data import DataError
-    from resnet_jax.inference.report import write_report
     from resnet_jax.training.checkpoint import CheckpointError
-    from resnet_jax.training.logging import read_metrics
-    from resnet_jax.training.loop import TrainingDivergedError, describe, train
+    from resnet_jax.training.distributed import (
+        DistributedError,
+        connected,
+        is_primary,
+        leave,
+        leave_after,
+    )
+    from resnet_jax.training.loop import TrainingDivergedError
     from resnet_jax.training.preemption import EXIT_CODE, PreemptedError
-    from resnet_jax.training.run import Run, check
-    from resnet_jax.training.workdir import Workdir, WorkdirError
+    from resnet_jax.training.workdir import WorkdirError
 
-    # Orbax tells every detail of every save.
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    # Orbax tells every detail of every save, and of every signal.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    code = 0
+    try:
+        with connected(arguments.distributed):
+            try:
+                train_and_report(name, arguments, started)
+            except PreemptedError as error:
+                # All processes have come to the same step, and end in an orderly way.
+                if is_primary():
+                    print(error, file=sys.stderr)
+                code = EXIT_CODE
+    except (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DistributedError,
+        TrainingDivergedError,
+        WorkdirError,
+    ) as error:
+        leave(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        leave("interrupted; the same command continues from the last checkpoint", 130)
+    except Exception as error:
+        leave_after(error, arguments.distributed)
+    sys.exit(code)
+
+
+def train_and_report(name: str, arguments: Arguments, started: float) -> None:
+    """Trains an experiment and leaves its report in the work directory.
+
+    Args:
+        name: of the experiment.
+        arguments: of the command line.
+        started: by `time.perf_counter`, when the program began.
+    """
+    from resnet_jax.inference.report import write_report
+    from resnet_jax.training.distributed import gather, is_primary, primary_first
+    from resnet_jax.training.logging import read_metrics
+    from resnet_jax.training.loop import describe, train
+    from resnet_jax.training.run import Run, check
+    from resnet_jax.training.workdir import Workdir
+
     # A file has no edge to wrap at.
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 200, quiet=not is_primary())
     try:
         check(arguments.config)
         run = Run.create(arguments.config)
-        workdir = Workdir(arguments.workdir, arguments.config)
-    except (ConfigError, DataError, ImportError, ValueError, WorkdirError) as error:
-        refuse(error)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    with primary_first("workdir"):
+        workdir = Workdir(arguments.workdir, arguments.config, claim=is_primary())
     if workdir.result:
         console.print(
             f"The run in {workdir.path} is complete: "
             f"top-1 {workdir.result['top1']:.2%}.  Report: {workdir.report}"
         )
         return
-    try:
-        result = train(run, workdir, console)
-    except (CheckpointError, DataError, TrainingDivergedError) as error:
-        refuse(error)
-    except PreemptedError as error:
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_CODE)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    result = train(run, workdir, console, watchdog_timeout=arguments.watchdog_timeout)
     dataset = result.run.dataset
+    skipped = {}
+    for found in gather(
+        "unreadable", json.dumps({**dataset.train.unreadable, **dataset.evaluation.unreadable})
+    ):
+        skipped |= json.loads(found)
+    if not is_primary():
+        return
     split = dataset.evaluation_split
     seconds = time.perf_counter() - started
-    skipped = {**dataset.train.unreadable, **dataset.evaluation.unreadable}
     facts = describe(result.run, workdir)
     if skipped:
         facts["skipped"] = f"{len(skipped)} unreadable images, such as {next(iter(skipped))}"

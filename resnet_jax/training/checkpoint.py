@@ -8,12 +8,16 @@ does not agree with them is set aside.
 import json
 import logging
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
+import jax
 from orbax.checkpoint import v1 as ocp
 
 from resnet_jax.config import CheckpointConfig
 from resnet_jax.training.digests import describe_arrays, json_digest, type_differences
+from resnet_jax.training.distributed import gather, is_primary, primary_first
+from resnet_jax.training.preemption import PreemptedError
 from resnet_jax.training.state import TrainState
 
 SCHEMA_VERSION = 1
@@ -43,8 +47,9 @@ class Checkpoints:
 
     def __init__(self, directory: Path, config: CheckpointConfig) -> None:
         self._directory = directory.absolute()
-        self._set_aside_without_metrics()
-        self._require_an_undamaged_one()
+        with primary_first("checkpoints"):
+            self._set_aside_without_metrics()
+            self._require_an_undamaged_one()
         self._checkpointer = _training.Checkpointer(
             self._directory,
             # The loop decides when to save.  Orbax's default policy would skip a save, silently,
@@ -67,8 +72,16 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._checkpointer.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # To close means to wait for the other processes, who may not know of the error yet.
+        together = error is None or isinstance(error, PreemptedError)
+        if together or jax.process_count() == 1:
+            self._checkpointer.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -116,10 +129,17 @@ class Checkpoints:
         """
         while (step := self.latest_step) is not None:
             try:
-                return self._load(step, abstract)
-            except _DamagedError as damage:
-                self._set_aside(step, str(damage))
-                self._checkpointer.reload()
+                loaded, damage = self._load(step, abstract), ""
+            except _DamagedError as error:
+                loaded, damage = None, str(error)
+            # What one process cannot read none may use.
+            damages = [found for found in gather(f"damage/{step}", damage) if found]
+            if loaded and not damages:
+                return loaded
+            with primary_first(f"set aside/{step}"):
+                if is_primary():
+                    self._set_aside(step, damages[0])
+            self._checkpointer.reload()
         self._require_an_undamaged_one()
         raise CheckpointError(f"there is no checkpoint in {self._directory}")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 Descriptions = dict[str, dict[str, str]]
 
@@ -15,10 +16,10 @@ def describe_arrays(tree: Any) -> Descriptions:
     """Type and SHA-256 of every array, by its path.
 
     ``{"params/head/bias": {"type": "float32[10]", "sha256": "e3b0..."}}``.  The digest is that of
-    the bytes in C order.  Every array must be wholly readable by this process: on its own devices,
-    or replicated.
+    the bytes in C order, whatever the sharding.  All processes must call it where an array is
+    spread over the devices of several.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    leaves = [(path, _whole(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
     for _, leaf in leaves:
         if isinstance(leaf, jax.Array):
             leaf.copy_to_host_async()
@@ -52,6 +53,13 @@ def type_differences(stored: Descriptions, expected: Any) -> list[str]:
 def json_digest(value: Any) -> str:
     """SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _whole(leaf: Any) -> Any:
+    """The array, such that this process can read all of it."""
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return leaf
 
 
 def _sha256(leaf: Any) -> str:

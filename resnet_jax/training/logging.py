@@ -16,9 +16,15 @@ class MetricWriter:
         jsonl: file to append to.
         tensorboard: directory of the event files.
         start_step: events of later steps, from a run that was cut off, are hidden.
+        active: whether to write at all; of several processes one does.
     """
 
-    def __init__(self, jsonl: Path, tensorboard: Path, *, start_step: int) -> None:
+    def __init__(
+        self, jsonl: Path, tensorboard: Path, *, start_step: int, active: bool = True
+    ) -> None:
+        self._active = active
+        if not active:
+            return
         self._jsonl = jsonl.open("a+")
         if self._jsonl.tell():
             # A crash may have left the last line unfinished; the next record needs its own.
@@ -31,8 +37,9 @@ class MetricWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._jsonl.close()
-        self._events.close()
+        if self._active:
+            self._jsonl.close()
+            self._events.close()
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Writes one record.
@@ -42,6 +49,8 @@ class MetricWriter:
             kind: ``"train"`` or the name of the evaluated split.
             values: by name; in TensorBoard the name is ``kind/name``.
         """
+        if not self._active:
+            return
         self._jsonl.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._jsonl.flush()
         for name, value in values.items():

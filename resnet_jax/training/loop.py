@@ -11,8 +11,10 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from resnet_jax.data import DataError
 from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
 from resnet_jax.training.console import ProgressLine, print_header
+from resnet_jax.training.distributed import gather, is_primary
 from resnet_jax.training.evaluate import evaluate
 from resnet_jax.training.logging import MetricWriter
 from resnet_jax.training.metrics import Metrics, mean_metrics
@@ -21,6 +23,7 @@ from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.run import Run
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import TrainStep
+from resnet_jax.training.watchdog import Watchdog
 from resnet_jax.training.workdir import Workdir
 
 Evaluation = tuple[dict[str, float], np.ndarray]
@@ -47,7 +50,9 @@ class TrainResult:
     compile_seconds: float
 
 
-def train(run: Run, workdir: Workdir, console: Console) -> TrainResult:
+def train(
+    run: Run, workdir: Workdir, console: Console, *, watchdog_timeout: float = 600.0
+) -> TrainResult:
     """Trains until the last step, from the last checkpoint on if there is one.
 
     Cut off and continued, a run gives bit for bit what it would have given uninterrupted, on the
@@ -57,9 +62,11 @@ def train(run: Run, workdir: Workdir, console: Console) -> TrainResult:
         run: the experiment with its data and devices.
         workdir: of this configuration.
         console: for the header and the progress.
+        watchdog_timeout: in seconds; see `Watchdog`.
 
     Raises:
         CheckpointError: the last checkpoint is of other shapes or other data.
+        DataError: an image cannot be read, or the processes do not have the same ones.
         PreemptedError: SIGTERM came; the last step is saved.
         TrainingDivergedError: the loss is no longer finite; no checkpoint of it is written.
     """
@@ -68,6 +75,7 @@ def train(run: Run, workdir: Workdir, console: Console) -> TrainResult:
         f"Training {run.config.model.name} on {run.dataset.name}",
         describe(run, workdir),
     )
+    _require_the_same_images(run)
     with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
         state = _first_state(run, checkpoints, console)
         started = time.perf_counter()
@@ -83,12 +91,24 @@ def train(run: Run, workdir: Workdir, console: Console) -> TrainResult:
             mesh=run.mesh,
         )
         evaluation = None
-        if int(state.step) < run.total_steps:
-            evaluation = _train_steps(
-                run, state, train_step, evaluate_state, checkpoints, workdir, console
-            )
-        metrics, logits = evaluation or evaluate_state(state)
+        with Watchdog(watchdog_timeout) as watchdog:
+            if int(state.step) < run.total_steps:
+                evaluation = _train_steps(
+                    run, state, train_step, evaluate_state, checkpoints, workdir, console, watchdog
+                )
+            metrics, logits = evaluation or evaluate_state(state, watch=watchdog.watch)
     return TrainResult(run, metrics, logits, compile_seconds)
+
+
+def _require_the_same_images(run: Run) -> None:
+    """Each process reads its share of every batch, so all must have the same data set."""
+    fingerprints = gather("fingerprint", run.dataset.fingerprint)
+    others = [i for i, found in enumerate(fingerprints) if found != fingerprints[0]]
+    if others:
+        raise DataError(
+            f"the images of {run.dataset.name} that process {others[0]} has are not those of "
+            "process 0; give all of them the same"
+        )
 
 
 def _first_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainState:
@@ -109,32 +129,42 @@ def _train_steps(
     run: Run,
     state: TrainState,
     train_step: TrainStep,
-    evaluate_state: Callable[[TrainState], Evaluation],
+    evaluate_state: Callable[..., Evaluation],
     checkpoints: Checkpoints,
     workdir: Workdir,
     console: Console,
+    watchdog: Watchdog,
 ) -> Evaluation:
     """The remaining steps with all that is due between them, and the last evaluation."""
     config, dataset, step_key = run.config, run.dataset, run.step_key
     start_step = int(state.step)
-    drawn = dataset.train.train_batches(config.batch_size, seed=config.seed, start_step=start_step)
+    drawn = dataset.train.train_batches(
+        config.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
     since_record: list[Metrics] = []
     since_save: list[Metrics] = []
     evaluation: Evaluation = ({"top1": 0.0}, np.empty(0))
     with (
         Prefetch(drawn, run.mesh) as batches,
-        MetricWriter(workdir.metrics, workdir.tensorboard, start_step=start_step) as writer,
+        MetricWriter(
+            workdir.metrics, workdir.tensorboard, start_step=start_step, active=is_primary()
+        ) as writer,
         ProgressLine(console, total_steps=run.total_steps, start_step=start_step) as progress,
         Preemption() as preemption,
     ):
         clock = time.perf_counter()
         for step in range(start_step + 1, run.total_steps + 1):
             state, metrics = train_step(state, next(batches), step_key)
+            watchdog.watch(metrics)
             since_record.append(metrics)
 
             last = step == run.total_steps
             # Asked once a step: the signal may come at any moment.
-            preempted = preemption.noticed
+            preempted = preemption.ends_after(step)
             evaluation_due = run.evaluation_due(step)
             save_due = last or preempted or step % config.checkpoint.every_steps == 0
             record_due = evaluation_due or save_due or step % config.log_every_steps == 0
@@ -163,7 +193,7 @@ def _train_steps(
             progress.train(step, values, eta_seconds=seconds_per_step * (run.total_steps - step))
 
             if evaluation_due and (last or not preempted):
-                evaluation = evaluate_state(state)
+                evaluation = evaluate_state(state, watch=watchdog.watch)
                 writer.write(step, dataset.evaluation_split, evaluation[0])
                 progress.evaluation(step, dataset.evaluation_split, evaluation[0])
             if save_due:
@@ -184,6 +214,7 @@ def _train_steps(
                         },
                     },
                 )
+                watchdog.done()
             if preempted and not last:
                 raise PreemptedError(
                     f"ended by SIGTERM after step {step} of {run.total_steps}, which is saved; the "
@@ -200,7 +231,8 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
     num_train, num_evaluation = len(dataset.train), len(dataset.evaluation)
     return {
         "model": f"{config.model.name}, {run.num_params:,} parameters, {config.model.dtype}",
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "devices": f"{len(devices)} x {devices[0].device_kind}"
+        + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
         "BatchNorm": _batch_norm(run),
         "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",

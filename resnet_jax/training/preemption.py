@@ -4,6 +4,9 @@ import signal
 from types import FrameType
 from typing import Self
 
+import jax
+from jax.experimental import multihost_utils
+
 EXIT_CODE = 128 + signal.SIGTERM
 """Of a run that was told to end: its last step is saved, and the same command continues it."""
 
@@ -13,25 +16,35 @@ class PreemptedError(Exception):
 
 
 class Preemption:
-    """Notices SIGTERM instead of dying of it; a second one is deadly as ever.
+    """Notices SIGTERM instead of dying of it.
+
+    Of several processes `jax.distributed` listens to the signal, from its start to its end, and
+    agrees with the others on a step that all of them have still to do.  A single process listens
+    here, and dies of a second signal.
 
     Use it as a context manager, in the main thread.
-
-    Attributes:
-        noticed: whether the signal has come.
     """
 
     def __init__(self) -> None:
-        self.noticed = False
+        self._noticed = False
+        self._alone = jax.process_count() == 1
 
     def __enter__(self) -> Self:
-        self._previous = signal.signal(signal.SIGTERM, self._notice)
+        if self._alone:
+            self._previous = signal.signal(signal.SIGTERM, self._notice)
         return self
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+        if self._alone:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def ends_after(self, step: int) -> bool:
+        """Whether this step is to be the last one, in all processes; to be asked at every step."""
+        if self._alone:
+            return self._noticed
+        return multihost_utils.reached_preemption_sync_point(step)
 
     def _notice(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame
-        self.noticed = True
+        self._noticed = True
         signal.signal(signal.SIGTERM, self._previous)

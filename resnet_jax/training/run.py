@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from resnet_jax.config import TrainConfig
+from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.data import Dataset, Split, open_dataset
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.training.metrics import Metrics
@@ -34,11 +34,17 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
         devices: to train on; all of them by default.
 
     Raises:
-        ConfigError: the devices cannot share the global batch evenly.
+        ConfigError: the devices cannot share the global batch evenly, or the processes do not
+            have equally many of them.
         ValueError: the model is unknown, or has no such parameters to freeze.
     """
     mesh = make_mesh(devices)
     config.check_devices(mesh.size)
+    if mesh.size != mesh.local_mesh.size * jax.process_count():
+        raise ConfigError(
+            f"process {jax.process_index()} has {mesh.local_mesh.size} of {mesh.size} devices; all "
+            f"{jax.process_count()} processes must have equally many"
+        )
     model = create_model(
         config.model.name,
         zero_init_residual=config.model.zero_init_residual,
@@ -123,7 +129,8 @@ class Run:
     @property
     def step_key(self) -> jax.Array:
         """The key of all randomness within steps."""
-        return jax.device_put(jax.random.key(self.config.seed), replicated(self.mesh))
+        # `device_put` cannot reach the devices of other processes; a jitted function can.
+        return jax.jit(jax.random.key, out_shardings=replicated(self.mesh))(self.config.seed)
 
     def create_state(self) -> TrainState:
         """The state before the first step, on all devices."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Tree = TypeVar("Tree")
@@ -11,10 +12,11 @@ Tree = TypeVar("Tree")
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A one-dimensional mesh with the axis ``data`` over all devices, or over the given ones."""
-    devices = jax.devices() if devices is None else devices
-    # `jax.make_mesh` defaults to Explicit axes, under which programs that leave the placement to
-    # the compiler, as ours do, are rejected.
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    if devices is None:
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    # Not `jax.make_mesh`, which may reorder the devices: those of a process must be neighbours, as
+    # the examples are that it reads.  With Auto axes the compiler places what is in between.
+    return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

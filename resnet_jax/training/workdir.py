@@ -37,8 +37,8 @@ class Workdir:
 
     Raises:
         WorkdirError: the directory belongs to a run of another configuration, or holds files
-            that no run has written, or another run works in it, or it cannot be written to.
-            Nothing in it is changed.
+            that no run has written, or another run works in it, or it cannot be written to, or the
+            processes of the run do not share it.  Nothing in it is changed.
     """
 
     def __init__(self, path: Path, config: TrainConfig, *, claim: bool = True) -> None:
@@ -59,6 +59,11 @@ class Workdir:
                 self._refuse_what_is_not_ours(config)
                 if not self._config.exists():
                     write_json(self._config, config.to_json())
+            if not (claim or self._config.exists()):
+                raise WorkdirError(
+                    f"{path} holds no config.json, which process 0 has written; the processes of a "
+                    "run need a --workdir that all of them share"
+                )
         except OSError as error:
             self.close()
             raise WorkdirError(

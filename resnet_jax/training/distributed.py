@@ -1,0 +1,220 @@
+"""Several processes, one run: how they find each other, and how they end together.
+
+Each process runs the same program on devices of its own.  Process 0, the primary, writes and
+prints; the others print errors alone.  What must be agreed on goes through the key-value store of
+`jax.distributed`, which needs no devices and therefore also works while they are stuck.
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+import jax
+
+# There is no public name of the key-value store.
+from jax._src import distributed as _distributed
+
+from resnet_jax.config import DistributedConfig
+
+_FAILURE = "resnet_jax/failure"
+# Longer than any of the waits that it bounds; a peer that is gone is noticed by other means.
+_TIMEOUT_SECONDS = 3600
+
+
+class DistributedError(Exception):
+    """The processes have not found each other."""
+
+
+@contextmanager
+def connected(config: DistributedConfig) -> Iterator[None]:
+    """Waits until all processes of the run have come, and at the end until all have left.
+
+    In between an error in one process ends all (see `leave`), and so does a process that gives no
+    sign of life for ``heartbeat_timeout`` seconds.  A run of one process needs nothing of that.
+
+    Raises:
+        DistributedError: the port is taken, or there is no cluster to ask.
+    """
+    if not config.requested:
+        yield
+        return
+    _initialize(config)
+    # What is logged, such as images that are skipped, must say where.
+    logging.basicConfig(format=f"process {_process_id()}: %(message)s")
+    peers = threading.Thread(target=_end_with_the_others, daemon=True)
+    peers.start()
+    yield
+    jax.distributed.shutdown()
+    peers.join()
+
+
+def _initialize(config: DistributedConfig) -> None:
+    if config.process_id == 0 and config.coordinator_address:
+        _require_free_port(config.coordinator_address)
+    # JAX aborts with a stack trace where a process is missing; this comes before it.
+    overdue = threading.Timer(config.initialization_timeout, _give_up_waiting, [config])
+    overdue.daemon = True
+    overdue.start()
+    try:
+        jax.distributed.initialize(
+            config.coordinator_address,
+            config.num_processes,
+            config.process_id,
+            cluster_detection_method=None if config.auto else "deactivate",
+            initialization_timeout=config.initialization_timeout + 60,
+            heartbeat_timeout_seconds=config.heartbeat_timeout,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise DistributedError(
+            f"no cluster was detected ({error}); give --distributed.coordinator-address, "
+            "--distributed.num-processes and --distributed.process-id"
+            if config.auto
+            else f"jax.distributed: {error}"
+        ) from error
+    finally:
+        overdue.cancel()
+
+
+def is_primary() -> bool:
+    """Whether this is the process that writes and prints."""
+    return _process_id() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process has come to the barrier of this name, which is used once."""
+    if _num_processes() > 1:
+        _client().wait_at_barrier(f"resnet_jax/{name}", _TIMEOUT_SECONDS * 1000)
+
+
+@contextmanager
+def primary_first(name: str) -> Iterator[None]:
+    """The others run the block after the primary has; the name is used once."""
+    if not is_primary():
+        barrier(name)
+    yield
+    if is_primary():
+        barrier(name)
+
+
+def gather(name: str, value: str) -> list[str]:
+    """What every process gives, in the order of the processes; the name is used once."""
+    if _num_processes() == 1:
+        return [value]
+    key = f"resnet_jax/{name}"
+    _client().key_value_set(f"{key}/{_process_id()}", value)
+    return [
+        _client().blocking_key_value_get(f"{key}/{process}", _TIMEOUT_SECONDS * 1000)
+        for process in range(_num_processes())
+    ]
+
+
+def leave(message: str, code: int) -> NoReturn:
+    """Ends this process with a line on the error stream, and all others with the same code.
+
+    Args:
+        message: why; the others print it too.
+        code: of all processes, unless another one has failed before.
+    """
+    _print(message)
+    if _num_processes() == 1:
+        sys.exit(code)
+    failure = {"process": _process_id(), "code": code, "message": message}
+    # Only the first failure stands.
+    with suppress(Exception):
+        _client().key_value_set(_FAILURE, json.dumps(failure))
+    if is_primary():
+        # The store ends with this process; the others must have heard before.
+        time.sleep(1)
+    # An orderly end would wait for processes that wait for this one.
+    os._exit(code)
+
+
+def leave_after(error: Exception, config: DistributedConfig) -> NoReturn:
+    """As `leave`, for an error that nobody has foreseen, with its trace and code 1.
+
+    A collective that fails is the trace of a process that is gone.  JAX finds out which one it is
+    when its heartbeats have been missing for long enough, and then ends all processes.
+    """
+    if _num_processes() == 1:
+        raise error
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    if _of_a_collective(error):
+        _print(
+            f"{trace}\nprocess {_process_id()}: another process seems to be gone; within "
+            f"{config.heartbeat_timeout} s it will be known which one"
+        )
+        time.sleep(config.heartbeat_timeout + 10)
+        leave(f"error: {error}", 1)
+    _print(trace)
+    leave(f"error: {type(error).__name__}: {error}", 1)
+
+
+def _of_a_collective(error: Exception) -> bool:
+    text = str(error)
+    if "Gloo" in text:
+        return True
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in text
+
+
+def _end_with_the_others() -> None:
+    try:
+        failure = json.loads(_client().blocking_key_value_get(_FAILURE, 2**31 - 1))
+    except Exception:
+        # The run is over, or the store is gone, in which case JAX ends this process.
+        return
+    if failure["process"] != _process_id():
+        _print(f"ended, since process {failure['process']} failed: {failure['message']}")
+        os._exit(failure["code"])
+
+
+def _give_up_waiting(config: DistributedConfig) -> None:
+    where = f" at {config.coordinator_address}" if config.coordinator_address else ""
+    who = "" if config.process_id is None else f" {config.process_id} of {config.num_processes}"
+    _print(
+        f"error: process{who} has waited {config.initialization_timeout} s for the others{where}; "
+        "start every one of them, with the same address, or raise "
+        "--distributed.initialization-timeout"
+    )
+    os._exit(2)
+
+
+def _require_free_port(address: str) -> None:
+    """JAX would crash where the port is taken."""
+    port = int(address.rpartition(":")[2])
+    dualstack = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dualstack else socket.AF_INET
+    try:
+        with socket.create_server(("", port), family=family, dualstack_ipv6=dualstack):
+            pass
+    except OSError as error:
+        raise DistributedError(
+            f"process 0 cannot listen on port {port} ({error.strerror}); choose another one in "
+            "--distributed.coordinator-address"
+        ) from error
+
+
+def _print(message: str) -> None:
+    sys.stdout.flush()
+    who = f"process {_process_id()}: " if _num_processes() > 1 else ""
+    sys.stderr.write(f"{who}{message}\n")
+    sys.stderr.flush()
+
+
+def _client() -> Any:
+    return _distributed.global_state.client
+
+
+def _num_processes() -> int:
+    return _distributed.global_state.num_processes or 1
+
+
+def _process_id() -> int:
+    return _distributed.global_state.process_id or 0

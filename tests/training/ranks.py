@@ -1,0 +1,135 @@
+"""Runs of several real processes on this machine, for tests."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Six steps of eight images on eight layers, with checkpoints of steps 3 and 6.
+TINY = (
+    "synthetic-resnet50",
+    "--model.name=cifar_resnet8",
+    "--data.image-size=8",
+    "--data.num-classes=10",
+    "--data.train-examples=48",
+    "--data.test-examples=20",
+    "--batch-size=8",
+    "--epochs=1",
+    "--optimizer.warmup-epochs=0.1",
+    "--checkpoint.every-steps=3",
+    "--log-every-steps=1",
+)
+# Longer than it ends by itself while a test looks on.
+ENDLESS = (*TINY, "--epochs=1000", "--evaluate-every-epochs=1000")
+
+
+class Rank:
+    """One process of a run, with what it has printed."""
+
+    def __init__(self, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
+        self._out, self._err = log.with_suffix(".out"), log.with_suffix(".err")
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ROOT / "tests" / "training" / "tiny_train.py"), *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdout=out,
+                stderr=err,
+                # A group of its own, so that all of it can be killed.
+                start_new_session=True,
+            )
+
+    @property
+    def out(self) -> str:
+        """Its output, without what the connection itself says."""
+        return _without_gloo(self._out)
+
+    @property
+    def err(self) -> str:
+        """Its error stream, likewise."""
+        return _without_gloo(self._err)
+
+    def kill(self) -> None:
+        """Ends it and all its children."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def _without_gloo(file: Path) -> str:
+    lines = file.read_text().splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("[Gloo] Rank"))
+
+
+@contextmanager
+def started(
+    workdir: Path, *arguments: str, processes: int = 2, devices: int = 1
+) -> Iterator[list[Rank]]:
+    """The processes of a run; those that are left at the end are killed.
+
+    Args:
+        workdir: of the run; what they print goes to files beside it.
+        *arguments: of the command line, for all of them.
+        processes: how many.
+        devices: of each.
+    """
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(ROOT),
+    }
+    port = free_port()
+    ranks: list[Rank] = []
+    try:
+        for rank in range(processes):
+            flags = (
+                f"--distributed.coordinator-address=127.0.0.1:{port}",
+                f"--distributed.num-processes={processes}",
+                f"--distributed.process-id={rank}",
+            )
+            given = [*arguments, f"--workdir={workdir}", *(flags if processes > 1 else ())]
+            ranks.append(Rank(given, environment, workdir.with_name(f"rank{rank}")))
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def ended(ranks: list[Rank], *, within: float = 240) -> list[int]:
+    """Waits for all of them; their exit codes."""
+    deadline = time.monotonic() + within
+    try:
+        return [rank.process.wait(max(0, deadline - time.monotonic())) for rank in ranks]
+    except subprocess.TimeoutExpired:
+        output = "\n".join(f"-- {rank.process.args}\n{rank.out}\n{rank.err}" for rank in ranks)
+        raise AssertionError(f"still running after {within} s:\n{output}") from None
+
+
+def wait_until(condition: Callable[[], bool], ranks: list[Rank], *, within: float = 240) -> None:
+    """Waits for a condition while all processes run."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert all(rank.process.poll() is None for rank in ranks), "".join(r.err for r in ranks)
+        assert time.monotonic() < deadline, "".join(rank.out + rank.err for rank in ranks)
+        time.sleep(0.02)
+
+
+def run(workdir: Path, *arguments: str, processes: int = 2, devices: int = 1) -> list[Rank]:
+    """The processes of a run that has come to its end; see `started`."""
+    with started(workdir, *arguments, processes=processes, devices=devices) as ranks:
+        codes = ended(ranks)
+    assert codes == [0] * processes, "".join(rank.out + rank.err for rank in ranks)
+    return ranks

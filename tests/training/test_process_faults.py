@@ -1,0 +1,145 @@
+"""A process that is told to end, is killed, stops, or fails: what becomes of the others."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnet_jax.config import DistributedConfig
+from tests.training.ranks import ENDLESS, TINY, Rank, ended, started, wait_until
+
+# One worker for all of it: what the fixtures make is dear.
+pytestmark = pytest.mark.xdist_group("process_faults")
+
+OPTIONS = (*ENDLESS, "--checkpoint.keep-latest=1000", "--distributed.heartbeat-timeout=5")
+
+
+def digests(workdir: Path, step: int) -> dict[str, Any]:
+    """Of the arrays in a checkpoint."""
+    file = workdir / "checkpoints" / str(step) / "_CHECKPOINT_METADATA"
+    return json.loads(file.read_text())["custom_metadata"]["arrays"]
+
+
+def checkpoints(workdir: Path) -> list[int]:
+    """The steps that are completely saved."""
+    names = [path.name for path in (workdir / "checkpoints").glob("[0-9]*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+@pytest.fixture(scope="module")
+def preempted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Rank]]:
+    """The work directory of two processes, the second of which has got SIGTERM."""
+    workdir = tmp_path_factory.mktemp("preempted") / "run"
+    with started(workdir, *OPTIONS) as ranks:
+        wait_until(lambda: "step 4/" in ranks[0].out, ranks)
+        ranks[1].process.send_signal(signal.SIGTERM)
+        assert ended(ranks) == [143, 143], ranks[0].err + ranks[1].err
+    return workdir, ranks
+
+
+@pytest.fixture(scope="module")
+def stopped(
+    tmp_path_factory: pytest.TempPathFactory, preempted: tuple[Path, list[Rank]]
+) -> tuple[Path, Rank, float]:
+    """The continuation of it until its next checkpoint, when the second process is stopped.
+
+    The work directory, the first process, and how long it has survived.
+    """
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    shutil.copytree(preempted[0], workdir)
+    due = checkpoints(workdir)[-1] // 3 * 3 + 3
+    with started(workdir, *OPTIONS) as ranks:
+        wait_until(lambda: due in checkpoints(workdir), ranks)
+        ranks[1].process.send_signal(signal.SIGSTOP)
+        since = time.monotonic()
+        [code] = ended(ranks[:1], within=60)
+        survived = time.monotonic() - since
+        assert code == -signal.SIGABRT
+        # It cannot end while it is stopped, and must not go on alone afterwards.
+        assert ranks[1].process.poll() is None
+        ranks[1].process.send_signal(signal.SIGCONT)
+        assert ended(ranks[1:], within=60)[0] != 0
+    return workdir, ranks[0], survived
+
+
+@pytest.fixture(scope="module")
+def killed(
+    tmp_path_factory: pytest.TempPathFactory, preempted: tuple[Path, list[Rank]]
+) -> tuple[Path, Rank, float]:
+    """A run from the start that nobody told to end, until the second process is killed."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    due = checkpoints(preempted[0])[-1] // 3 * 3 + 3
+    with started(workdir, *OPTIONS) as ranks:
+        wait_until(lambda: due in checkpoints(workdir), ranks)
+        ranks[1].process.send_signal(signal.SIGKILL)
+        since = time.monotonic()
+        [code] = ended(ranks[:1], within=60)
+        assert code == -signal.SIGABRT
+    return workdir, ranks[0], time.monotonic() - since
+
+
+def test_sigterm_to_any_process_saves_the_same_step_in_all(
+    preempted: tuple[Path, list[Rank]],
+) -> None:
+    workdir, (first, second) = preempted
+    last = checkpoints(workdir)[-1]
+    assert first.err == (
+        f"ended by SIGTERM after step {last} of 6000, which is saved; the same command continues "
+        "from there\n"
+    )
+    assert second.out == ""
+    assert "SIGTERM caught at" in second.err
+    assert second.err.count("\n") == 1
+    assert f"step {last}/6000" in first.out
+    assert f"step {last + 1}/6000" not in first.out
+
+
+def test_a_preempted_run_continues_bit_for_bit(
+    preempted: tuple[Path, list[Rank]],
+    stopped: tuple[Path, Rank, float],
+    killed: tuple[Path, Rank, float],
+) -> None:
+    last = checkpoints(preempted[0])[-1]
+    assert f"Continuing from the checkpoint of step {last}." in stopped[1].out
+    due = last // 3 * 3 + 3
+    assert digests(stopped[0], due) == digests(killed[0], due)
+    assert digests(stopped[0], due) != digests(preempted[0], last), "negative control"
+
+
+@pytest.mark.parametrize("fault", ["stopped", "killed"])
+def test_a_process_that_is_gone_ends_the_others_and_is_named(
+    fault: str, request: pytest.FixtureRequest
+) -> None:
+    _, survivor, seconds = request.getfixturevalue(fault)
+    assert seconds < 30, "5 s without a heartbeat, and what it takes to notice"
+    assert "The following tasks are unhealthy (stopped sending heartbeats):\n1\n" in survivor.err
+
+
+def test_by_default_half_a_minute_is_given() -> None:
+    assert DistributedConfig().heartbeat_timeout == 30
+
+
+def test_an_error_in_one_process_ends_all_with_its_message(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    with started(workdir, *OPTIONS) as ranks:
+        wait_until(lambda: "step 4/" in ranks[0].out, ranks)
+        # Of all errors that happen within Python, this one can be sent from outside.
+        ranks[1].process.send_signal(signal.SIGINT)
+        assert ended(ranks, within=30) == [130, 130]
+    message = "interrupted; the same command continues from the last checkpoint"
+    assert ranks[1].err == f"process 1: {message}\n"
+    assert ranks[0].err == f"process 0: ended, since process 1 failed: {message}\n"
+
+
+def test_a_missing_process_is_waited_for_and_then_given_up(tmp_path: Path) -> None:
+    options = (*TINY, "--distributed.initialization-timeout=3")
+    with started(tmp_path / "run", *options) as ranks:
+        ranks[1].kill()
+        assert ended(ranks[:1], within=60) == [2]
+    assert "error: process 0 of 2 has waited 3 s for the others at 127.0.0.1:" in ranks[0].err
+    assert ranks[0].err.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,12 @@
+"""train.py with one network more, of eight layers: small enough to be compiled many times.
+
+python tests/training/tiny_train.py synthetic-resnet50 --model.name=cifar_resnet8 ...
+"""
+
+import train
+from resnet_jax.models.variants import _VARIANTS, _cifar
+
+_VARIANTS["cifar_resnet8"] = _cifar(8)
+
+if __name__ == "__main__":
+    train.main()
