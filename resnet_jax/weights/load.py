@@ -13,6 +13,7 @@ import numpy as np
 from resnet_jax.models import ResNet, stack_blocks
 from resnet_jax.weights.bit_names import from_bit, is_bit
 from resnet_jax.weights.flax_example import from_flax_example, is_flax_example
+from resnet_jax.weights.structure import structure
 from resnet_jax.weights.torch_names import (
     Rules,
     from_torch_layout,
@@ -122,51 +123,50 @@ def _match(
 
     # PyTorch names every block.
     unrolled = model.clone(scan=False)
-
-    def init(key: jax.Array) -> Variables:
-        return dict(unrolled.init(key, jnp.zeros((1, 64, 64, channels)), train=False))
-
-    abstract = jax.eval_shape(init, jax.random.key(0))
-    fitting: dict[str, np.ndarray] = {}
-    initialized: list[str] = []
+    expected, tree = jax.tree_util.tree_flatten_with_path(structure(unrolled, channels))
+    # In the order of the tree; None where nothing fits.
+    arrays: dict[str, np.ndarray | None] = {}
     problems: list[str] = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
+    for path, leaf in expected:
         names = [key.key for key in path]
         name = torch_name(names, rules)
+        arrays[name] = None
         if new_head and names[1] == "head":
-            initialized.append(name)
-        elif name not in tensors:
-            initialized.append(name)
+            continue
+        if name not in tensors:
             problems.append(f"missing {name}")
+            continue
+        array = from_torch_layout(np.asarray(tensors[name], leaf.dtype), leaf.ndim)
+        if array.shape == leaf.shape:
+            arrays[name] = array
         else:
-            array = from_torch_layout(np.asarray(tensors[name], leaf.dtype), leaf.ndim)
-            if array.shape == leaf.shape:
-                fitting[name] = array
-            else:
-                initialized.append(name)
-                problems.append(
-                    f"{name} has shape {array.shape} in our layout, expected {leaf.shape}"
-                )
-    known = {*fitting, *initialized}
-    unused = [name for name in tensors if name not in known and not name.endswith(_IGNORED_SUFFIX)]
+            problems.append(f"{name} has shape {array.shape} in our layout, expected {leaf.shape}")
+    unused = [name for name in tensors if name not in arrays and not name.endswith(_IGNORED_SUFFIX)]
     problems += [f"unexpected {name}" for name in unused]
 
     if problems and strict:
         raise ValueError(f"these weights do not fit the model: {_few(problems, '; ')}")
 
-    # Initialisation takes seconds, and most weights need none.
-    variables = (
-        jax.jit(init)(jax.random.key(0) if key is None else key) if initialized else abstract
+    initialized = tuple(name for name, array in arrays.items() if array is None)
+    leaves: list[Any] = list(arrays.values())
+    if initialized:
+        created = jax.tree.leaves(_init(unrolled, channels, key))
+        leaves = [new if old is None else old for old, new in zip(leaves, created, strict=True)]
+    adapted = tuple(name for name in adapted if arrays.get(name) is not None)
+    loaded = tuple(
+        name for name, array in arrays.items() if array is not None and name not in adapted
     )
-    variables = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: fitting.get(torch_name([key.key for key in path], rules), leaf),
-        variables,
-    )
+    variables = jax.tree.unflatten(tree, leaves)
     if model.scan:
         variables = stack_blocks(variables)
-    adapted = tuple(name for name in adapted if name in fitting)
-    loaded = tuple(name for name in fitting if name not in adapted)
-    return variables, LoadReport(loaded, adapted, tuple(initialized), tuple(unused))
+    return variables, LoadReport(loaded, adapted, initialized, tuple(unused))
+
+
+def _init(model: ResNet, channels: int, key: jax.Array | None) -> Variables:
+    # Compiled, because the layers one by one take longer.
+    return jax.jit(lambda key: model.init(key, jnp.zeros((1, 64, 64, channels)), train=False))(
+        jax.random.key(0) if key is None else key
+    )
 
 
 def adapt_image_channels(kernel: np.ndarray, in_channels: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Every format of weight files, told by its content, and files that are none."""
 
+import json
 import sys
 import zipfile
 from collections.abc import Callable
@@ -73,14 +74,60 @@ def test_safetensors_of_other_types_are_named(tmp_path: Path) -> None:
         read_tensors(path)
 
 
-def test_without_safetensors_the_install_command_is_named(
+def test_reading_safetensors_needs_no_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "weights.safetensors"
     write_safetensors(path)
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ImportError, match=r"pip install 'resnet_jax\[weights\]'$"):
+    assert read_tensors(path).keys() == TENSORS.keys()
+
+
+F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        ({"x": 3}, 0),
+        ({"x": F32 | {"shape": 2}}, 8),
+        ({"x": F32 | {"shape": [3]}}, 8),
+        ({"x": F32 | {"shape": [-1, -2]}}, 8),
+        ({"x": F32 | {"shape": [2.0]}}, 8),
+        ({"x": F32 | {"data_offsets": [0, 4, 8]}}, 8),
+        ({"x": F32 | {"data_offsets": [4, 12]}}, 12),
+        ({"x": F32, "y": F32}, 16),
+        ({"x": F32}, 4),
+        ({"x": F32}, 12),
+        ({"x": {"dtype": "F32", "shape": [2]}}, 8),
+    ],
+)
+def test_headers_of_safetensors_that_do_not_fit_the_data_are_refused(
+    header: object, data: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights"
+    text = json.dumps(header)
+    path.write_bytes(len(text).to_bytes(8, "little") + text.encode() + bytes(data))
+    with pytest.raises(ValueError, match=r"weights: truncated or damaged \(.*\); fetch it again"):
         read_tensors(path)
+
+
+def test_tensors_of_safetensors_come_from_their_offsets(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    header = json.dumps(
+        {
+            "__metadata__": {"format": "pt"},
+            "last": F32 | {"data_offsets": [8, 16]},
+            "empty": F32 | {"shape": [0, 3], "data_offsets": [8, 8]},
+            "first": F32,
+        }
+    )
+    data = np.arange(4, dtype=np.float32).tobytes()
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + data)
+    tensors = read_tensors(path)
+    np.testing.assert_array_equal(tensors["first"], [0, 1])
+    np.testing.assert_array_equal(tensors["last"], [2, 3])
+    assert tensors["empty"].shape == (0, 3)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
