@@ -1,4 +1,7 @@
-"""Channel attention: at the end of a block, or in place of its 3x3 convolution."""
+"""Channel attention: at the end of a block, or in place of its 3x3 convolution.
+
+What computes the attention has ReLU within, whatever the activation of the network, as in timm.
+"""
 
 import math
 
@@ -89,7 +92,6 @@ class PathAttention(nn.Module):
 
     reduced: int
     norm: Norm
-    act: Activation
 
     @nn.compact
     def __call__(self, paths: jax.Array, *, train: bool) -> jax.Array:
@@ -97,7 +99,7 @@ class PathAttention(nn.Module):
         dtype = paths.dtype
         x = jnp.mean(jnp.sum(paths, axis=1), axis=(1, 2))
         x = nn.Dense(self.reduced, use_bias=False, dtype=dtype, name="reduce")(x)
-        x = self.act(self.norm(name="norm")(x, train=train))
+        x = nn.relu(self.norm(name="norm")(x, train=train))
         x = nn.Dense(num_paths * channels, use_bias=False, dtype=dtype, name="select")(x)
         return nn.softmax(x.reshape(batch, num_paths, 1, 1, channels), axis=1)
 
@@ -135,12 +137,14 @@ class SelectiveKernel(SpatialUnit):
             axis=1,
         )
         reduced = divisible(self.features * self.reduction, self.divisor, keep=0.9)
-        weights = PathAttention(reduced, self.norm, self.act, name="attention")(paths, train=train)
+        weights = PathAttention(reduced, self.norm, name="attention")(paths, train=train)
         return jnp.sum(paths * weights, axis=1)
 
 
 class SplitAttention(SpatialUnit):
     """Split attention of ResNeSt (Zhang et al. 2020, figure 2).
+
+    Its activations are all ReLU, as in timm.
 
     Attributes:
         radix: number of splits within each of the ``groups`` cardinal groups.
@@ -155,12 +159,12 @@ class SplitAttention(SpatialUnit):
         x = self.conv(
             width, 3, self.stride, dilation=self.dilation, groups=groups * radix, name="conv"
         )(x)
-        x = self.act(self.norm(name="norm")(x, train=train))
+        x = nn.relu(self.norm(name="norm")(x, train=train))
         splits = x.reshape(*x.shape[:-1], radix, self.features)
 
         gate = jnp.mean(jnp.sum(splits, axis=-2), axis=(1, 2), keepdims=True)
         gate = self.conv(reduced, 1, groups=groups, use_bias=True, name="reduce")(gate)
-        gate = self.act(self.norm(name="reduce_norm")(gate, train=train))
+        gate = nn.relu(self.norm(name="reduce_norm")(gate, train=train))
         gate = self.conv(width, 1, groups=groups, use_bias=True, name="expand")(gate)
         if radix > 1:
             # The channels come out ordered by group, then split; they are applied by split first.

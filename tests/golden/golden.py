@@ -135,9 +135,19 @@ def buffer_names(arch: str, kind: Literal["running_mean", "running_var"]) -> lis
     return [name for name, _ in specs()[arch]["tensors"] if name.endswith(kind)]
 
 
-def images(batch: int, size: int, seed: int = 0) -> np.ndarray:
-    """Draws standard normal images, float32 (batch, size, size, 3), channels last."""
-    return _generator(seed).standard_normal((batch, size, size, 3)).astype(np.float32)
+def images(batch: int, size: int | Sequence[int], seed: int = 0) -> np.ndarray:
+    """Draws standard normal images, channels last.
+
+    Args:
+        batch: number of images.
+        size: in pixels, of their sides or of (height, width).
+        seed: of the generator.
+
+    Returns:
+        Float32 (batch, height, width, 3).
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    return _generator(seed).standard_normal((batch, height, width, 3)).astype(np.float32)
 
 
 def labels(batch: int, num_classes: int = 1000, seed: int = 1) -> np.ndarray:
@@ -183,7 +193,7 @@ def members() -> dict[str, Member]:
 
 
 class Option(TypedDict):
-    """An architecture of timm with ten classes and one option, on `images(2, OPTION_IMAGE_SIZE)`.
+    """An architecture of timm with ten classes and one option, on `images(2, image_size)`.
 
     Where torchvision can do the same (``replace_stride_with_dilation``), it gives the same logits.
     """
@@ -192,11 +202,10 @@ class Option(TypedDict):
     option: str
     """Name of the argument of `timm.create_model`."""
     value: int | str
+    image_size: tuple[int, int]
+    """Height and width."""
     logits: list[list[float]]
     """(2, 10): eval mode."""
-
-
-OPTION_IMAGE_SIZE = 64
 
 
 def options() -> list[Option]:

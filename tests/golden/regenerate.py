@@ -18,6 +18,7 @@ hyper-parameters in `trajectories.json`; then run this script.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 
 import golden
@@ -78,8 +79,8 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: state[name] for name in state if not name.endswith("num_batches_tracked")}
 
 
-def images(batch: int, size: int, seed: int = 0) -> torch.Tensor:
-    """Golden images for PyTorch, float64 (batch, 3, size, size)."""
+def images(batch: int, size: int | Sequence[int], seed: int = 0) -> torch.Tensor:
+    """Golden images for PyTorch, float64 (batch, 3, height, width)."""
     return torch.from_numpy(golden.images(batch, size, seed)).double().permute(0, 3, 1, 2)
 
 
@@ -225,7 +226,7 @@ def compute_option(recorded: golden.Option) -> np.ndarray:
     model = timm.create_model(
         recorded["arch"], num_classes=10, **{recorded["option"]: recorded["value"]}
     )
-    return compute_option_logits(model)
+    return compute_option_logits(model, recorded["image_size"])
 
 
 def compute_dilated(recorded: golden.Option) -> np.ndarray:
@@ -234,23 +235,24 @@ def compute_dilated(recorded: golden.Option) -> np.ndarray:
     model = torchvision.models.get_model(
         recorded["arch"], num_classes=10, replace_stride_with_dilation=dilated
     )
-    return compute_option_logits(model)
+    return compute_option_logits(model, recorded["image_size"])
 
 
-def compute_option_logits(model: nn.Module) -> np.ndarray:
+def compute_option_logits(model: nn.Module, image_size: Sequence[int]) -> np.ndarray:
     """Computes logits in eval mode, in float64 on golden weights."""
     model.double().eval()
     for name, tensor in named_tensors(model).items():
         tensor.copy_(torch.from_numpy(golden.tensor(name, tuple(tensor.shape))))
     with torch.no_grad():
-        return model(images(BATCH, golden.OPTION_IMAGE_SIZE)).numpy()
+        return model(images(BATCH, image_size)).numpy()
 
 
 def check_options() -> bool:
     """Checks the networks with options, against torchvision too where it has the same."""
     deviations = {}
     for option in golden.options():
-        title = f"{option['arch']} {option['option']}={option['value']}"
+        size = "x".join(map(str, option["image_size"]))
+        title = f"{option['arch']} {option['option']}={option['value']} at {size}"
         deviations[title] = deviation(option["logits"], compute_option(option))
         # torchvision's basic blocks know no dilation.
         if option["arch"] == "resnet50" and option["option"] == "output_stride":

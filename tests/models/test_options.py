@@ -42,11 +42,17 @@ def golden_variables(model: ResNet) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "option",
     golden.options(),
-    ids=lambda option: f"{option['arch']}-{option['option']}={option['value']}",
+    ids=lambda option: "-".join(str(value) for key, value in option.items() if key != "logits"),
 )
 def test_options_equal_the_reference(option: golden.Option) -> None:
-    model = create_model(option["arch"], num_classes=10, **{option["option"]: option["value"]})
-    images = golden.images(2, golden.OPTION_IMAGE_SIZE)
+    value = option["value"]
+    field = (
+        {"act": getattr(nn, str(value))}
+        if option["option"] == "act_layer"
+        else {option["option"]: value}
+    )
+    model = create_model(option["arch"], num_classes=10, **field)
+    images = golden.images(2, option["image_size"])
     logits = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(
         golden_variables(model), images
     )
@@ -111,6 +117,16 @@ def test_without_a_head_the_features_come_out() -> None:
 def test_a_head_without_pooling_is_refused() -> None:
     with pytest.raises(ValueError, match="global_pool='none' has no vector for a head"):
         abstract(create_model("resnet18", global_pool="none"))
+
+
+@pytest.mark.parametrize("size", [(33, 47), (71, 83)])
+def test_images_that_average_pooling_cannot_halve_are_refused(size: tuple[int, int]) -> None:
+    model = create_model("resnetaa34d")
+    with pytest.raises(ValueError, match=r"stage\d/block1 cannot add .* multiples of 32"):
+        jax.eval_shape(
+            lambda variables: model.apply(variables, jnp.zeros((1, *size, 3)), train=False),
+            abstract(model),
+        )
 
 
 @pytest.mark.parametrize("channels", [1, 5])
