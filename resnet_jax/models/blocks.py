@@ -124,7 +124,16 @@ class ResidualBlock(nn.Module):
             residual = self.attention(name="attention")(residual)
         if train and drop_path_rate is not None:
             residual = drop_path(residual, drop_path_rate, self.make_rng("dropout"))
-        return residual + self.match(x, residual, train=train)
+        shortcut = self.match(x, residual, train=train)
+        if shortcut.shape != residual.shape:
+            # They could still be broadcast.
+            sizes = ("x".join(map(str, y.shape[1:])) for y in (residual, shortcut))
+            raise ValueError(
+                f"{'/'.join(self.path)} cannot add its residual branch, {next(sizes)}, to its "
+                f"shortcut, {next(sizes)}; average pooling in place of a stride needs images whose "
+                "height and width are multiples of 32"
+            )
+        return residual + shortcut
 
     def match(self, x: jax.Array, residual: jax.Array, *, train: bool) -> jax.Array:
         """``x`` through the shortcut, if the shape of ``residual`` asks for it."""
