@@ -87,7 +87,47 @@ class BatchNorm(nn.Module):
         self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array
     ) -> jax.Array:
         factor = jax.lax.rsqrt(var + self.epsilon) * scale
-        return ((x - mean) * factor + bias).astype(self.dtype)
+        return _affine(x, mean, factor, bias).astype(self.dtype)
+
+
+@jax.custom_vjp
+def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
+    """``(x - mean) * factor + bias``, whose gradients are two sums over x as it is.
+
+    Left to itself, JAX keeps or recomputes ``x - mean`` for them, and sums a scaled gradient beside
+    the gradient.
+
+    Args:
+        x: [G, N, ..., C].
+        mean: [G, 1, ..., C], or [C].
+        factor: as ``mean``.
+        bias: [C].
+    """
+    return (x - mean) * factor + bias
+
+
+def _affine_forward(
+    x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    return _affine(x, mean, factor, bias), (x, mean, factor)
+
+
+def _affine_backward(
+    saved: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    x, mean, factor = saved
+    axes = tuple(axis for axis in range(x.ndim - 1) if mean.ndim == 1 or mean.shape[axis] == 1)
+    total = jnp.sum(gradient, axes, keepdims=mean.ndim > 1)
+    moment = jnp.sum(gradient * x, axes, keepdims=mean.ndim > 1)
+    return (
+        (gradient * factor).astype(x.dtype),
+        (-factor * total).astype(mean.dtype),
+        (moment - mean * total).astype(factor.dtype),
+        jnp.sum(total, tuple(range(total.ndim - 1))).astype(factor.dtype),
+    )
+
+
+_affine.defvjp(_affine_forward, _affine_backward)
 
 
 def _moments(
