@@ -23,6 +23,7 @@ from resnet_jax.models.layers import (
     torch_linear,
 )
 from resnet_jax.models.normalization import BatchNorm, GroupNorm, Shift
+from resnet_jax.models.rematerialization import remat
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 
 
@@ -75,7 +76,7 @@ class Stage(nn.Module):
                 dilation=self.dilation,
                 name=f"block{i + 1}",
             )
-            x, _ = (nn.remat(apply) if self.remat else apply)(block, x, rate or None)
+            x, _ = (remat(apply) if self.remat else apply)(block, x, rate or None)
         if scanned:
             block = self.block(
                 stride=1, first_dilation=self.dilation, dilation=self.dilation, name="blocks"
