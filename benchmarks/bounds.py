@@ -48,7 +48,8 @@ def peaks(device_kind: str) -> tuple[float, float] | None:
 
 def training_flops(model: ResNet, image_size: int) -> float:
     """Of one image, counting a multiplication and an addition as two."""
-    stem = _outputs(model, image_size, nn.Conv)[0] * model.stem_kernel_size**2 * 3
+    channels, stride = model.feature_info["stem"]
+    stem = channels * (image_size // stride) ** 2 * model.stem_kernel_size**2 * 3
     return 2 * (3 * count_macs(model, (image_size, image_size, 3)) - stem)
 
 
@@ -61,12 +62,12 @@ def training_bytes(model: ResNet, image_size: int, itemsize: int, passes: tuple[
         itemsize: bytes of an element of an activation.
         passes: `UNFUSED` or `FUSED`.
     """
-    outputs = (sum(_outputs(model, image_size, kind)) for kind in (nn.Conv, ResidualBlock))
+    outputs = (_outputs(model, image_size, kind) for kind in (nn.Conv, ResidualBlock))
     return itemsize * sum(n * size for n, size in zip(passes, outputs, strict=True))
 
 
-def _outputs(model: ResNet, image_size: int, kind: type[nn.Module]) -> list[int]:
-    """Elements of the outputs of all modules of a kind, in the order of the network."""
+def _outputs(model: ResNet, image_size: int, kind: type[nn.Module]) -> int:
+    """Elements of the outputs of all modules of a kind."""
 
     def outputs(key: jax.Array, images: jax.Array) -> Any:
         variables = model.init(key, images, train=False)
@@ -83,4 +84,4 @@ def _outputs(model: ResNet, image_size: int, kind: type[nn.Module]) -> list[int]
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     shapes = jax.eval_shape(outputs, jax.random.key(0), images)
-    return [math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)]
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

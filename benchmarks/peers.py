@@ -1,5 +1,7 @@
 """What all benchmarks share: interleaved rounds, and peers that run in another Python."""
 
+import argparse
+import datetime
 import json
 import statistics
 import subprocess
@@ -9,6 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
+
+TORCH = {"PyTorch eager": (), "torch.compile": ("--compile",)}
+TIMM = {"timm eager": ("--timm",), "timm, torch.compile": ("--timm", "--compile")}
 
 
 class Peer:
@@ -47,6 +52,72 @@ class Peer:
         if not line:
             raise RuntimeError(f"{self.process.args} has ended; its error is above")
         return json.loads(line)
+
+
+def add_options(parser: argparse.ArgumentParser, *, batch_sizes: list[int]) -> None:
+    """Those of every benchmark beside PyTorch; on accelerators other defaults hold.
+
+    Args:
+        parser: of the command line.
+        batch_sizes: on CPUs.
+    """
+    accelerator = jax.default_backend() != "cpu"
+    sizes = [64, 128, 256, 512] if accelerator else batch_sizes
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=sizes)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=20 if accelerator else 5)
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="bfloat16" if accelerator else "float32",
+        help="in which activations are computed; parameters are float32",
+    )
+    parser.add_argument("--torch-python", help="a Python with PyTorch and torchvision")
+    parser.add_argument(
+        "--timm", action="store_true", help="measure timm's network too; that Python has it"
+    )
+    parser.add_argument("--json", type=Path, help="file to write all numbers to")
+
+
+def torch_peers(options: argparse.Namespace, mode: str, batch_size: int) -> dict[str, Peer]:
+    """PyTorch's networks by name, started; none without ``--torch-python``."""
+    if not options.torch_python:
+        return {}
+    shared = (
+        mode,
+        f"--batch-size={batch_size}",
+        f"--image-size={options.image_size}",
+        f"--dtype={options.dtype}",
+        f"--device={'cpu' if jax.default_backend() == 'cpu' else 'cuda'}",
+    )
+    flags = TORCH | TIMM
+    return {
+        name: Peer(options.torch_python, "torch_resnet50.py", *shared, *flags[name])
+        for name in torch_names(options)
+    }
+
+
+def torch_names(options: argparse.Namespace) -> list[str]:
+    """The networks of PyTorch that belong into the table."""
+    return [*TORCH, *(TIMM if options.timm else ())]
+
+
+def write_json(path: Path, options: argparse.Namespace, results: Any) -> None:
+    """What was measured, with what and where."""
+    device = jax.devices()[0]
+    path.write_text(
+        json.dumps(
+            {
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "jax": jax.__version__,
+                "device": device.device_kind,
+                "platform": device.platform,
+                "options": {key: str(value) for key, value in vars(options).items()},
+                "results": results,
+            },
+            indent=2,
+        )
+    )
 
 
 def compiled(program: Any, *inputs: Any) -> tuple[Any, float, float]:
@@ -103,9 +174,10 @@ def print_table(
             speeds = [images / took for took in seconds[name]]
             median = statistics.median(speeds)
             ratio = median / statistics.median(images / took for took in seconds[peer])
+            digits = 2 if median < 100 else 0
             cells = (
-                f"{median:.2f}",
-                f"{min(speeds):.2f} - {max(speeds):.2f}",
+                f"{median:.{digits}f}",
+                f"{min(speeds):.{digits}f} - {max(speeds):.{digits}f}",
                 f"{ratio:.2f}",
                 *extra[name],
             )

@@ -2,12 +2,18 @@
 
 Beside it the same step of Flax's ImageNet example, and of PyTorch with torchvision's network in
 channels-last memory, eager and compiled, where ``--torch-python`` names a Python that has both.
-All run in turn, one step each a round; float32, random images, SGD with Nesterov momentum.
+All run in turn, one step each a round; random images, SGD with Nesterov momentum; in float32, on
+accelerators in bfloat16 with float32 parameters. Medians; a first round does not count.
 
     python -m benchmarks.train_step --torch-python /path/to/python
+
+On accelerators MFU is the share of the peak of bfloat16 arithmetic, from the exact number of
+operations, and "of bound" that of the rate at which memory could feed unfused layers: see
+`benchmarks.bounds`.
 """
 
 import argparse
+import statistics
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +21,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.peers import Peer, compiled, interleaved, print_table, timed
+from benchmarks import bounds
+from benchmarks.peers import (
+    add_options,
+    compiled,
+    interleaved,
+    print_table,
+    timed,
+    torch_names,
+    torch_peers,
+    write_json,
+)
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
@@ -25,8 +41,6 @@ from resnet_jax.training.step import make_train_step
 from tests.weights.flax_example import FlaxExample
 
 OURS, REMAT, FLAX = "resnet_jax", "resnet_jax, remat", "Flax example"
-TORCH = "torch_resnet50.py"
-EAGER, COMPILED = "PyTorch eager", "torch.compile"
 
 
 class Stepper:
@@ -44,9 +58,9 @@ class Stepper:
         return self.state, metrics
 
 
-def ours(images: jax.Array, labels: jax.Array, *, remat: bool) -> Stepper:
+def ours(images: jax.Array, labels: jax.Array, *, remat: bool, dtype: Any = "float32") -> Stepper:
     """The step of `train.py`, without augmentation."""
-    model = create_model("resnet50", remat=remat)
+    model = create_model("resnet50", remat=remat, dtype=jnp.dtype(dtype))
     optimizer = make_optimizer(SGDConfig(), lambda _: 0.1)
     step = make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
     state = create_train_state(jax.random.key(0), model, optimizer, images.shape[1:])
@@ -54,9 +68,9 @@ def ours(images: jax.Array, labels: jax.Array, *, remat: bool) -> Stepper:
     return Stepper(step, state, batch, jax.random.key(1))
 
 
-def flax_example(images: jax.Array, labels: jax.Array) -> Stepper:
+def flax_example(images: jax.Array, labels: jax.Array, *, dtype: Any = "float32") -> Stepper:
     """That of Flax's ``examples/imagenet/train.py``: L2 of all but vectors is part of the loss."""
-    model = FlaxExample((3, 4, 6, 3), bottleneck=True)
+    model = FlaxExample((3, 4, 6, 3), bottleneck=True, dtype=jnp.dtype(dtype))
     optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
     variables: Any = jax.jit(lambda key: model.init(key, images[:1], train=False))(
         jax.random.key(0)
@@ -88,43 +102,73 @@ def flax_example(images: jax.Array, labels: jax.Array) -> Stepper:
 
 
 def main() -> None:
-    """Measures and prints the table."""
+    """Measures and prints a table for each batch size."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--torch-python", help="a Python with PyTorch and torchvision")
+    add_options(parser, batch_sizes=[16])
     options = parser.parse_args()
+    results = {}
+    for batch_size in options.batch_sizes:
+        print(f"\nbatch {batch_size}, {options.dtype}\n", flush=True)
+        results[batch_size] = measure(options, batch_size)
+    if options.json:
+        write_json(options.json, options, results)
 
-    size = options.image_size
-    images = jax.random.normal(jax.random.key(2), (options.batch_size, size, size, 3))
-    labels = jnp.arange(options.batch_size) % 1000
+
+def measure(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
+    """Prints a table; returns its numbers by name."""
+    size, dtype = options.image_size, options.dtype
+    images = jax.random.normal(jax.random.key(2), (batch_size, size, size, 3), dtype)
+    labels = jnp.arange(batch_size) % 1000
     steppers = {
-        OURS: ours(images, labels, remat=False),
-        REMAT: ours(images, labels, remat=True),
-        FLAX: flax_example(images, labels),
-    }
-    contenders = {name: timed(stepper) for name, stepper in steppers.items()}
-    extra = {
-        name: (f"{stepper.seconds:.1f}", f"{stepper.gibibytes:.2f}")
-        for name, stepper in steppers.items()
+        OURS: ours(images, labels, remat=False, dtype=dtype),
+        REMAT: ours(images, labels, remat=True, dtype=dtype),
+        FLAX: flax_example(images, labels, dtype=dtype),
     }
     with ExitStack() as stack:
-        if options.torch_python:
-            arguments = ("--batch-size", str(options.batch_size), "--image-size", str(size))
-            for name, flags in ((EAGER, ()), (COMPILED, ("--compile",))):
-                peer = Peer(options.torch_python, TORCH, "train", *arguments, *flags)
-                contenders[name] = stack.enter_context(peer)
-                extra[name] = (f"{peer.first_seconds:.1f}", "not measured")
-        seconds = interleaved(options.rounds, contenders)
+        peers = torch_peers(options, "train", batch_size)
+        for peer in peers.values():
+            stack.enter_context(peer)
+        seconds = interleaved(
+            options.rounds, {name: timed(stepper) for name, stepper in steppers.items()} | peers
+        )
+    results = {
+        name: {
+            "seconds": seconds[name],
+            "images_per_second": batch_size / statistics.median(seconds[name]),
+            "compile_seconds": stepper.seconds,
+            "peak_gibibytes": stepper.gibibytes,
+        }
+        for name, stepper in steppers.items()
+    } | {
+        name: {
+            "seconds": seconds[name],
+            "images_per_second": batch_size / statistics.median(seconds[name]),
+            "first_step_seconds": peer.first_seconds,
+        }
+        for name, peer in peers.items()
+    }
+    headings = ("compile s", "peak GiB")
+    extra = {
+        name: (
+            f"{result.get('compile_seconds', result.get('first_step_seconds')):.1f}",
+            f"{result['peak_gibibytes']:.2f}" if name in steppers else "not measured",
+        )
+        for name, result in results.items()
+    }
+    peaks = bounds.peaks(jax.devices()[0].device_kind)
+    if peaks:
+        headings += ("MFU", "of bound")
+        model, (flops, bandwidth) = create_model("resnet50"), peaks
+        needed = bounds.training_flops(model, size)
+        moved = bounds.training_bytes(model, size, jnp.dtype(dtype).itemsize, bounds.UNFUSED)
+        for name, result in results.items():
+            result["mfu"] = result["images_per_second"] * needed / flops
+            result["of_bound"] = result["images_per_second"] * moved / bandwidth
+            extra[name] += (f"{result['mfu']:.1%}", f"{result['of_bound']:.1%}")
     print_table(
-        [OURS, REMAT, FLAX, EAGER, COMPILED],
-        seconds,
-        options.batch_size,
-        FLAX,
-        extra,
-        ("compile s", "peak GiB"),
+        [OURS, REMAT, FLAX, *torch_names(options)], seconds, batch_size, FLAX, extra, headings
     )
+    return results
 
 
 if __name__ == "__main__":
