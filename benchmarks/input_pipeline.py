@@ -3,8 +3,10 @@
     python -m benchmarks.input_pipeline --tf-python TF --torch-python TORCH
 
 Training batches of 224x224, random resized crop, from JPEG files of about 500x375 pixels and 100 KB
-that are made here from the photographs of scikit-learn and scikit-image.  Images a second of CPU
-time, all threads counted; the files are in the page cache.  Peers need environments of their own:
+that are made here from the photographs of scikit-learn and scikit-image.  The first table has images
+a second of CPU time, all threads counted; the second one has those of wall time by threads and by
+processes, and the most memory that they all hold together, with batches of 256.  The files are in
+the page cache.  Peers need environments of their own:
 
     python -m venv tf && tf/bin/pip install tensorflow
     python -m venv torch && torch/bin/pip install torch torchvision timm
@@ -15,6 +17,7 @@ A peer without one is left out.
 import argparse
 import io
 import itertools
+import os
 import sys
 import tempfile
 import time
@@ -52,15 +55,19 @@ def make_images(directory: Path, count: int) -> None:
         path.write_bytes(buffer.getvalue())
 
 
-def ours(directory: Path, interpolation: str) -> Iterator[Any]:
-    """`ImageSplit.train_batches` with one thread."""
+def ours(
+    directory: Path, interpolation: str, *, threads: int = 1, workers: int = 0, batch: int = BATCH
+) -> Iterator[Any]:
+    """`ImageSplit.train_batches`."""
     from resnet_jax.config import ImageConfig
     from resnet_jax.data.images.folder import open_folder
     from resnet_jax.data.images.loading import ImageSplit
 
     train, _, _ = open_folder(directory, evaluation_share=0.01, seed=0)
-    config = ImageConfig(image_size=SIZE, threads=1, train_interpolation=interpolation)
-    return ImageSplit(train, config).train_batches(BATCH, seed=0, start_step=0)
+    config = ImageConfig(
+        image_size=SIZE, threads=threads, workers=workers, train_interpolation=interpolation
+    )
+    return ImageSplit(train, config).train_batches(batch, seed=0, start_step=0)
 
 
 def tf_data(directory: Path, variant: str) -> Iterator[Any]:
@@ -123,6 +130,15 @@ PEERS: dict[str, tuple[str, Callable[[Path], Iterator[Any]]]] = {
     "timm create_transform": ("torch_python", timm_transform),
 }
 
+CORES = len(os.sched_getaffinity(0))
+# Threads of each process, and processes beside the main one.
+LAYOUTS = {
+    "1 thread": (1, 0),
+    f"{CORES} threads": (CORES, 0),
+    f"{CORES} processes": (1, CORES),
+}
+LARGE_BATCH = 256
+
 
 def cpu_seconds(iterator: Iterator[Any], images: int) -> float:
     """Of the next images; what is prefetched is waited for, so that as many are made as taken."""
@@ -140,6 +156,41 @@ def serve(iterator: Iterator[Any], images: int) -> None:
         print(cpu_seconds(iterator, images), flush=True)
 
 
+def wall_seconds(iterator: Iterator[Any], images: int) -> float:
+    """Of the next images, once what was prepared before is used up."""
+    for _ in itertools.islice(iterator, 4 + 4 * CORES):
+        pass
+    started = time.perf_counter()
+    for _ in itertools.islice(iterator, images // BATCH):
+        pass
+    return time.perf_counter() - started
+
+
+def peak_mib() -> float:
+    """The most memory that this process and its children have each held, added up."""
+    pids = [Path("/proc/self")]
+    for task in Path("/proc/self/task").iterdir():
+        pids += [Path("/proc", pid) for pid in (task / "children").read_text().split()]
+    lines = "".join((pid / "status").read_text() for pid in pids).splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def serve_layout(layout: str, directory: Path, images: int) -> None:
+    """Wall seconds of one round at once, and of one for each line that is read; then the memory."""
+    threads, workers = LAYOUTS[layout]
+    iterator: Any = ours(directory, "linear", threads=threads, workers=workers)
+    print(wall_seconds(iterator, images), flush=True)
+    for line in sys.stdin:
+        if line != "memory\n":
+            print(wall_seconds(iterator, images), flush=True)
+            continue
+        iterator.close()
+        iterator = ours(directory, "linear", threads=threads, workers=workers, batch=LARGE_BATCH)
+        for _ in itertools.islice(iterator, 4 + 4 * CORES):
+            pass
+        print(peak_mib(), flush=True)
+
+
 def main() -> None:
     """Makes the images, measures, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -148,11 +199,15 @@ def main() -> None:
     parser.add_argument("--tf-python", help="a Python with TensorFlow")
     parser.add_argument("--torch-python", help="a Python with PyTorch, torchvision and timm")
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--layout", choices=LAYOUTS, help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     images = options.batches * BATCH
     if options.peer:
         serve(PEERS[options.peer][1](options.directory), images)
+        return
+    if options.layout:
+        serve_layout(options.layout, options.directory, images)
         return
 
     # It imports JAX, which the environments of the peers do without.
@@ -168,18 +223,34 @@ def main() -> None:
         sizes = [path.stat().st_size for path in Path(directory).rglob("*.jpg")]
         print(f"{len(sizes)} files of {sum(sizes) / len(sizes) / 1000:.0f} KB on average\n")
         shared = (f"--directory={directory}", f"--batches={options.batches}")
+        script = Path(__file__).name
         seconds = interleaved(
             options.rounds,
             {
-                name: stack.enter_context(
-                    Peer(pythons[python], Path(__file__).name, f"--peer={name}", *shared)
-                )
+                name: stack.enter_context(Peer(pythons[python], script, f"--peer={name}", *shared))
                 for name, (python, _) in PEERS.items()
                 if pythons[python]
             },
         )
-    reference = FLAX if FLAX in seconds else OURS
-    print_table(list(PEERS), seconds, images, reference, dict.fromkeys(PEERS, ()), ())
+        reference = FLAX if FLAX in seconds else OURS
+        print_table(list(PEERS), seconds, images, reference, dict.fromkeys(PEERS, ()), ())
+        stack.pop_all().close()
+
+        layouts = {
+            name: stack.enter_context(Peer(sys.executable, script, f"--layout={name}", *shared))
+            for name in LAYOUTS
+        }
+        seconds = interleaved(options.rounds, dict(layouts))
+        memory = {name: (f"{layout('memory'):.0f}",) for name, layout in layouts.items()}
+    print()
+    print_table(
+        list(LAYOUTS),
+        seconds,
+        images,
+        next(iter(LAYOUTS)),
+        memory,
+        ("peak MiB, batch 256",),
+    )
 
 
 if __name__ == "__main__":

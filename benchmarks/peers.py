@@ -39,10 +39,10 @@ class Peer:
         self.process.kill()
         self.process.wait()
 
-    def __call__(self) -> float:
-        """Seconds of one round."""
+    def __call__(self, request: str = "") -> float:
+        """Seconds of one round, or what else its script answers to a request."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
+        self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
         return float(self._read())
 
