@@ -3,10 +3,10 @@
     python -m benchmarks.input_pipeline --tf-python TF --torch-python TORCH
 
 Training batches of 224x224, random resized crop, from JPEG files of about 500x375 pixels and 100 KB
-that are made here from the photographs of scikit-learn and scikit-image.  The first table has images
-a second of CPU time, all threads counted; the second one has those of wall time by threads and by
-processes, and the most memory that they all hold together, with batches of 256.  The files are in
-the page cache.  Peers need environments of their own:
+that are made here from the photographs of scikit-learn and scikit-image.  The first table has
+images a second of CPU time, all threads counted; the second one has those of wall time by threads
+and by processes, and the most memory that they all hold together, with batches of 256.  The files
+are in the page cache.  Peers need environments of their own:
 
     python -m venv tf && tf/bin/pip install tensorflow
     python -m venv torch && torch/bin/pip install torch torchvision timm
