@@ -3,11 +3,24 @@
 import inspect
 from types import ModuleType
 
-from configs import digits_resnet20, folder_resnet50, imagenet_resnet50, synthetic_resnet50
+from configs import (
+    cifar10_resnet20,
+    cifar10_resnet56,
+    cifar100_resnet110,
+    digits_resnet20,
+    folder_resnet50,
+    imagenet_resnet18,
+    imagenet_resnet50,
+    synthetic_resnet50,
+)
 from resnet_jax.config import TrainConfig
 
 _MODULES: tuple[ModuleType, ...] = (
     digits_resnet20,
+    cifar10_resnet20,
+    cifar10_resnet56,
+    cifar100_resnet110,
+    imagenet_resnet18,
     imagenet_resnet50,
     folder_resnet50,
     synthetic_resnet50,

@@ -7,7 +7,6 @@ resnet-jax data prepare SOURCE DATA_DIR --name NAME
 import dataclasses
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import tyro
@@ -22,7 +21,7 @@ from resnet_jax.data import DataError
 class Describe:
     """Print splits, classes, sizes, mean and std, duplicates and damaged files."""
 
-    source: tyro.conf.Positional[Path]
+    source: tyro.conf.Positional[str]
     """A folder of images, a .csv or .jsonl table, or the directory of a prepared TFDS data set."""
     threads: int = os.cpu_count() or 1
     """That read and decode."""
@@ -32,13 +31,13 @@ class Describe:
         from resnet_jax.data.images.describe import open_all, shared, summarize
 
         summaries = {}
-        for name, source in open_all(self.source.expanduser()).items():
+        for name, source in open_all(self.source).items():
             with Progress(console=console, transient=True) as progress:
                 task = progress.add_task(f"{name}: reading", total=len(source))
                 summaries[name] = summarize(
                     source, threads=self.threads, progress=lambda task=task: progress.advance(task)
                 )
-        columns = Table("", *summaries, title=str(self.source), title_justify="left")
+        columns = Table("", *summaries, title=self.source, title_justify="left")
         rows = {
             "images": [f"{sum(s.counts.values()):,}" for s in summaries.values()],
             "classes": [f"{len(s.counts):,}" for s in summaries.values()],
@@ -79,9 +78,9 @@ class Describe:
 class Prepare:
     """Write a folder of images as a TFDS data set of array_record files."""
 
-    source: tyro.conf.Positional[Path]
+    source: tyro.conf.Positional[str]
     """A folder of images, or a .csv or .jsonl table of them."""
-    data_dir: tyro.conf.Positional[Path]
+    data_dir: tyro.conf.Positional[str]
     """Directory of all TFDS data sets, such as ~/tensorflow_datasets."""
     name: str
     """Of the data set: small letters, digits and underscores."""
@@ -96,8 +95,8 @@ class Prepare:
 
         # Its progress bars are those of TensorFlow Datasets.
         target = prepare(
-            self.source.expanduser(),
-            self.data_dir.expanduser(),
+            self.source,
+            self.data_dir,
             name=self.name,
             evaluation_share=self.evaluation_share,
             seed=self.seed,

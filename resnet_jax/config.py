@@ -5,6 +5,7 @@ beside it there.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -294,7 +295,7 @@ class FolderConfig:
 
     path: str
     """Directory with train/CLASS/ and val/CLASS/ (or test/CLASS/), or with CLASS/ alone; or a .csv
-    or .jsonl with columns image, label and perhaps split."""
+    or .jsonl with columns image, label and perhaps split.  A path, or a URL such as gs://BUCKET."""
     evaluation_share: float = 0.2
     """Where there is no evaluation split, this share of the images of each class, above 0 and below
     1."""
@@ -312,11 +313,10 @@ class FolderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TfdsConfig:
-    """A data set prepared by TensorFlow Datasets, as array_record, parquet or TFRecord."""
-
+class _TfdsSplits:
     directory: str
-    """Of the prepared data set, with dataset_info.json in it; or the one above, with a name."""
+    """Of the prepared data set, with dataset_info.json in it; or the one above, with a name.  A
+    path, or a URL such as gs://BUCKET/DIRECTORY."""
     name: str | None = None
     """Such as imagenet2012 or imagenet2012:5.1.0."""
     train_split: str = "train"
@@ -328,21 +328,41 @@ class TfdsConfig:
     """Name of the feature that holds the image."""
     label_key: str = "label"
     """Name of the feature that holds the label."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsConfig(_TfdsSplits):
+    """A data set prepared by TensorFlow Datasets, as array_record, parquet or TFRecord."""
+
     images: ImageConfig = ImageConfig()
     """How the images are read."""
 
 
-DataConfig = DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig
+@dataclasses.dataclass(frozen=True)
+class TfdsArraysConfig(_TfdsSplits):
+    """A data set of the same kind, of images of one size such as CIFAR-10's: kept in memory."""
+
+    augment: AugmentConfig = AugmentConfig()
+    """What the device does to training images."""
+
+
+DataConfig = DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig | TfdsArraysConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class SGDConfig:
-    """Stochastic gradient descent with momentum, linear warm-up and cosine decay to zero."""
+    """Stochastic gradient descent with momentum, and the schedule of its learning rate."""
 
     learning_rate: float = 0.1
     """Learning rate at the end of the warm-up, for the global batch as it is."""
     warmup_epochs: float = 5.0
     """The learning rate rises linearly from 0 over this many epochs."""
+    schedule: Literal["cosine", "steps"] = "cosine"
+    """After the warm-up, half a cosine down to zero, or constant but for the decay_epochs."""
+    decay_epochs: tuple[float, ...] = ()
+    """After so many epochs each, the learning rate is multiplied by decay_factor (steps)."""
+    decay_factor: float = 0.1
+    """At each of the decay_epochs, above 0 (steps)."""
     momentum: float = 0.9
     """Share of the last update that is kept, from 0 to below 1."""
     nesterov: bool = True
@@ -359,8 +379,18 @@ class SGDConfig:
     fine-tuning, 0.5 to 1."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "learning_rate")
+        _require_positive(self, "learning_rate", "decay_factor")
         _require_not_negative(self, "warmup_epochs", "weight_decay")
+        _require(
+            (self.schedule == "steps") == bool(self.decay_epochs),
+            f"schedule steps needs decay_epochs, and cosine takes none; they are "
+            f"{self.schedule} and {self.decay_epochs}",
+        )
+        _require(
+            all(a < b for a, b in itertools.pairwise((self.warmup_epochs, *self.decay_epochs))),
+            f"decay_epochs must rise and lie behind warmup_epochs ({self.warmup_epochs}), but they "
+            f"are {self.decay_epochs}",
+        )
         _require(
             0 <= self.momentum < 1,
             f"momentum must be in [0, 1), but it is {self.momentum}",
@@ -435,6 +465,11 @@ class TrainConfig:
             self.optimizer.warmup_epochs < self.epochs,
             f"optimizer.warmup_epochs ({self.optimizer.warmup_epochs}) must be below epochs "
             f"({self.epochs})",
+        )
+        _require(
+            max(self.optimizer.decay_epochs, default=0) < self.epochs,
+            f"optimizer.decay_epochs {self.optimizer.decay_epochs} must be below epochs "
+            f"({self.epochs}); change both",
         )
 
     def check_devices(self, num_devices: int) -> None:

@@ -39,6 +39,18 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (SGDConfig, {"momentum": 0.0}, "nesterov needs momentum above 0"),
         (SGDConfig, {"freeze": ("stem(",)}, r"freeze: 'stem\(' is no regular expression"),
         (SGDConfig, {"layer_decay": 0.0}, r"layer_decay must be in \(0, 1\]"),
+        (SGDConfig, {"schedule": "steps"}, r"steps needs decay_epochs.*they are steps and \(\)"),
+        (SGDConfig, {"decay_epochs": (30.0,)}, r"cosine takes none; they are cosine and \(30.0,\)"),
+        (
+            SGDConfig,
+            {"schedule": "steps", "decay_epochs": (30.0, 20.0)},
+            "decay_epochs must rise and lie behind warmup_epochs",
+        ),
+        (
+            TrainConfig,
+            {"optimizer": SGDConfig(schedule="steps", decay_epochs=(30.0, 90.0))},
+            r"decay_epochs \(30.0, 90.0\) must be below epochs \(90.0\)",
+        ),
         (SGDConfig, {"weight_decay": -1e-4}, "weight_decay must be finite and not below 0"),
         (DigitsConfig, {"image_size": 0}, "image_size must be above 0"),
         (DigitsConfig, {"max_shift": -1.0}, "max_shift must be finite and not below 0"),
@@ -111,6 +123,10 @@ def test_differences_are_named_with_dots() -> None:
 def test_the_experiments_are_described() -> None:
     assert list(EXPERIMENTS) == [
         "digits-resnet20",
+        "cifar10-resnet20",
+        "cifar10-resnet56",
+        "cifar100-resnet110",
+        "imagenet-resnet18",
         "imagenet-resnet50",
         "folder-resnet50",
         "synthetic-resnet50",

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.config import DataConfig, DigitsConfig, FolderConfig, SyntheticConfig, TfdsConfig
+from resnet_jax.config import (
+    DataConfig,
+    DigitsConfig,
+    FolderConfig,
+    SyntheticConfig,
+    TfdsArraysConfig,
+    TfdsConfig,
+)
 from resnet_jax.data.augment import affine_resize, normalize, random_affine_resize
 from resnet_jax.data.dataset import ArraySplit, Dataset
 
@@ -24,7 +31,7 @@ def open_dataset(config: DataConfig) -> Dataset:
             return _digits(config)
         case SyntheticConfig():
             return _synthetic(config)
-        case FolderConfig() | TfdsConfig():
+        case FolderConfig() | TfdsConfig() | TfdsArraysConfig():
             try:
                 from resnet_jax.data.images.datasets import open_images
             except ImportError as error:

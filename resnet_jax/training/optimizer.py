@@ -16,14 +16,26 @@ from resnet_jax.models.stacking import unstacked_paths
 Path = tuple[str, ...]
 
 
-def make_schedule(config: SGDConfig, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """Learning rate of a step: linear from 0 to the peak, then half a cosine down to 0.
+def make_schedule(
+    config: SGDConfig, *, warmup_steps: int, total_steps: int, decay_steps: Sequence[int] = ()
+) -> optax.Schedule:
+    """Learning rate of a step: linear from 0 to the peak, then down by a cosine or in steps.
 
     Args:
-        config: gives the peak.
+        config: gives the peak, the kind of schedule, and the height of its steps.
         warmup_steps: the peak is reached at this step.
-        total_steps: 0 is reached at this step.
+        total_steps: a cosine reaches 0 at this step.
+        decay_steps: the learning rate falls at these.
     """
+    if config.schedule == "steps":
+        rates = [config.learning_rate * config.decay_factor**i for i in range(len(decay_steps) + 1)]
+        return optax.join_schedules(
+            [
+                optax.linear_schedule(0.0, config.learning_rate, max(warmup_steps, 1)),
+                *map(optax.constant_schedule, rates),
+            ],
+            [warmup_steps, *decay_steps],
+        )
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup_steps else config.learning_rate,
         peak_value=config.learning_rate,

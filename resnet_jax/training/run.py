@@ -103,6 +103,7 @@ class Run:
             # In a run of few steps, rounding must not leave the warm-up alone.
             warmup_steps=min(steps(warmup_epochs), total_steps - 1) if warmup_epochs else 0,
             total_steps=total_steps,
+            decay_steps=list(map(steps, config.optimizer.decay_epochs)),
         )
         return cls(
             config=config,

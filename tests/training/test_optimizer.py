@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
+from configs import EXPERIMENTS
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.training.losses import cross_entropy
@@ -27,6 +28,26 @@ def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
 def test_without_warm_up_the_first_step_has_the_peak_rate() -> None:
     schedule = make_schedule(SGDConfig(learning_rate=0.4), warmup_steps=0, total_steps=50)
     assert float(schedule(0)) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_steps_multiply_the_rate_where_they_are_asked_for(warmup: int) -> None:
+    config = SGDConfig(
+        learning_rate=0.4, schedule="steps", decay_epochs=(20.0, 30.0), decay_factor=0.5
+    )
+    schedule = make_schedule(config, warmup_steps=warmup, total_steps=50, decay_steps=[20, 30])
+    rates = np.array([float(schedule(step)) for step in range(50)])
+    steps = np.arange(50)
+    expected = 0.4 * 0.5 ** ((steps >= 20).astype(int) + (steps >= 30))
+    expected[:warmup] = np.linspace(0, 0.4, warmup + 1)[:-1]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_the_learning_rate_of_cifar_falls_at_32_and_48_thousand_steps() -> None:
+    config = EXPERIMENTS["cifar10-resnet20"]
+    steps = [config.steps(epochs, 50_000) for epochs in config.optimizer.decay_epochs]
+    assert steps == [32_000, 48_000]
+    assert config.steps(config.epochs, 50_000) == 64_000
 
 
 @pytest.mark.parametrize("decay_norm_and_bias", [False, True])

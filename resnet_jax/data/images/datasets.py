@@ -1,60 +1,94 @@
 """Data sets of images in files, as training sees them."""
 
 from functools import partial
-from pathlib import Path
 
 import jax
 
-from resnet_jax.config import FolderConfig, TfdsConfig
+from resnet_jax.config import AugmentConfig, FolderConfig, TfdsArraysConfig, TfdsConfig
 from resnet_jax.data.augment import augment_batch, normalize_batch
-from resnet_jax.data.dataset import Dataset
+from resnet_jax.data.dataset import DataError, Dataset
+from resnet_jax.data.images.arrays import read_arrays
 from resnet_jax.data.images.folder import open_folder, open_manifest
 from resnet_jax.data.images.loading import ImageSplit
+from resnet_jax.data.images.paths import as_path, is_remote
 from resnet_jax.data.images.source import ImageSource
 from resnet_jax.data.images.tfds import TfdsSplit
 
 
-def open_images(config: FolderConfig | TfdsConfig) -> Dataset:
+def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset:
     """The data set that a configuration describes.
 
     Raises:
         DataError: there are no such images.
     """
     train, evaluation, kind = open_sources(config)
-    images = config.images
+    if isinstance(config, TfdsArraysConfig):
+        augmentation = config.augment
+        splits = read_arrays([train, evaluation])
+        _check_channels(augmentation, splits[0].image_shape[-1])
+    else:
+        augmentation = config.images.augment
+        splits = [ImageSplit(source, config.images) for source in (train, evaluation)]
 
     def augment(key: jax.Array, batch: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return augment_batch(batch, labels, images.augment, key, num_classes=len(train.class_names))
+        return augment_batch(batch, labels, augmentation, key, num_classes=len(train.class_names))
 
     return Dataset(
         name=config.path if isinstance(config, FolderConfig) else config.name or config.directory,
-        train=ImageSplit(train, images),
-        evaluation=ImageSplit(evaluation, images),
+        train=splits[0],
+        evaluation=splits[1],
         evaluation_split="test" if kind == "test" else "validation",
         class_names=train.class_names,
         augment=augment,
-        prepare=partial(normalize_batch, config=images.augment),
+        prepare=partial(normalize_batch, config=augmentation),
     )
 
 
-def open_sources(config: FolderConfig | TfdsConfig) -> tuple[ImageSource, ImageSource, str]:
+def open_sources(
+    config: FolderConfig | TfdsConfig | TfdsArraysConfig,
+) -> tuple[ImageSource, ImageSource, str]:
     """The splits to train and to evaluate on, and ``"validation"`` or ``"test"``.
 
     Raises:
         DataError: there are no such images.
     """
-    if isinstance(config, TfdsConfig):
+    location = config.path if isinstance(config, FolderConfig) else config.directory
+    try:
+        return _open_sources(config)
+    except (DataError, ImportError):
+        raise
+    except Exception as error:
+        # Of whichever library speaks to the store: no credentials, no such bucket, no network.
+        if not is_remote(location):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{location} cannot be read: {reason}") from None
+
+
+def _open_sources(
+    config: FolderConfig | TfdsConfig | TfdsArraysConfig,
+) -> tuple[ImageSource, ImageSource, str]:
+    if isinstance(config, TfdsConfig | TfdsArraysConfig):
         split = partial(
             TfdsSplit,
-            Path(config.directory).expanduser(),
+            as_path(config.directory),
             name=config.name,
             image_key=config.image_key,
             label_key=config.label_key,
         )
         kind = "test" if config.evaluation_split.startswith("test") else "validation"
         return split(config.train_split), split(config.evaluation_split), kind
-    path = Path(config.path).expanduser()
+    path = as_path(config.path)
     is_table = path.suffix in (".csv", ".jsonl")
     return (open_manifest if is_table else open_folder)(
         path, evaluation_share=config.evaluation_share, seed=config.split_seed
     )
+
+
+def _check_channels(config: AugmentConfig, channels: int) -> None:
+    for name in ("mean", "std", "fill"):
+        if len(getattr(config, name)) not in (1, channels):
+            raise DataError(
+                f"the images have {channels} channels, but data.augment.{name} is "
+                f"{getattr(config, name)}; give 1 value or {channels}"
+            )

@@ -197,14 +197,14 @@ def random_box(
 
 def random_resized_crop(
     data: bytes,
-    size: int,
+    out: np.ndarray,
     draws: Draws,
     *,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     interpolation: Interpolation,
-) -> np.ndarray:
-    """A random part of an encoded image, as `random_box`, resized to uint8[size, size, 3].
+) -> None:
+    """Fills ``out``, uint8[size, size, 3], with a random part of an image, as `random_box`.
 
     Raises:
         DecodeError: as `decode`.
@@ -215,28 +215,36 @@ def random_resized_crop(
         box = draw(*pixels.shape[:2])
     else:
         box = draw(header.height, header.width)
-        shrink = next((f for f in _JPEG_FACTORS if min(box[2:]) >= f * size), 1)
+        shrink = next((f for f in _JPEG_FACTORS if min(box[2:]) >= f * len(out)), 1)
         pixels = decode(data, shrink=shrink, rows=box[0] + box[2])
         if pixels.shape[1] != header.width:
-            return _resize_part(pixels, [side / shrink for side in box], size, interpolation)
+            _resize_part(pixels, [side / shrink for side in box], out, interpolation)
+            return
     top, left, h, w = box
-    return resize(pixels[top : top + h, left : left + w], size, size, interpolation)
+    part = pixels[top : top + h, left : left + w]
+    if interpolation == "linear":
+        # To write where the batch is saves an array that nothing else is made of.
+        cv2.resize(part, (len(out), len(out)), dst=out, interpolation=cv2.INTER_LINEAR)
+    else:
+        out[:] = resize(part, len(out), len(out), interpolation)
 
 
 def _resize_part(
-    pixels: np.ndarray, box: Sequence[float], size: int, interpolation: Interpolation
-) -> np.ndarray:
-    """`resize` of a part whose border lies between pixels: top, left, height and width."""
+    pixels: np.ndarray, box: Sequence[float], out: np.ndarray, interpolation: Interpolation
+) -> None:
+    """Resizes a part whose border lies between pixels: top, left, height and width."""
     top, left, h, w = box
+    size = len(out)
     if interpolation != "linear":
         image = Image.fromarray(pixels)
         part = (left, top, min(left + w, image.width), min(top + h, image.height))
-        return np.asarray(image.resize((size, size), _PIL[interpolation], box=part))
+        out[:] = np.asarray(image.resize((size, size), _PIL[interpolation], box=part))
+        return
     x, y = w / size, h / size
     matrix = np.array([[x, 0, left + x / 2 - 0.5], [0, y, top + y / 2 - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(
-        pixels, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    cv2.warpAffine(
+        pixels, matrix, (size, size), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
 
 

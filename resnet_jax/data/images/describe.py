@@ -5,13 +5,14 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from resnet_jax.data.images.decode import DecodeError, decode
 from resnet_jax.data.images.folder import open_folder, open_manifest
+from resnet_jax.data.images.paths import as_path
 from resnet_jax.data.images.source import ImageSource
 from resnet_jax.data.images.tfds import TfdsSplit, open_builder
 
@@ -56,13 +57,14 @@ class Summary:
     duplicates: list[tuple[str, str]]
 
 
-def open_all(path: Path) -> dict[str, ImageSource]:
+def open_all(path: epath.PathLike) -> dict[str, ImageSource]:
     """The splits of a prepared data set of TFDS, a folder, or a table, by name.
 
     Raises:
         DataError: there are no such images.
     """
-    if (path / "dataset_info.json").is_file():
+    path = as_path(path)
+    if (path / "dataset_info.json").exists():
         return {name: TfdsSplit(path, name) for name in open_builder(path, None).info.splits}
     is_table = path.suffix in (".csv", ".jsonl")
     train, evaluation, kind = (open_manifest if is_table else open_folder)(

@@ -3,15 +3,17 @@
 import csv
 import dataclasses
 import functools
+import io
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 import numpy as np
+from etils import epath
 
 from resnet_jax.data.dataset import DataError
+from resnet_jax.data.images.paths import as_path, file_size, files_below, read_file
 from resnet_jax.data.images.source import Record, check_label, digest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -32,7 +34,7 @@ class ImageFiles:
         class_names: name of every label.
     """
 
-    root: Path
+    root: epath.Path
     files: tuple[str, ...]
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
@@ -43,8 +45,7 @@ class ImageFiles:
     def __getitem__(self, index: int) -> Record:
         path = os.path.join(self.root, self.files[index])
         try:
-            with open(path, "rb", buffering=0) as file:
-                image = file.read()
+            image = read_file(path)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from None
         return Record(image, self.labels[index], path)
@@ -53,7 +54,7 @@ class ImageFiles:
     def fingerprint(self) -> str:
         """Of names, sizes and labels; the contents are not read."""
         return digest(
-            f"{file} {(self.root / file).stat().st_size} {label}"
+            f"{file} {file_size(os.path.join(self.root, file))} {label}"
             for file, label in zip(self.files, self.labels, strict=True)
         )
 
@@ -67,7 +68,7 @@ class ImageFiles:
 
 
 def open_folder(
-    directory: Path, *, evaluation_share: float, seed: int
+    directory: epath.PathLike, *, evaluation_share: float, seed: int
 ) -> tuple[ImageFiles, ImageFiles, str]:
     """The two splits of a directory of images.
 
@@ -87,6 +88,7 @@ def open_folder(
         DataError: there is no such directory, a split or class is empty or missing, or cannot be
             read.
     """
+    directory = as_path(directory)
     children = _directories(directory)
     train = next((children[name] for name in _TRAIN if name in children), None)
     found = [name for name in _EVALUATION if name in children]
@@ -108,7 +110,7 @@ def open_folder(
 
 
 def open_manifest(
-    path: Path, *, evaluation_share: float, seed: int
+    path: epath.PathLike, *, evaluation_share: float, seed: int
 ) -> tuple[ImageFiles, ImageFiles, str]:
     """The two splits of a table of files.
 
@@ -122,13 +124,14 @@ def open_manifest(
     Raises:
         DataError: the table cannot be read, or lacks a column, a split or a file.
     """
+    path = as_path(path)
     try:
-        with path.open(newline="") as file:
-            rows = (
-                [json.loads(line) for line in file if line.strip()]
-                if path.suffix == ".jsonl"
-                else list(csv.DictReader(file))
-            )
+        lines = io.StringIO(path.read_text(), newline="")
+        rows = (
+            [json.loads(line) for line in lines if line.strip()]
+            if path.suffix == ".jsonl"
+            else list(csv.DictReader(lines))
+        )
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not rows:
@@ -161,7 +164,7 @@ def open_manifest(
     return files(train), files(evaluation), "test" if name == "test" else "validation"
 
 
-def _directories(directory: Path) -> dict[str, Path]:
+def _directories(directory: epath.Path) -> dict[str, epath.Path]:
     if not directory.is_dir():
         raise DataError(f"{directory} is no directory; give the one that holds the images")
     try:
@@ -174,7 +177,7 @@ def _directories(directory: Path) -> dict[str, Path]:
         raise DataError(f"{directory} cannot be read: {error.strerror}") from None
 
 
-def _read_classes(directory: Path) -> ImageFiles:
+def _read_classes(directory: epath.Path) -> ImageFiles:
     classes = _directories(directory)
     if len(classes) < 2:
         raise DataError(
@@ -194,15 +197,11 @@ def _read_classes(directory: Path) -> ImageFiles:
     return ImageFiles(directory, tuple(files), tuple(labels), tuple(classes))
 
 
-def _images(folder: Path) -> list[str]:
-    def unreadable(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}")
-
+def _images(folder: epath.Path) -> list[str]:
     return [
-        os.path.relpath(os.path.join(parent, file), folder)
-        for parent, _, files in os.walk(folder, onerror=unreadable, followlinks=True)
-        for file in files
-        if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
+        file
+        for file in files_below(folder)
+        if file.lower().endswith(EXTENSIONS) and not os.path.basename(file).startswith(".")
     ]
 
 

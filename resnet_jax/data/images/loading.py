@@ -29,8 +29,11 @@ _logger = logging.getLogger(__name__)
 _PIECE = 16
 
 
-Example = tuple[np.ndarray, int, bool, tuple[str, str] | None]
-"""Pixels, label, whether it counts, and name and reason of what was skipped."""
+Example = tuple[int, bool, tuple[str, str] | None]
+"""Label, whether it counts, and name and reason of what was skipped."""
+
+Load = Callable[[range, np.ndarray], list[Example]]
+"""Fills uint8[N, H, W, 3] with the images of N positions in the run."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +84,9 @@ class ImageSplit:
 
     def image(self, index: int) -> np.ndarray:
         """uint8[H, W, 3], as evaluation gets it."""
-        return _EvaluationExamples(self.source, self.config)(range(index, index + 1))[0][0]
+        images = np.empty((1, *self.image_shape), np.uint8)
+        _EvaluationExamples(self.source, self.config)(range(index, index + 1), images)
+        return images[0]
 
     def fetch(self, resident: tuple[()], drawn: Batch[jax.Array]) -> Batch[jax.Array]:
         """The batch itself."""
@@ -114,8 +119,10 @@ class ImageSplit:
         """
         # Longer than any run; Grain knows no endless sources.
         steps = 2**40 // batch_size
-        share = _Share(batch_size, start_step, process_index, process_count)
-        return self._iterate(share, steps, _TrainExamples(self.source, self.config, seed))
+        size = batch_size // process_count
+        first = start_step * batch_size + process_index * size
+        load = _TrainExamples(self.source, self.config, seed)
+        return self._iterate(_Batches(load, first, batch_size, (size, *self.image_shape)), steps)
 
     def eval_batches(
         self, batch_size: int, *, process_index: int = 0, process_count: int = 1
@@ -125,19 +132,20 @@ class ImageSplit:
         All processes make equally many batches.
         """
         steps = -(-len(self) // batch_size)
-        share = _Share(batch_size, 0, process_index, process_count)
-        return self._iterate(share, steps, _EvaluationExamples(self.source, self.config))
+        size = batch_size // process_count
+        load = _EvaluationExamples(self.source, self.config)
+        return self._iterate(
+            _Batches(load, process_index * size, batch_size, (size, *self.image_shape)), steps
+        )
 
-    def _iterate(
-        self, share: "_Share", steps: int, load: Callable[[range], list[Example]]
-    ) -> Iterator[Batch[np.ndarray]]:
+    def _iterate(self, batches: "_Batches", steps: int) -> Iterator[Batch[np.ndarray]]:
         threads = self.config.threads or os.cpu_count() or 1
-        pieces = grain.MapDataset.range(steps * share.pieces).map(share.positions).map(load)
+        pieces = grain.MapDataset.range(steps * batches.pieces).map(batches.make)
         if self.config.workers:
             # Workers take turns, so what they make must be whole batches.
             _mark_flags_as_parsed()
             dataset = (
-                pieces.batch(share.pieces, batch_fn=_collate)
+                pieces.batch(batches.pieces, batch_fn=batches.join)
                 .to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=threads))
                 .mp_prefetch(
                     grain.MultiprocessingOptions(num_workers=self.config.workers),
@@ -146,8 +154,8 @@ class ImageSplit:
             )
         else:
             dataset = pieces.to_iter_dataset(
-                grain.ReadOptions(threads, prefetch_buffer_size=max(threads, 2 * share.pieces))
-            ).batch(share.pieces, batch_fn=_collate)
+                grain.ReadOptions(threads, prefetch_buffer_size=max(threads, 2 * batches.pieces))
+            ).batch(batches.pieces, batch_fn=batches.join)
         iterator = iter(dataset)
         try:
             for batch, problems in iterator:
@@ -160,27 +168,50 @@ class ImageSplit:
             iterator.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Share:
-    """What a process makes of each batch, cut into pieces."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Batches:
+    """Batches in pieces, which threads write where they belong: nothing is copied.
 
-    batch_size: int
-    start_step: int
-    process_index: int
-    process_count: int
+    Attributes:
+        load: makes the examples.
+        first: position in the run of the first example.
+        stride: from the first example of a batch to that of the next.
+        shape: of the images of a batch.
+        begun: images of the batches that are not whole yet, by step.
+    """
+
+    load: Load
+    first: int
+    stride: int
+    shape: tuple[int, int, int, int]
+    begun: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def pieces(self) -> int:
-        """Of a batch."""
-        return -(-self.batch_size // self.process_count // _PIECE)
+        """Of each batch."""
+        return -(-self.shape[0] // _PIECE)
 
-    def positions(self, index: int) -> range:
-        """Where in the run the examples of a piece are."""
+    def make(self, index: int) -> tuple[int, list[Example]]:
+        """One piece: its step, and its examples apart from their pixels."""
         step, piece = divmod(index, self.pieces)
-        size = self.batch_size // self.process_count
-        first = (self.start_step + step) * self.batch_size + self.process_index * size
-        begin, end = (first + i * size // self.pieces for i in (piece, piece + 1))
-        return range(begin, end)
+        start, stop = (i * self.shape[0] // self.pieces for i in (piece, piece + 1))
+        images = self.begun.get(step)
+        if images is None:
+            # Of two threads that come here at once, one has its array taken.
+            images = self.begun.setdefault(step, np.empty(self.shape, np.uint8))
+        first = self.first + step * self.stride
+        return step, self.load(range(first + start, first + stop), images[start:stop])
+
+    def join(
+        self, pieces: Sequence[tuple[int, list[Example]]]
+    ) -> tuple[Batch[np.ndarray], list[tuple[str, str]]]:
+        """The batch, and names and reasons of what was skipped."""
+        labels, valid, problems = zip(
+            *itertools.chain.from_iterable(examples for _, examples in pieces), strict=True
+        )
+        images = self.begun.pop(pieces[0][0])
+        batch = Batch(images, np.asarray(labels, np.int32), np.asarray(valid))
+        return batch, [problem for problem in problems if problem]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,13 +220,13 @@ class _TrainExamples:
     config: ImageConfig
     seed: int
 
-    def __call__(self, positions: range) -> list[Example]:
+    def __call__(self, positions: range, images: np.ndarray) -> list[Example]:
         # Each position has its own ten blocks of four numbers in one endless row of them.
         bits = np.random.Philox(key=self.seed, counter=10 * positions.start)
         draws = np.random.Generator(bits).random((len(positions), 10, 4)).tolist()
-        return list(map(self._load, positions, draws))
+        return list(map(self._load, positions, draws, images))
 
-    def _load(self, position: int, draws: Draws) -> Example:
+    def _load(self, position: int, draws: Draws, out: np.ndarray) -> Example:
         epoch, offset = divmod(position, len(self.source))
         order = epoch_order(len(self.source), self.seed, epoch)
         index = int(order[offset // self.config.repeats])
@@ -204,9 +235,9 @@ class _TrainExamples:
         for _ in range(len(self.source)):
             record = self.source[index]
             try:
-                pixels = random_resized_crop(
+                random_resized_crop(
                     record.image,
-                    self.config.image_size,
+                    out,
                     draws,
                     scale=self.config.crop_scale,
                     ratio=self.config.crop_ratio,
@@ -218,7 +249,7 @@ class _TrainExamples:
                     raise _unreadable(record.name, error) from None
                 index = (index + 1) % len(self.source)
             else:
-                return pixels, record.label, True, problem
+                return record.label, True, problem
         raise DataError(f"none of the {len(self.source)} images can be decoded, such as {problem}")
 
 
@@ -227,41 +258,32 @@ class _EvaluationExamples:
     source: ImageSource
     config: ImageConfig
 
-    def __call__(self, positions: range) -> list[Example]:
-        return list(map(self._load, positions))
+    def __call__(self, positions: range, images: np.ndarray) -> list[Example]:
+        return list(map(self._load, positions, images))
 
-    def _load(self, position: int) -> Example:
-        size = self.config.image_size
-        nothing = np.zeros((size, size, 3), np.uint8)
+    def _load(self, position: int, out: np.ndarray) -> Example:
+        out[:] = 0
         if position >= len(self.source):
-            return nothing, 0, False, None
+            return 0, False, None
         record = self.source[position]
         try:
-            pixels = resized_center_crop(
+            out[:] = resized_center_crop(
                 record.image,
-                size,
+                self.config.image_size,
                 crop_fraction=self.config.crop_fraction,
                 interpolation=self.config.eval_interpolation,
             )
         except DecodeError as error:
             if self.config.on_unreadable == "fail":
                 raise _unreadable(record.name, error) from None
-            return nothing, 0, False, (record.name, str(error))
-        return pixels, record.label, True, None
+            return 0, False, (record.name, str(error))
+        return record.label, True, None
 
 
 def _unreadable(name: str, error: DecodeError) -> DataError:
     return DataError(
         f"{name}: {error}; mend or remove it, or set data.images.on_unreadable to skip"
     )
-
-
-def _collate(
-    pieces: Sequence[list[Example]],
-) -> tuple[Batch[np.ndarray], list[tuple[str, str]]]:
-    images, labels, valid, problems = zip(*itertools.chain(*pieces), strict=True)
-    batch = Batch(np.stack(images), np.asarray(labels, np.int32), np.asarray(valid))
-    return batch, [problem for problem in problems if problem]
 
 
 def _mark_flags_as_parsed() -> None:

@@ -3,26 +3,27 @@
 import io
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from resnet_jax.data.dataset import DataError
 from resnet_jax.data.images.folder import ImageFiles, open_folder, open_manifest
+from resnet_jax.data.images.paths import as_path
 
 _VERSION = "1.0.0"
 
 
 def prepare(
-    source: Path,
-    data_dir: Path,
+    source: epath.PathLike,
+    data_dir: epath.PathLike,
     *,
     name: str,
     evaluation_share: float,
     seed: int,
     beam_options: Any = None,
-) -> Path:
+) -> epath.Path:
     """Writes a folder, or what a table names, as array_record files.
 
     The images keep their bytes.  Any tool that knows TensorFlow Datasets reads the result, and the
@@ -46,6 +47,7 @@ def prepare(
         raise DataError(
             f"{name!r} is no name of a data set; use small letters, digits and underscores"
         )
+    source, data_dir = as_path(source), as_path(data_dir)
     target = data_dir / name / _VERSION
     if target.exists():
         raise DataError(f"{target} exists; choose another name or version, or remove it")
@@ -101,4 +103,6 @@ def _builder(name: str, splits: dict[str, ImageFiles]) -> type[tfds.core.Generat
             # Abstract there, and not called where the splits come with their examples.
             "_generate_examples": split_generators,
         },
+        # Else a second data set of the name would be refused in one process.
+        skip_registration=True,
     )

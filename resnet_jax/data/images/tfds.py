@@ -2,11 +2,14 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from resnet_jax.data.dataset import DataError
+from resnet_jax.data.images.paths import as_path, file_size, is_remote
 from resnet_jax.data.images.source import Record, check_label, digest
 from resnet_jax.data.images.tfrecord import TFRecords
 
@@ -29,7 +32,7 @@ class TfdsSplit:
 
     def __init__(
         self,
-        directory: Path,
+        directory: epath.PathLike,
         split: str,
         *,
         name: str | None = None,
@@ -87,7 +90,7 @@ class TfdsSplit:
             [
                 self._name,
                 *(
-                    f"{os.path.basename(part.filename)} {os.path.getsize(part.filename)} "
+                    f"{os.path.basename(part.filename)} {file_size(os.fspath(part.filename))} "
                     f"{part.skip} {part.take}"
                     for part in self._split.file_instructions
                 ),
@@ -105,16 +108,16 @@ class TfdsSplit:
             )
         parts = [
             (
-                Path(part.filename),
+                os.fspath(part.filename),
                 part.skip,
                 part.take if part.take >= 0 else part.examples_in_shard,
             )
             for part in self._split.file_instructions
         ]
-        return TFRecords(parts, _index_directory(Path(self._builder.data_dir)))
+        return TFRecords(parts, _index_directory(os.fspath(self._builder.data_dir)))
 
 
-def open_builder(directory: Path, name: str | None) -> Any:
+def open_builder(directory: epath.PathLike, name: str | None) -> Any:
     """The builder of a prepared data set.
 
     Raises:
@@ -122,6 +125,7 @@ def open_builder(directory: Path, name: str | None) -> Any:
     """
     import tensorflow_datasets as tfds
 
+    directory = as_path(directory)
     if not directory.is_dir():
         raise DataError(f"{directory} is no directory; give that of the prepared data set")
     try:
@@ -135,11 +139,11 @@ def open_builder(directory: Path, name: str | None) -> Any:
         ) from None
 
 
-def _versions(directory: Path, name: str) -> list[Path]:
+def _versions(directory: epath.Path, name: str) -> list[epath.Path]:
     """The directory of the newest version or of the one asked for."""
     name, _, version = name.partition(":")
     found = sorted(
-        (path.parent for path in (directory / name).rglob("dataset_info.json")),
+        _prepared(directory / name, levels=2),
         key=lambda path: [int(n) if n.isdecimal() else 0 for n in path.name.split(".")],
     )
     if version:
@@ -147,6 +151,15 @@ def _versions(directory: Path, name: str) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"no dataset_info.json below {directory / name}")
     return [found[-1]]
+
+
+def _prepared(directory: epath.Path, *, levels: int) -> Iterator[epath.Path]:
+    """Prepared data sets so many levels below: a version, with a configuration's name or without."""
+    if (directory / "dataset_info.json").exists():
+        yield directory
+    elif levels and directory.is_dir():
+        for child in directory.iterdir():
+            yield from _prepared(child, levels=levels - 1)
 
 
 @functools.cache
@@ -157,10 +170,10 @@ def _example() -> Any:
     return module.Example
 
 
-def _index_directory(data_dir: Path) -> Path:
+def _index_directory(data_dir: str) -> Path:
     """Beside the data where that can be written, else in the user's cache."""
-    if os.access(data_dir, os.W_OK):
-        return data_dir / ".index"
+    if not is_remote(data_dir) and os.access(data_dir, os.W_OK):
+        return Path(data_dir, ".index")
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "resnet_jax" / "index"
 
 

@@ -10,22 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from resnet_jax.data.dataset import DataError
+from resnet_jax.data.images.paths import as_path, file_size, is_remote, read_range
 
 _LENGTH = struct.Struct("<Q")
 _AROUND = 16
 
 
-def index_tfrecord(path: Path) -> np.ndarray:
+def index_tfrecord(path: epath.PathLike) -> np.ndarray:
     """Offset and length of the data of every record, int64[N, 2].
 
     Raises:
         DataError: the file ends within a record, or is none.
     """
-    size = path.stat().st_size
+    size = file_size(os.fspath(path))
     entries = []
-    with path.open("rb") as file:
+    with as_path(path).open("rb") as file:
         offset = 0
         while offset < size:
             file.seek(offset)
@@ -41,15 +43,19 @@ def index_tfrecord(path: Path) -> np.ndarray:
     return np.asarray(entries, np.int64).reshape(-1, 2)
 
 
-def cached_index(path: Path, cache: Path) -> np.ndarray:
+def cached_index(path: epath.PathLike, cache: Path) -> np.ndarray:
     """`index_tfrecord`, kept in a directory until the file changes in size or time.
 
     Args:
         path: the TFRecord file.
         cache: directory of the indices; created where it does not exist.
     """
-    status = path.stat()
-    key = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+    if is_remote(path):
+        status = as_path(path).stat()
+        key = f"{os.fspath(path)} {status.length} {status.mtime}"
+    else:
+        status = os.stat(path)
+        key = f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
     stored = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     try:
         return np.load(stored, allow_pickle=False)
@@ -75,8 +81,8 @@ class TFRecords(Sequence[bytes]):
         DataError: a file is truncated, or has fewer records than are to be taken.
     """
 
-    def __init__(self, parts: Sequence[tuple[Path, int, int]], cache: Path) -> None:
-        self._paths = [path for path, _, _ in parts]
+    def __init__(self, parts: Sequence[tuple[epath.PathLike, int, int]], cache: Path) -> None:
+        self._paths = [os.fspath(path) for path, _, _ in parts]
         indices = []
         for number, (path, skip, take) in enumerate(parts):
             index = cached_index(path, cache)[skip : skip + take]
@@ -93,9 +99,13 @@ class TFRecords(Sequence[bytes]):
 
     def __getitem__(self, index: int) -> bytes:  # pyrefly: ignore[bad-override]
         file, offset, length = (int(value) for value in self._index[index])
-        data = os.pread(self._descriptor(file), length, offset)
+        path = self._paths[file]
+        if is_remote(path):
+            data = read_range(path, offset, length)
+        else:
+            data = os.pread(self._descriptor(file), length, offset)
         if len(data) < length:
-            raise DataError(f"{self._paths[file]} has become shorter since it was indexed")
+            raise DataError(f"{path} has become shorter since it was indexed")
         return data
 
     def _descriptor(self, file: int) -> int:

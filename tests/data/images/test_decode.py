@@ -13,6 +13,7 @@ from resnet_jax.data.images.decode import (
     decode,
     random_box,
     random_resized_crop,
+    resize,
     resized_center_crop,
 )
 from tests.data.images.conftest import jpeg
@@ -27,6 +28,14 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 def pillow(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def cropped(data: bytes, size: int, draws: Any, **options: Any) -> np.ndarray:
+    # What was in a batch before must not show.
+    out = np.full((2, size, size, 3), 77, np.uint8)
+    random_resized_crop(data, out[0], draws, **options)
+    assert (out[1] == 77).all()
+    return out[0]
 
 
 def near(ours: np.ndarray, theirs: np.ndarray, share: float = 0.99) -> bool:
@@ -89,7 +98,7 @@ def test_thin_images_are_cropped_too(photos: list[np.ndarray], shape: tuple[int,
     for kind in ("JPEG", "PNG"):
         data = encoded(Image.fromarray(photos[0][: shape[0], : shape[1]]), kind)
         rng = np.random.default_rng(0)
-        crop = random_resized_crop(
+        crop = cropped(
             data,
             16,
             rng.random((10, 4)),
@@ -195,9 +204,9 @@ def test_a_jpeg_that_is_shrunk_while_decoding_shows_the_same(
         "interpolation": interpolation,
     }
     draws = np.random.default_rng(1).random((10, 4))
-    shrunk = random_resized_crop(data, 40, draws, **options)
+    shrunk = cropped(data, 40, draws, **options)
     whole = encoded(Image.open(io.BytesIO(data)), "PNG")
-    plain = random_resized_crop(whole, 40, draws, **options)
+    plain = cropped(whole, 40, draws, **options)
     assert np.abs(shrunk.astype(int) - plain.astype(int)).mean() < 2
 
 
@@ -250,3 +259,20 @@ def test_metadata_that_let_the_image_as_it_is_cost_nothing(photos: list[np.ndarr
     assert len(decode(described, rows=50)) == len(decode(plain, rows=50)) < 60
     exif[0x0112] = 6
     assert decode(jpeg(photos[0], exif=exif), rows=50).shape == (640, 427, 3)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "pil_bilinear", "pil_bicubic"])
+def test_a_crop_is_the_part_of_the_whole_image_resized(
+    photos: list[np.ndarray], interpolation: Any
+) -> None:
+    data = jpeg(photos[0])
+    options: dict[str, Any] = {"scale": (0.08, 1), "ratio": (0.75, 4 / 3)}
+    for draws in np.random.default_rng(0).random((8, 10, 4)):
+        top, left, h, w = random_box(*photos[0].shape[:2], draws, **options)
+        expected = resize(
+            np.ascontiguousarray(decode(data)[top : top + h, left : left + w]),
+            *(224, 224),
+            interpolation,
+        )
+        crop = cropped(data, 224, draws, interpolation=interpolation, **options)
+        np.testing.assert_array_equal(crop, expected)
