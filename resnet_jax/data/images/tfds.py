@@ -154,7 +154,7 @@ def _versions(directory: epath.Path, name: str) -> list[epath.Path]:
 
 
 def _prepared(directory: epath.Path, *, levels: int) -> Iterator[epath.Path]:
-    """Prepared data sets so many levels below: a version, with a configuration's name or without."""
+    """Those so many levels below: of versions, with the name of a configuration or without."""
     if (directory / "dataset_info.json").exists():
         yield directory
     elif levels and directory.is_dir():
