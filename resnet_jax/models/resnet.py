@@ -62,35 +62,34 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        def apply(
-            block: ResidualBlock, x: jax.Array, drop_path_rate: Rate
-        ) -> tuple[jax.Array, None]:
-            return block(x, train=train, drop_path_rate=drop_path_rate), None
+        def apply(block: ResidualBlock, x: jax.Array, drop_path_rate: Rate = None) -> jax.Array:
+            return block(x, train=train, drop_path_rate=drop_path_rate)
 
         size = len(self.drop_path_rates)
-        scanned = size - 1 if self.scan and size > 2 else 0
-        for i, rate in enumerate(self.drop_path_rates[: size - scanned]):
+        looped = size - 1 if self.scan and size > 2 else 0
+        for i, rate in enumerate(self.drop_path_rates[: size - looped]):
             block = self.block(
                 stride=self.stride if i == 0 else 1,
                 first_dilation=self.first_dilation if i == 0 else self.dilation,
                 dilation=self.dilation,
                 name=f"block{i + 1}",
             )
-            x, _ = (remat(apply) if self.remat else apply)(block, x, rate or None)
-        if scanned:
+            step = partial(apply, drop_path_rate=rate or None)
+            x = (remat(step) if self.remat else step)(block, x)
+        if looped:
             block = self.block(
                 stride=1, first_dilation=self.dilation, dilation=self.dilation, name="blocks"
             )
             rates = self.drop_path_rates[1:]
-            # The steps of a loop are apart, so that nothing else must keep them from being merged.
-            body = nn.remat(
+            # The passes of a loop are apart, and need no barrier to stay so.
+            kept = nn.remat(
                 apply, prevent_cse=False, policy=None if self.remat else _is_contraction
             )
             x, _ = nn.scan(
-                body,
+                lambda block, x, rate: (kept(block, x, rate), None),
                 variable_axes={True: 0},
                 split_rngs={True: True},
-                length=scanned,
+                length=looped,
                 check_constancy_invariants=False,
             )(block, x, jnp.asarray(rates) if any(rates) else None)
         return x
