@@ -106,6 +106,7 @@ def main() -> None:
         ConfigError,
         DataError,
         DistributedError,
+        OSError,
         TrainingDivergedError,
         WorkdirError,
     ) as error:

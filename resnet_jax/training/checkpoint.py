@@ -7,6 +7,8 @@ does not agree with them is set aside.
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,7 +44,8 @@ class Checkpoints:
     Use it as a context manager: leaving it waits for the last write.
 
     Raises:
-        CheckpointError: every checkpoint in the directory is damaged.
+        CheckpointError: every checkpoint in the directory is damaged, or the last one could not be
+            written.
     """
 
     def __init__(self, directory: Path, config: CheckpointConfig) -> None:
@@ -80,8 +83,13 @@ class Checkpoints:
     ) -> None:
         # To close means to wait for the other processes, who may not know of the error yet.
         together = error is None or isinstance(error, PreemptedError)
-        if together or jax.process_count() == 1:
-            self._checkpointer.close()
+        if together:
+            with self._explained():
+                self._checkpointer.close()
+        elif jax.process_count() == 1:
+            # The first error counts.
+            with suppress(Exception):
+                self._checkpointer.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -98,7 +106,7 @@ class Checkpoints:
             metadata: JSON that `restore` gives back.
 
         Raises:
-            CheckpointError: Orbax declined to write it.
+            CheckpointError: Orbax declined to write it, or could not write the one before.
         """
         step = int(state.step)
         content = {
@@ -106,14 +114,27 @@ class Checkpoints:
             "arrays": describe_arrays(state),
             "metadata": metadata,
         }
-        response = self._checkpointer.save_async(
-            step,
-            state,
-            metrics={"badness": badness},
-            custom_metadata={**content, "sha256": json_digest(content)},
-        )
+        with self._explained():
+            response = self._checkpointer.save_async(
+                step,
+                state,
+                metrics={"badness": badness},
+                custom_metadata={**content, "sha256": json_digest(content)},
+            )
         if response is None:
             raise CheckpointError(f"the checkpoint of step {step} was not written")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of writing in one line; those before this one are on disk as they were."""
+        try:
+            yield
+        except Exception as error:
+            reason, _, _ = str(_origin(error)).partition(" [")
+            raise CheckpointError(
+                f"a checkpoint could not be written to {self._directory}: {reason}; mend that, and "
+                "the same command continues from the last one"
+            ) from error
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest undamaged checkpoint and its metadata; then `latest_step` is its step.
@@ -206,10 +227,14 @@ def _as_damage(error: Exception) -> Exception:
 
     Orbax wraps whatever happens, Ctrl-C and a lack of memory too.
     """
-    origin: BaseException = error
-    while origin.__cause__ is not None:
-        origin = origin.__cause__
+    origin = _origin(error)
     if not isinstance(origin, (ValueError, LookupError, FileNotFoundError)):
         return error
     reason, _, _ = str(origin).partition(" [tensorstore_spec")
     return _DamagedError(f"Orbax cannot read it: {reason}")
+
+
+def _origin(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,0 +1,132 @@
+"""Kills a process at a random moment of an asynchronous save, and looks at what is left.
+
+    python tests/nightly/kill_during_save.py [TIMES]
+
+A child saves step after step, each of 19 MB that cannot be compressed.  It is killed with SIGKILL
+at a random moment, mostly while files are being written.  Then the newest checkpoint must be
+complete and hold what its step was saved with, to the bit; no older step than the last one whose
+save had ended may come back; and what the killed write has left must be gone.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from resnet_jax.config import CheckpointConfig
+from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.training.digests import describe_arrays
+from resnet_jax.training.sharding import make_mesh, replicated
+from resnet_jax.training.state import TrainState
+
+CONFIG = CheckpointConfig(keep_latest=2, keep_best=1)
+_SHAPE = (1600, 3000)
+
+
+def make_state(step: int) -> TrainState:
+    """19 MB of noise that depends on the step alone."""
+    noise = np.random.default_rng(step).integers(0, 2**32, _SHAPE, np.uint32)
+    # The lowest exponents are cut off, so that no number is NaN.
+    kernel = (noise & 0x3FFFFFFF).view(np.float32)
+    return TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        params={"kernel": jnp.asarray(kernel)},
+        batch_stats={},
+        opt_state=optax.sgd(0.1).init({}),
+    )
+
+
+def save_for_ever(directory: Path) -> None:
+    """Goes on from the newest checkpoint; what it prints is what is done."""
+    with Checkpoints(directory, CONFIG) as checkpoints:
+        step = checkpoints.latest_step or 0
+        while True:
+            step += 1
+            state = make_state(step)
+            print("saving", step, flush=True)
+            checkpoints.save(state, badness=1 / step, metadata={"step": step})
+            # This one has waited for the end of the one before.
+            print("saved", step - 1, flush=True)
+
+
+def kill_once(directory: Path, rng: random.Random) -> dict[str, int]:
+    """One child, killed; then the checks.
+
+    Returns:
+        The last step whose save had ended, the one that came back, and how many unfinished
+        directories the kill has left.
+    """
+    saved = 0
+    with subprocess.Popen(
+        [sys.executable, __file__, "--child", str(directory)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        saves = rng.randint(2, 4)
+        for line in child.stdout:
+            word, step = line.split()
+            saves -= word == "saving"
+            saved = max(saved, int(step)) if word == "saved" else saved
+            if saves == 0:
+                break
+        # A save takes about half a second, in which the next one is prepared.
+        time.sleep(rng.uniform(0, 0.6))
+        child.send_signal(signal.SIGKILL)
+        for line in child.stdout:
+            word, step = line.split()
+            saved = max(saved, int(step)) if word == "saved" else saved
+    assert child.returncode == -signal.SIGKILL
+    unfinished = [path for path in directory.iterdir() if not path.name.isdigit()]
+
+    with Checkpoints(directory, CONFIG) as checkpoints:
+        if checkpoints.latest_step is None:
+            assert saved == 0, f"step {saved} was saved and is gone"
+            restored = 0
+        else:
+            sharding = replicated(make_mesh(jax.devices()[:1]))
+            abstract = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                make_state(1),
+            )
+            state, metadata = checkpoints.restore(abstract)
+            restored = int(state.step)
+            assert metadata == {"step": restored}
+            assert describe_arrays(state) == describe_arrays(make_state(restored))
+    assert restored >= saved, f"step {saved} was saved, {restored} came back"
+    assert all(path.name.isdigit() for path in directory.iterdir()), "left behind"
+    return {"saved": saved, "restored": restored, "unfinished": len(unfinished)}
+
+
+def kill(times: int, *, seed: int) -> list[dict[str, int]]:
+    """Does it so often in one directory, in which each child goes on from the one before."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as directory:
+        return [kill_once(Path(directory), rng) for _ in range(times)]
+
+
+def main() -> None:
+    """The command line."""
+    if sys.argv[1:2] == ["--child"]:
+        save_for_ever(Path(sys.argv[2]))
+    times = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    started = time.monotonic()
+    outcomes = kill(times, seed=time.time_ns())
+    for outcome in outcomes:
+        print(json.dumps(outcome))
+    amid = sum(outcome["unfinished"] > 0 for outcome in outcomes)
+    print(
+        f"{times} of {times} kills survived, {amid} of them amid the writing of files, in "
+        f"{time.monotonic() - started:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

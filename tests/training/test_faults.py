@@ -1,0 +1,128 @@
+"""Faults of the machine below a run: a full disk, a clock that jumps, devices that hang."""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from resnet_jax.config import CheckpointConfig
+from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
+from resnet_jax.training.watchdog import EXIT_CODE
+from tests.nightly.kill_during_save import kill
+from tests.training.test_checkpoint import abstract, make_state
+
+KEEP_ALL = CheckpointConfig(keep_latest=100)
+# 1.2 MB in each of three arrays that cannot be compressed.
+LARGE = 100_000
+
+
+@contextmanager
+def little_space(directory: Path) -> Iterator[None]:
+    """A disk of 1 MB, where mounting is allowed; elsewhere, files of at most 1 MB."""
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(directory)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode == 0:
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "--lazy", str(directory)], check=True)
+        return
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_what_is_there(tmp_path: Path) -> None:
+    directory = tmp_path / "disk"
+    with little_space(directory):
+        with Checkpoints(directory, KEEP_ALL) as checkpoints:
+            checkpoints.save(make_state(1), badness=1, metadata={})
+        with (
+            pytest.raises(
+                CheckpointError,
+                match=r"could not be written to .*(No space left on device|File too large)",
+            ) as error,
+            Checkpoints(directory, KEEP_ALL) as checkpoints,
+        ):
+            checkpoints.save(make_state(2, width=LARGE), badness=2, metadata={})
+        assert "\n" not in str(error.value)
+        with Checkpoints(directory, KEEP_ALL) as checkpoints:
+            assert checkpoints.latest_step == 1
+            state, _ = checkpoints.restore(abstract(make_state(1)))
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(1))
+
+
+def test_the_order_of_checkpoints_is_that_of_their_steps_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CheckpointConfig(keep_latest=2, keep_best=0)
+    now, now_ns = time.time, time.time_ns
+    for step in (1, 2, 3, 4):
+        # An hour back each time.
+        monkeypatch.setattr(time, "time", lambda step=step: now() - 3600 * step)
+        monkeypatch.setattr(time, "time_ns", lambda step=step: now_ns() - 3600 * 10**9 * step)
+        with Checkpoints(tmp_path, config) as checkpoints:
+            assert checkpoints.latest_step == (step - 1 or None)
+            checkpoints.save(make_state(step), badness=step, metadata={})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
+
+
+HANGING = '''
+import sys, time
+import jax.numpy as jnp
+from resnet_jax.training.watchdog import Watchdog
+
+class Never:
+    """An array that no device will finish.  CPUs let the caller wait for what takes long."""
+    def is_ready(self):
+        return False
+
+where = sys.argv[1]
+with Watchdog(2.0) as watchdog:
+    for _ in range(3):
+        time.sleep(1)
+        watchdog.done()
+    watchdog.watch(Never() if where == "device" else jnp.ones(3))
+    time.sleep(1 if where == "nowhere" else 60)
+print("came to its end")
+'''
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("device", "error: the devices have not finished a step for 2 s; the stacks of all"),
+        ("host", "error: no step has begun for 2 s; the stacks of all threads follow"),
+        ("nowhere", None),
+    ],
+)
+def test_the_watchdog_ends_what_hangs_and_nothing_else(where: str, message: str | None) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", HANGING, where],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    if message is None:
+        assert (process.returncode, process.stdout) == (0, "came to its end\n"), process.stderr
+        return
+    assert process.returncode == EXIT_CODE
+    assert process.stderr.startswith(message)
+    assert 'File "<string>", line ' in process.stderr, "the stack of the main thread"
+
+
+def test_a_kill_at_a_random_moment_of_a_save_loses_nothing_that_was_saved() -> None:
+    outcomes = kill(3, seed=0)
+    assert outcomes[-1]["restored"] > 0
+    assert any(outcome["unfinished"] for outcome in outcomes), "no kill hit a write"
