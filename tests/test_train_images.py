@@ -1,13 +1,20 @@
 """Training on images in files, run as a user runs it."""
 
+import io
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
+from skimage import data
+from sklearn.datasets import load_sample_images
 
+from tests.data.images.test_arrays import prepare
 from tests.test_train import run
 
 pytestmark = pytest.mark.xdist_group("train_images")
@@ -90,3 +97,88 @@ def test_images_that_are_not_there_are_refused_before_anything_is_written(tmp_pa
     assert "holds no prepared data set imagenet2012" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_small_imagenet_goes_through_the_recipe_of_imagenet(tmp_path: Path) -> None:
+    """The features of imagenet2012, of 64x48 to 500x375 pixels; the class is the photograph."""
+    photos = [*load_sample_images().images, data.astronaut(), data.coffee(), data.chelsea()]
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("validation", 3)):
+        for label, photo in enumerate(photos):
+            (tmp_path / "photos" / split / str(label)).mkdir(parents=True)
+            for i in range(count):
+                height = int(rng.integers(48, min(375, photo.shape[0]) + 1))
+                width = min(int(rng.integers(64, 501)), photo.shape[1])
+                top, left = (
+                    int(rng.integers(whole - part + 1))
+                    for whole, part in zip(photo.shape[:2], (height, width), strict=True)
+                )
+                part = Image.fromarray(photo[top : top + height, left : left + width])
+                part.save(tmp_path / "photos" / split / str(label) / f"{i}.jpg", quality=95)
+    root = imagenet_like(tmp_path / "photos", tmp_path / "tfds")
+    process = run(
+        "imagenet-resnet50",
+        f"--data.directory={root}",
+        f"--workdir={tmp_path / 'run'}",
+        "--model.name=cifar_resnet20",
+        "--data.images.image-size=32",
+        "--batch-size=20",
+        "--epochs=8",
+        num_devices=2,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "40 train, 15 validation, 5 classes" in process.stdout
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["split"] == "validation"
+
+
+def imagenet_like(photos: Path, root: Path) -> Path:
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(num_classes=5),
+        "file_name": tfds.features.Text(),
+    }
+
+    def examples(split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for path in sorted((photos / split).rglob("*.jpg")):
+            name = str(path.relative_to(photos))
+            image = io.BytesIO(path.read_bytes())
+            yield name, {"image": image, "label": int(path.parent.name), "file_name": name}
+
+    class Imagenet2012(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "imagenet2012"
+        VERSION = tfds.core.Version("5.1.0")
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, manager: Any) -> dict[str, Any]:  # noqa: ARG002
+            return {split: examples(split) for split in ("train", "validation")}
+
+        def _generate_examples(self) -> Any:
+            raise NotImplementedError
+
+    builder = Imagenet2012(data_dir=root, file_format="array_record")
+    builder.download_and_prepare(download_dir=root / "downloads")
+    return root
+
+
+def test_cifar_is_trained_on_in_memory(tmp_path: Path) -> None:
+    root = prepare(tmp_path, "cifar_like", "array_record")
+    process = run(
+        "cifar10-resnet20",
+        f"--data.directory={root}",
+        "--data.name=cifar_like",
+        f"--workdir={tmp_path / 'run'}",
+        "--batch-size=16",
+        "--epochs=124",
+        "--evaluate-every-epochs=62",
+        num_devices=2,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "37 train, 11 test, 10 classes" in process.stdout
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    rates = {record["learning_rate"] for record in records if "learning_rate" in record}
+    assert max(rates) == pytest.approx(0.1)
+    assert min(rates) == pytest.approx(0.001)

@@ -55,7 +55,7 @@ def prepare(
     train, evaluation, kind = (open_manifest if is_table else open_folder)(
         source, evaluation_share=evaluation_share, seed=seed
     )
-    builder = _builder(name, {"train": train, kind: evaluation})(
+    builder = make_builder(name, {"train": train, kind: evaluation})(
         data_dir=data_dir, file_format="array_record"
     )
     with tempfile.TemporaryDirectory() as downloads:
@@ -66,7 +66,7 @@ def prepare(
     return target
 
 
-def _builder(name: str, splits: dict[str, ImageFiles]) -> type[tfds.core.GeneratorBasedBuilder]:
+def make_builder(name: str, splits: dict[str, ImageFiles]) -> type[tfds.core.GeneratorBasedBuilder]:
     """A builder class of that name: TensorFlow Datasets takes the name from the class."""
     class_names = next(iter(splits.values())).class_names
 

@@ -1,6 +1,8 @@
 """Data sets prepared by TensorFlow Datasets, read without TensorFlow."""
 
+import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,11 +103,6 @@ class TfdsSplit:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core.file_adapters import FileFormat
 
-        if self._builder.info.file_format != FileFormat.TFRECORD:
-            return self._builder.as_data_source(
-                self._spec,
-                deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-            )
         parts = [
             (
                 os.fspath(part.filename),
@@ -114,7 +111,37 @@ class TfdsSplit:
             )
             for part in self._split.file_instructions
         ]
+        file_format = self._builder.info.file_format
+        if file_format != FileFormat.TFRECORD:
+            records = self._builder.as_data_source(
+                self._spec, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+            )
+            if file_format == FileFormat.PARQUET:
+                # It gives all of every file that the split has a part of.
+                sizes = [part.examples_in_shard for part in self._split.file_instructions]
+                starts = itertools.accumulate(sizes[:-1], initial=0)
+                return _Selected(
+                    records,
+                    [
+                        start + skip + i
+                        for start, (_, skip, take) in zip(starts, parts, strict=True)
+                        for i in range(take)
+                    ],
+                )
+            return records
         return TFRecords(parts, _index_directory(os.fspath(self._builder.data_dir)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Selected(Sequence[bytes]):
+    records: Sequence[bytes]
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> bytes:  # pyrefly: ignore[bad-override]
+        return self.records[self.indices[index]]
 
 
 def open_builder(directory: epath.PathLike, name: str | None) -> Any:

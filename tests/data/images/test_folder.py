@@ -1,8 +1,11 @@
 """Folders and tables of images."""
 
+import contextlib
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,13 +103,34 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
         opened(copy)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_directory_is_named(folder: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    (copy / "train" / "dog" / "deep").chmod(0)
-    with pytest.raises(DataError, match="deep cannot be read: Permission denied"):
-        opened(copy)
+@contextlib.contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root reads everything, so root becomes nobody for a while."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_directories_and_files_that_may_not_be_read_are_named(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "copy"
+        shutil.copytree(folder, copy)
+        for path in (Path(directory), copy, *copy.rglob("*")):
+            path.chmod(0o755)
+        with without_privileges():
+            train, _, _ = opened(copy)
+        file, deep = copy / "train" / "dog" / "1.jpg", copy / "train" / "dog" / "deep"
+        for path in (file, deep, copy / "train"):
+            path.chmod(0)
+            with without_privileges(), pytest.raises(DataError) as error:
+                assert train[train.files.index("dog/1.jpg")] if path == file else opened(copy)
+            assert str(error.value) == f"{path} cannot be read: Permission denied"
+            path.chmod(0o755)
 
 
 def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from resnet_jax.config import ImageConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
-from resnet_jax.data.images.prepare import prepare
+from resnet_jax.data.images.folder import open_folder
+from resnet_jax.data.images.prepare import make_builder, prepare
 from resnet_jax.data.images.tfds import TfdsSplit
 from resnet_jax.data.images.tfrecord import TFRecords, cached_index, index_tfrecord
 
@@ -69,10 +70,58 @@ def test_tfrecords_hold_what_array_records_hold(prepared: Path, tfrecord: Path) 
             assert ours[i][:2] == theirs[i][:2]
 
 
-@pytest.mark.parametrize("kind", ["directory", "name", "version"])
-def test_a_run_reads_it(prepared: Path, tfrecord: Path, kind: str) -> None:
-    root = prepared if kind == "directory" else tfrecord.parent.parent
-    name = {"directory": None, "name": "animals", "version": "animals:1.0.0"}[kind]
+@pytest.fixture(scope="module")
+def parquet(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder as a data set of parquet files."""
+    images, evaluation, _ = open_folder(folder, evaluation_share=0.2, seed=0)
+    root = tmp_path_factory.mktemp("parquet")
+    builder = make_builder("animals", {"train": images, "validation": evaluation})(
+        data_dir=root, file_format="parquet"
+    )
+    builder.download_and_prepare(download_dir=root / "downloads")
+    return root / "animals" / "1.0.0"
+
+
+def test_parquet_holds_what_array_records_hold(prepared: Path, parquet: Path) -> None:
+    for split in ("train", "validation"):
+        ours, theirs = TfdsSplit(parquet, split), TfdsSplit(prepared, split)
+        records = [[source[i][:2] for i in range(len(source))] for source in (ours, theirs)]
+        assert sorted(records[0]) == sorted(records[1])
+        part = TfdsSplit(parquet, f"{split}[3:8]")
+        assert [part[i][:2] for i in range(len(part))] == records[0][3:8]
+        for index in (5, -6):
+            with pytest.raises(IndexError):
+                part[index]
+
+
+def test_a_label_that_no_class_has_is_named(tfrecord: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "1.0.0"
+    shutil.copytree(tfrecord, copy)
+    (copy / "label.labels.txt").write_text("cat\ndog\n")
+    features = json.loads((copy / "features.json").read_text())
+    features["featuresDict"]["features"]["label"]["classLabel"]["numClasses"] = "2"
+    (copy / "features.json").write_text(json.dumps(features))
+    split = TfdsSplit(copy, "train")
+    with pytest.raises(DataError, match=r"example \d+ has label 2, but there are 2 classes"):
+        assert split.labels
+
+
+def test_an_empty_split_is_named(tfrecord: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "1.0.0"
+    shutil.copytree(tfrecord, copy)
+    info = json.loads((copy / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        if split["name"] == "validation":
+            split["shardLengths"] = ["0"]
+    (copy / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match=r"animals/1\.0\.0 validation is empty"):
+        TfdsSplit(copy, "validation")
+
+
+@pytest.mark.parametrize("kind", ["directory", "name", "version", "parquet"])
+def test_a_run_reads_it(prepared: Path, tfrecord: Path, parquet: Path, kind: str) -> None:
+    root = {"directory": prepared, "parquet": parquet}.get(kind, tfrecord.parent.parent)
+    name = {"name": "animals", "version": "animals:1.0.0"}.get(kind)
     config = TfdsConfig(str(root), name=name, images=ImageConfig(image_size=16))
     dataset = open_dataset(config)
     assert dataset.evaluation_split == "validation"
