@@ -172,13 +172,15 @@ def test_cifar_is_trained_on_in_memory(tmp_path: Path) -> None:
         "--data.name=cifar_like",
         f"--workdir={tmp_path / 'run'}",
         "--batch-size=16",
-        "--epochs=124",
-        "--evaluate-every-epochs=62",
+        "--epochs=4",
+        *("--optimizer.decay-epochs", "2", "3"),
+        "--log-every-steps=1",
         num_devices=2,
     )
     assert process.returncode == 0, process.stderr
     assert "37 train, 11 test, 10 classes" in process.stdout
-    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
     rates = {record["learning_rate"] for record in records if "learning_rate" in record}
     assert max(rates) == pytest.approx(0.1)
     assert min(rates) == pytest.approx(0.001)
