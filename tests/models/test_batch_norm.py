@@ -1,6 +1,7 @@
 """BatchNorm: frozen, of groups, and of the examples that a mask leaves."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from resnet_jax import BatchNorm, GroupNorm, create_model
 from resnet_jax.config import ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
 from resnet_jax.data import Batch
+from resnet_jax.models.normalization import _affine
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.run import check
 from resnet_jax.training.state import create_train_state
@@ -156,3 +158,33 @@ def test_statistics_are_float32_under_bfloat16() -> None:
 def test_a_batch_without_whole_groups_is_refused() -> None:
     with pytest.raises(ValueError, match="batch of 12 images has no whole groups of 5"):
         normalized(np.ones((12, 2, 2, 3), np.float32), 5)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 3, 3, 4), (2, 4, 3, 3, 4)], ids=["batch", "groups"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_written_gradient_is_that_of_the_formula(shape: tuple[int, ...], dtype: Any) -> None:
+    keys = jax.random.split(jax.random.key(0), 5)
+    statistics = (shape[0], *(1,) * (len(shape) - 2), shape[-1])
+    x = jax.random.normal(keys[0], shape, dtype)
+    mean, factor = (jax.random.normal(key, statistics) for key in keys[1:3])
+    bias = jax.random.normal(keys[3], shape[-1:])
+    for inputs in ((x, mean, factor, bias), (x, mean[0, 0, 0, 0], factor[0, 0, 0, 0], bias)):
+        expected, plain = jax.vjp(lambda x, m, f, b: (x - m) * f + b, *inputs)
+        actual, written = jax.vjp(_affine, *inputs)
+        cotangent = jax.random.normal(keys[4], shape, expected.dtype)
+        np.testing.assert_array_equal(actual, expected)
+        for left, right in zip(written(cotangent), plain(cotangent), strict=True):
+            assert (left.shape, left.dtype) == (right.shape, right.dtype)
+            tolerance = 2**-7 if left.dtype == jnp.bfloat16 else 1e-5
+            left, right = (np.asarray(array, np.float64) for array in (left, right))
+            np.testing.assert_allclose(left, right, atol=tolerance * abs(right).max())
+
+
+def test_double_precision_is_kept_by_the_written_gradient() -> None:
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (1, 8, 3, 3, 4), jnp.float64)
+        mean = jnp.full((1, 1, 1, 1, 4), 0.3, jnp.float32)
+        y, transposed = jax.vjp(_affine, x, mean, mean, mean[0, 0, 0, 0])
+        assert y.dtype == jnp.float64
+        assert transposed(y)[0].dtype == jnp.float64
+        assert transposed(y)[1].dtype == jnp.float32
