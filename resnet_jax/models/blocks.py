@@ -44,6 +44,8 @@ class ResidualBlock(nn.Module):
 
     expansion: ClassVar[int] = 1
     preactivation: ClassVar[bool] = False
+    # Fields of a network that its blocks do not read; other values than the default are refused.
+    unused: ClassVar[tuple[str, ...]] = ()
 
     features: int
     stride: int
@@ -156,6 +158,13 @@ class BasicBlock(ResidualBlock):
     [B, H, W, C] to [B, H/stride, W/stride, features].
     """
 
+    unused: ClassVar[tuple[str, ...]] = (
+        "cardinality",
+        "base_width",
+        "stride_in_1x1",
+        "block_dropout_rate",
+    )
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
         y = self.strided_conv(x, self.features, self.stride, 1, groups=1, train=train)
@@ -171,6 +180,7 @@ class BottleneckBlock(ResidualBlock):
     """
 
     expansion: ClassVar[int] = 4
+    unused: ClassVar[tuple[str, ...]] = ("block_dropout_rate",)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
@@ -189,6 +199,13 @@ class PreActivationBlock(ResidualBlock):
     """
 
     preactivation: ClassVar[bool] = True
+    unused: ClassVar[tuple[str, ...]] = (
+        "cardinality",
+        "base_width",
+        "spatial_unit",
+        "antialias",
+        "average_down",
+    )
 
     def residual(
         self,
@@ -228,6 +245,8 @@ class PreActivationBlock(ResidualBlock):
 
 class PreActivationBasicBlock(PreActivationBlock):
     """Two 3x3 convolutions. [B, H, W, C] to [B, H/stride, W/stride, features]."""
+
+    unused: ClassVar[tuple[str, ...]] = (*PreActivationBlock.unused, "stride_in_1x1")
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:

@@ -123,7 +123,12 @@ def zero_padded_max_pool(x: jax.Array) -> jax.Array:
 
 
 def average_pool(x: jax.Array, stride: int = 2) -> jax.Array:
-    """The mean of each stride x stride square; a rest at the border is dropped."""
+    """The mean of each stride x stride square; a rest at the border is dropped.
+
+    Raises:
+        ValueError: there is no whole square.
+    """
+    _check_pixels(x, stride, "averaged over squares")
     return nn.avg_pool(x, (stride, stride), strides=(stride, stride))
 
 
@@ -131,10 +136,22 @@ def blur_pool(x: jax.Array, stride: int = 2) -> jax.Array:
     """Binomial 3x3 filter, then subsampling, the border reflected (Zhang 2019).
 
     [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+
+    Raises:
+        ValueError: there is nothing to reflect.
     """
+    _check_pixels(x, 2, "blurred")
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     x = (x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:])[:, ::stride] / 4
     return (x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:])[:, :, ::stride] / 4
+
+
+def _check_pixels(x: jax.Array, least: int, what: str) -> None:
+    if min(x.shape[1:3]) < least:
+        raise ValueError(
+            f"the images are too small: a feature map of {x.shape[1]}x{x.shape[2]} pixels cannot "
+            f"be {what}; give larger images, or small_input=True"
+        )
 
 
 def blurred_max_pool(x: jax.Array) -> jax.Array:

@@ -103,6 +103,33 @@ def _is_contraction(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name in ("conv_general_dilated", "dot_general", "reduce_sum")
 
 
+_RATE = (lambda value: 0 <= value < 1, "in [0, 1)")
+_POSITIVE = (lambda value: value > 0, "positive")
+_OPTIONALLY_POSITIVE = (lambda value: value is None or value > 0, "positive or None")
+
+# What the value of a field must be, and how to say so.
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_classes": (lambda value: value >= 0, "0, for no head, or more"),
+    "in_channels": _OPTIONALLY_POSITIVE,
+    "width": _POSITIVE,
+    "cardinality": _POSITIVE,
+    "base_width": _POSITIVE,
+    "average_down": (lambda value: value in (None, "before", "behind"), "None, before or behind"),
+    "bn_decay": (lambda value: 0 <= value <= 1, "in [0, 1]"),
+    "bn_epsilon": _POSITIVE,
+    "bn_group_size": _OPTIONALLY_POSITIVE,
+    "padding": (lambda value: value in ("symmetric", "same"), "symmetric or same"),
+    "global_pool": (
+        lambda value: value in ("avg", "max", "avgmax", "none"),
+        "avg, max, avgmax or none",
+    ),
+    "output_stride": (lambda value: value in (8, 16, 32), "8, 16 or 32"),
+    "dropout_rate": _RATE,
+    "block_dropout_rate": _RATE,
+    "drop_path_rate": _RATE,
+}
+
+
 class ResNet(nn.Module):
     """A residual network (He et al. 2015, https://arxiv.org/abs/1512.03385).
 
@@ -188,17 +215,38 @@ class ResNet(nn.Module):
     scan: bool = False
     dtype: Any = jnp.float32
 
-    def setup(self) -> None:
+    def __post_init__(self) -> None:
+        for name, (allowed, wanted) in _ALLOWED.items():
+            value = getattr(self, name)
+            if not allowed(value):
+                raise ValueError(f"{name} must be {wanted}, but it is {value!r}")
+        if not self.stage_sizes or min(self.stage_sizes) < 1:
+            raise ValueError(f"every stage needs a block, but stage_sizes is {self.stage_sizes}")
         if self.global_pool == "none" and self.num_classes:
             raise ValueError("global_pool='none' has no vector for a head; set num_classes=0")
+        if self.padding == "same" and (
+            self.conv is not conv or self.stem_pool not in (max_pool, None)
+        ):
+            raise ValueError(
+                "padding='same' is for networks of plain convolutions and max-pooling; "
+                "leave it at 'symmetric'"
+            )
+        unused: dict[type, tuple[str, ...]] = {self.block: self.block.unused}
+        if issubclass(self.norm, GroupNorm):
+            unused[self.norm] = ("bn_decay", "bn_epsilon", "bn_group_size", "freeze_bn")
+        for part, names in unused.items():
+            for name in names:
+                default = type(self).__dataclass_fields__[name].default
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        f"{name} does nothing with {part.__name__}; leave it at {default!r}"
+                    )
+        super().__post_init__()
+
+    def setup(self) -> None:
         conv_layer = stem_conv = partial(self.conv, dtype=self.dtype)
         stem_pool = self.stem_pool
         if self.padding == "same":
-            if self.conv is not conv or stem_pool not in (max_pool, None):
-                raise ValueError(
-                    "padding='same' is for networks of plain convolutions and max-pooling; "
-                    "leave it at 'symmetric'"
-                )
             conv_layer = partial(conv_layer, padding="same")
             stem_pool = stem_pool and same_max_pool
         norm_layer = partial(self.norm, dtype=self.dtype)
@@ -309,13 +357,10 @@ class ResNet(nn.Module):
             activated.
 
         Raises:
-            ValueError: the images have no four axes, or not ``in_channels``.
+            ValueError: the images have no four axes, another number of channels, no pixels, too few
+                pixels for a pooling, or integers for values.
         """
-        if images.ndim != 4 or self.in_channels not in (None, images.shape[-1]):
-            raise ValueError(
-                f"images must be [B, H, W, {self.in_channels or 'C'}], but have shape "
-                f"{list(images.shape)}"
-            )
+        self._check_images(images)
         with _masked(mask):
             x = self.stem(images.astype(self.dtype), train=train)
             maps = {"stem": x}
@@ -326,6 +371,21 @@ class ResNet(nn.Module):
             for i, stage in enumerate(self.stages):
                 x = maps[f"stage{i + 1}"] = stage(x, train=train)
         return maps
+
+    def _check_images(self, images: jax.Array) -> None:
+        channels = self.in_channels
+        if channels is None and not self.is_initializing():
+            stem = self.variables["params"]["stem"]
+            channels = stem["conv" if "conv" in stem else "conv1"]["kernel"].shape[2]
+        if images.ndim != 4 or channels not in (None, images.shape[-1]) or 0 in images.shape:
+            raise ValueError(
+                f"images must be [B, H, W, {channels or 'C'}], but have shape {list(images.shape)}"
+            )
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images must be normalised floats, but are {images.dtype}; of bytes, give "
+                "(images / 255 - mean) / std"
+            )
 
     def __call__(
         self, images: jax.Array, *, train: bool, mask: jax.Array | None = None

@@ -1,0 +1,102 @@
+"""What cannot be meant is refused in one line, before anything is computed."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from resnet_jax import GroupNorm, ResNet, create_model
+from resnet_jax.models.layers import blur_pool
+
+
+def init(model: ResNet, images: jax.ShapeDtypeStruct) -> Any:
+    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+
+
+def apply(model: ResNet, images: jax.ShapeDtypeStruct, size: int = 64, channels: int = 3) -> Any:
+    variables = init(model, jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32))
+    return jax.eval_shape(partial(model.apply, train=False), variables, images)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("resnet18", {"num_classes": -1}, "num_classes must be 0, for no head, or more, .* -1"),
+        ("resnet18", {"in_channels": 0}, "in_channels must be positive or None"),
+        ("resnet18", {"output_stride": 4}, "output_stride must be 8, 16 or 32, but it is 4"),
+        ("resnet18", {"drop_path_rate": 1.0}, r"drop_path_rate must be in \[0, 1\)"),
+        ("resnet18", {"dropout_rate": -0.1}, r"dropout_rate must be in \[0, 1\)"),
+        ("wrn_16_8", {"block_dropout_rate": 1.5}, r"block_dropout_rate must be in \[0, 1\)"),
+        ("resnet18", {"global_pool": "mean"}, "global_pool must be avg, max, avgmax or none"),
+        ("resnet18", {"padding": "SAME"}, "padding must be symmetric or same"),
+        ("resnet50", {"cardinality": 0}, "cardinality must be positive"),
+        ("resnet18", {"bn_group_size": 0}, "bn_group_size must be positive or None"),
+        ("resnet18", {"bn_decay": 1.1}, r"bn_decay must be in \[0, 1\]"),
+        ("resnet18", {"stage_sizes": (2, 0)}, r"stage_sizes is \(2, 0\)"),
+        ("resnet18", {"cardinality": 32}, "cardinality does nothing with BasicBlock"),
+        ("resnet50", {"block_dropout_rate": 0.1}, "block_dropout_rate does nothing with Bottle"),
+        ("resnetv2_18", {"stride_in_1x1": True}, "stride_in_1x1 does nothing with PreActivationB"),
+        ("resnetv2_50", {"antialias": blur_pool}, "antialias does nothing with PreActivationBottl"),
+        ("resnet50_gn", {"freeze_bn": True}, "freeze_bn does nothing with GroupNorm"),
+        ("resnet18", {"norm": GroupNorm, "bn_group_size": 2}, "bn_group_size does nothing with G"),
+    ],
+    ids=str,
+)
+def test_impossible_fields(name: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        create_model(name, **fields)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("way", [init, apply])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((64, 64, 3), "float32", r"must be \[B, H, W, C?3?\], but have shape \[64, 64, 3\]"),
+        ((2, 64, 64), "float32", r"but have shape \[2, 64, 64\]"),
+        ((2, 0, 64, 3), "float32", r"but have shape \[2, 0, 64, 3\]"),
+        ((2, 64, 64, 3), "uint8", r"normalised floats, but are uint8; .* \(images / 255 - mean\)"),
+        ((2, 64, 64, 3), "int32", "normalised floats, but are int32"),
+        ((2, 64, 64, 3), "bool", "normalised floats, but are bool"),
+    ],
+    ids=str,
+)
+def test_images_that_are_none(way: Any, shape: tuple[int, ...], dtype: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        way(create_model("resnet10t"), jax.ShapeDtypeStruct(shape, dtype))
+    assert "\n" not in str(error.value).split("---")[0].strip()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnetv2_50x1_bit"])
+def test_images_of_other_channels_than_the_weights(name: str) -> None:
+    with pytest.raises(ValueError, match=r"\[B, H, W, 3\], but have shape \[2, 64, 64, 4\]"):
+        apply(create_model(name), jax.ShapeDtypeStruct((2, 64, 64, 4), jnp.float32))
+    with pytest.raises(ValueError, match=r"\[B, H, W, 3\], but have shape \[2, 3, 64, 64\]"):
+        apply(create_model(name), jax.ShapeDtypeStruct((2, 3, 64, 64), jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("resnetaa50", 8, "a feature map of 1x1 pixels cannot be averaged"),
+        ("resnetblur18", 8, "a feature map of 1x1 pixels cannot be blurred"),
+        ("resnetblur50", 16, "a feature map of 1x1 pixels cannot be blurred"),
+    ],
+)
+def test_images_that_vanish_on_the_way(name: str, size: int, message: str) -> None:
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    with pytest.raises(ValueError, match=f"the images are too small: {message}"):
+        init(create_model(name), images)
+    with pytest.raises(ValueError, match=f"the images are too small: {message}"):
+        apply(create_model(name), images)
+
+
+def test_every_member_accepts_the_images_that_show_its_variables() -> None:
+    for name in ("resnet18", "resnet50d", "resnetaa34d", "resnetblur50d", "resnest14d", "wrn_16_8"):
+        for output_stride in (8, 32):
+            model = create_model(name, output_stride=output_stride).clone(
+                stage_sizes=(1,) * len(create_model(name).stage_sizes)
+            )
+            init(model, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
