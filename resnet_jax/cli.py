@@ -7,6 +7,7 @@ resnet-jax data prepare SOURCE DATA_DIR --name NAME
 import dataclasses
 import os
 import sys
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -16,13 +17,18 @@ from rich.table import Table
 
 from resnet_jax.data import DataError
 
+_TRAIN = "python train.py imagenet-resnet50 --data.name None "
+# Of each kind of finding, so many are printed.
+_LINES = 50
+
 
 @dataclasses.dataclass(frozen=True)
 class Describe:
     """Print splits, classes, sizes, mean and std, duplicates and damaged files."""
 
-    source: tyro.conf.Positional[str]
-    """A folder of images, a .csv or .jsonl table, or the directory of a prepared TFDS data set."""
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    """A folder of images, a .csv or .jsonl table, or the directory of a prepared TFDS data set; a
+    path or a URL."""
     threads: int = os.cpu_count() or 1
     """That read and decode."""
 
@@ -58,29 +64,28 @@ class Describe:
         console.print(columns)
         for name, summary in summaries.items():
             console.print(_histogram(name, np.minimum(summary.heights, summary.widths)))
-        problems = 0
-        for summary in summaries.values():
-            for name, reason in summary.unreadable.items():
-                console.print(f"damaged: {name}: {reason}", style="red", soft_wrap=True)
-                problems = 1
+        problems, notes = [], []
         names = list(summaries)
-        for i, one in enumerate(names):
+        for i, (name, summary) in enumerate(summaries.items()):
+            problems += [f"damaged: {file}: {why}" for file, why in summary.unreadable.items()]
+            notes += [f"twice in {name}: {one} = {two}" for one, two in summary.duplicates]
             for other in names[i + 1 :]:
-                for first, second in shared(summaries[one], summaries[other]):
-                    console.print(
-                        f"in {one} and in {other}: {first} = {second}", style="red", soft_wrap=True
-                    )
-                    problems = 1
-        return problems
+                problems += [
+                    f"in {name} and in {other}: {one} = {two}"
+                    for one, two in shared(summary, summaries[other])
+                ]
+        _print_some(console, problems, "red")
+        _print_some(console, notes, "yellow")
+        return int(bool(problems))
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
     """Write a folder of images as a TFDS data set of array_record files."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A folder of images, or a .csv or .jsonl table of them."""
-    data_dir: tyro.conf.Positional[str]
+    data_dir: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA_DIR")]
     """Directory of all TFDS data sets, such as ~/tensorflow_datasets."""
     name: str
     """Of the data set: small letters, digits and underscores."""
@@ -88,10 +93,14 @@ class Prepare:
     """Where the source has no evaluation split, this share of each class becomes one."""
     seed: int = 0
     """Decides which images those are."""
+    beam: str | None = None
+    """Options of Apache Beam, where that is installed, such as "--runner=DirectRunner"
+    (in one argument, --beam="..."); its workers then write the files."""
 
     def run(self, console: Console) -> int:
         """Returns 0."""
         from resnet_jax.data.images.prepare import prepare
+        from resnet_jax.data.images.tfds import open_builder
 
         # Its progress bars are those of TensorFlow Datasets.
         target = prepare(
@@ -100,11 +109,16 @@ class Prepare:
             name=self.name,
             evaluation_share=self.evaluation_share,
             seed=self.seed,
+            beam=self.beam,
         )
-        console.print(f"Written: {target}", soft_wrap=True)
-        console.print(
-            f"python train.py imagenet-resnet50 --data.directory {target} --data.name None"
-        )
+        splits = open_builder(target, None).info.splits
+        console.print(f"Written: {target} ({', '.join(splits)})", soft_wrap=True)
+        console.print("Its images are as they were; check and train:")
+        options = f"--data.directory {target}"
+        if "test" in splits:
+            options += " --data.evaluation-split test"
+        for command in ("resnet-jax data describe " + str(target), _TRAIN + options):
+            console.print(f"  {command}", soft_wrap=True, highlight=False)
         return 0
 
 
@@ -126,6 +140,13 @@ def main(argv: list[str] | None = None) -> None:
     except (DataError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _print_some(console: Console, lines: list[str], style: str) -> None:
+    for line in lines[:_LINES]:
+        console.print(line, style=style, soft_wrap=True, markup=False, highlight=False)
+    if len(lines) > _LINES:
+        console.print(f"and {len(lines) - _LINES:,} more such lines", style=style)
 
 
 def _spread(sizes: np.ndarray) -> str:

@@ -1,5 +1,7 @@
 """The command `resnet-jax`."""
 
+import contextlib
+import importlib
 import shutil
 from pathlib import Path
 
@@ -48,11 +50,14 @@ def test_damage_and_leaks_between_the_splits_are_named(
     broken = folder / "val" / "square" / "1.png"
     broken.write_bytes(broken.read_bytes()[:99])
     shutil.copy(folder / "train" / "circle" / "0.png", folder / "val" / "circle" / "again.png")
+    shutil.copy(folder / "train" / "circle" / "2.png", folder / "train" / "square" / "other.png")
     assert run("describe", folder) == 1
     page = capsys.readouterr().out
     assert f"damaged: {broken}: no whole image, 99 bytes" in page
     leaked = f"{folder / 'train/circle/0.png'} = {folder / 'val/circle/again.png'}"
     assert f"in train and in validation: {leaked}" in page
+    twice = f"{folder / 'train/circle/2.png'} = {folder / 'train/square/other.png'}"
+    assert f"twice in train: {twice}" in page
 
 
 def test_a_folder_becomes_a_data_set(
@@ -60,7 +65,9 @@ def test_a_folder_becomes_a_data_set(
 ) -> None:
     assert run("prepare", folder, tmp_path / "tfds", "--name", "shapes") == 0
     target = tmp_path / "tfds" / "shapes" / "1.0.0"
-    assert f"Written: {target}" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert f"Written: {target} (train, validation)" in page
+    assert f"imagenet-resnet50 --data.name None --data.directory {target}\n" in page
     assert run("describe", target) == 0
     assert "20 to 80, median 50" in capsys.readouterr().out
     assert run("prepare", folder, tmp_path / "tfds", "--name", "shapes") == 2
@@ -72,5 +79,17 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.count("\n") == 1
     assert run("prepare", tmp_path, tmp_path / "tfds", "--name", "My Data") == 2
     assert "use small letters" in capsys.readouterr().err
+    with contextlib.suppress(ImportError):
+        importlib.import_module("apache_beam")
+        return
+    assert run("prepare", tmp_path, tmp_path / "tfds", "--name", "shapes", "--beam=") == 2
+    assert capsys.readouterr().err == (
+        "error: Apache Beam is not installed: pip install apache-beam, or leave it out\n"
+    )
+
+
+def test_commands_that_do_not_exist_are_answered_with_those_that_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run("destroy") == 2
     assert "resnet-jax data describe" in capsys.readouterr().err

@@ -1,8 +1,10 @@
 """A folder of images as a data set of TensorFlow Datasets, without TensorFlow."""
 
+import importlib
 import io
+import shlex
 import tempfile
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -22,7 +24,7 @@ def prepare(
     name: str,
     evaluation_share: float,
     seed: int,
-    beam_options: Any = None,
+    beam: str | None = None,
 ) -> epath.Path:
     """Writes a folder, or what a table names, as array_record files.
 
@@ -35,14 +37,17 @@ def prepare(
         name: of the data set: small letters, digits and underscores, beginning with a letter.
         evaluation_share: as for `open_folder`.
         seed: as for `open_folder`.
-        beam_options: options of Apache Beam, with whose runner the records are then written.
+        beam: options of Apache Beam, such as ``--runner=DirectRunner --direct_num_workers=8``; its
+            workers, which must see the source, then write the records.
 
     Returns:
         The directory of the data set.
 
     Raises:
         DataError: there are no such images, the name is impossible, or the data set exists.
+        ImportError: Apache Beam is asked for and not installed.
     """
+    options = None if beam is None else _pipeline_options(beam)
     if not name.isidentifier() or name != name.lower():
         raise DataError(
             f"{name!r} is no name of a data set; use small letters, digits and underscores"
@@ -55,18 +60,30 @@ def prepare(
     train, evaluation, kind = (open_manifest if is_table else open_folder)(
         source, evaluation_share=evaluation_share, seed=seed
     )
-    builder = make_builder(name, {"train": train, kind: evaluation})(
+    builder = make_builder(name, {"train": train, kind: evaluation}, beam=beam is not None)(
         data_dir=data_dir, file_format="array_record"
     )
     with tempfile.TemporaryDirectory() as downloads:
         builder.download_and_prepare(
             download_dir=downloads,
-            download_config=tfds.download.DownloadConfig(beam_options=beam_options),
+            download_config=tfds.download.DownloadConfig(beam_options=options),
         )
     return target
 
 
-def make_builder(name: str, splits: dict[str, ImageFiles]) -> type[tfds.core.GeneratorBasedBuilder]:
+def _pipeline_options(arguments: str) -> Any:
+    try:
+        options: Any = importlib.import_module("apache_beam.options.pipeline_options")
+    except ImportError:
+        raise ImportError(
+            "Apache Beam is not installed: pip install apache-beam, or leave it out"
+        ) from None
+    return options.PipelineOptions(shlex.split(arguments))
+
+
+def make_builder(
+    name: str, splits: dict[str, ImageFiles], *, beam: bool = False
+) -> type[tfds.core.GeneratorBasedBuilder]:
     """A builder class of that name: TensorFlow Datasets takes the name from the class."""
     class_names = next(iter(splits.values())).class_names
 
@@ -83,10 +100,15 @@ def make_builder(name: str, splits: dict[str, ImageFiles]) -> type[tfds.core.Gen
             supervised_keys=("image", "label"),
         )
 
-    def examples(images: ImageFiles) -> Iterator[tuple[str, dict[str, Any]]]:
-        for index, file in enumerate(images.files):
-            record = images[index]
-            yield file, {"image": io.BytesIO(record.image), "label": record.label}
+    def example(images: ImageFiles, index: int) -> tuple[str, dict[str, Any]]:
+        record = images[index]
+        return images.files[index], {"image": io.BytesIO(record.image), "label": record.label}
+
+    def examples(images: ImageFiles) -> Any:
+        if not beam:
+            return (example(images, index) for index in range(len(images)))
+        library: Any = importlib.import_module("apache_beam")
+        return library.Create(range(len(images))) | library.Map(partial(example, images))
 
     def split_generators(self: Any, manager: Any) -> dict[str, Any]:
         del self, manager
