@@ -196,8 +196,8 @@ def _require_free_port(address: str) -> None:
             pass
     except OSError as error:
         raise DistributedError(
-            f"process 0 cannot listen on port {port} ({error.strerror}); choose another one in "
-            "--distributed.coordinator-address"
+            f"process 0 cannot listen on port {port} ({os.strerror(error.errno or 0)}); choose "
+            "another one in --distributed.coordinator-address"
         ) from error
 
 

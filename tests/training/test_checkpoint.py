@@ -10,7 +10,8 @@ import pytest
 
 from resnet_jax.config import CheckpointConfig
 from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
-from resnet_jax.training.sharding import make_mesh, replicated
+from resnet_jax.training.digests import describe_arrays
+from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
 from resnet_jax.training.state import TrainState
 
 CONFIG = CheckpointConfig(keep_latest=2, keep_best=1)
@@ -62,6 +63,33 @@ def test_values_and_metadata_come_back_on_any_number_of_devices(
         assert ours.dtype == theirs.dtype
         assert len(ours.sharding.device_set) == num_devices
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 2), (2, 8)])
+def test_fewer_and_more_devices_go_on_with_the_same_values(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    expected = make_state(3)
+    state = jax.device_put(expected, replicated(make_mesh(jax.devices()[:before])))
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        checkpoints.save(state, badness=0.0, metadata={})
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        restored, _ = checkpoints.restore(abstract(state, after))
+    for ours, theirs in zip(jax.tree.leaves(restored), jax.tree.leaves(expected), strict=True):
+        assert len(ours.sharding.device_set) == after
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_digest_is_that_of_the_values_however_they_are_spread() -> None:
+    mesh = make_mesh()
+    array = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    spread, whole = (
+        jax.device_put(array, sharding) for sharding in (batch_sharded(mesh), replicated(mesh))
+    )
+    assert len({shard.device for shard in spread.addressable_shards}) == 8
+    assert spread.addressable_shards[0].data.shape == (2, 3)
+    assert describe_arrays({"x": spread}) == describe_arrays({"x": whole})
+    assert describe_arrays({"x": spread}) == describe_arrays({"x": array})
 
 
 def test_a_state_may_be_overwritten_while_it_is_being_saved(tmp_path: Path) -> None:

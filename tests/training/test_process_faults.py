@@ -3,6 +3,9 @@
 import json
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 
 from resnet_jax.config import DistributedConfig
-from tests.training.ranks import ENDLESS, TINY, Rank, ended, started, wait_until
+from tests.training.ranks import ENDLESS, ROOT, TINY, Rank, ended, started, wait_until
 
 # One worker for all of it: what the fixtures make is dear.
 pytestmark = pytest.mark.xdist_group("process_faults")
@@ -142,4 +145,30 @@ def test_a_missing_process_is_waited_for_and_then_given_up(tmp_path: Path) -> No
         assert ended(ranks[:1], within=60) == [2]
     assert "error: process 0 of 2 has waited 3 s for the others at 127.0.0.1:" in ranks[0].err
     assert ranks[0].err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        port = server.getsockname()[1]
+        process = subprocess.run(
+            [
+                sys.executable,
+                "train.py",
+                f"--workdir={tmp_path / 'run'}",
+                f"--distributed.coordinator-address=127.0.0.1:{port}",
+                "--distributed.num-processes=2",
+                "--distributed.process-id=0",
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert process.returncode == 2
+    assert process.stderr == (
+        f"error: process 0 cannot listen on port {port} (Address already in use); choose another "
+        "one in --distributed.coordinator-address\n"
+    )
     assert not (tmp_path / "run").exists()

@@ -94,3 +94,18 @@ def test_a_file_system_without_locks_is_good_enough(
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with Workdir(tmp_path, small_config):
         assert (tmp_path / "config.json").exists()
+
+
+def test_a_directory_that_cannot_be_written_to_is_named(small_config: TrainConfig) -> None:
+    # Even the administrator cannot make a directory there.
+    with pytest.raises(WorkdirError, match=r"^/sys.*; mend that, or use another --workdir$"):
+        Workdir(Path("/sys/resnet_jax_run"), small_config)
+
+
+def test_the_other_processes_must_see_what_the_first_has_written(
+    tmp_path: Path, small_config: TrainConfig
+) -> None:
+    with pytest.raises(WorkdirError, match="that all of them share"):
+        Workdir(tmp_path / "of another machine", small_config, claim=False)
+    with Workdir(tmp_path / "run", small_config):
+        Workdir(tmp_path / "run", small_config, claim=False)

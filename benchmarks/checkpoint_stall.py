@@ -1,0 +1,91 @@
+"""How long a checkpoint holds up training, beside the step that it interrupts.
+
+    python benchmarks/checkpoint_stall.py
+
+ResNet-50 at 224 pixels, batch 32, SGD with momentum, in float32: the time of a step, and the time
+for which `Checkpoints.save` blocks, digests of all arrays included, while the write itself goes on
+in the background.  Saves follow each other only when the one before has ended.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+from resnet_jax.config import (
+    CheckpointConfig,
+    ModelConfig,
+    SGDConfig,
+    SyntheticConfig,
+    TrainConfig,
+)
+from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.training.digests import describe_arrays
+from resnet_jax.training.prefetch import Prefetch
+from resnet_jax.training.run import Run
+
+CONFIG = TrainConfig(
+    model=ModelConfig("resnet50"),
+    data=SyntheticConfig(),
+    optimizer=SGDConfig(learning_rate=0.1, warmup_epochs=0),
+    batch_size=32,
+)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=5, help="measured after two of warm-up")
+    parser.add_argument("--saves", type=int, default=5)
+    arguments = parser.parse_args()
+
+    run = Run.create(CONFIG)
+    train_step, _ = run.compile()
+    state, key = run.create_state(), run.step_key
+    drawn = run.dataset.train.train_batches(CONFIG.batch_size, seed=0, start_step=0)
+    steps, digests, stalls, totals = [], [], [], []
+    with Prefetch(drawn, run.mesh) as batches:
+        for step in range(arguments.steps + 2):
+            started = time.perf_counter()
+            state, _ = jax.block_until_ready(train_step(state, next(batches), key))
+            if step >= 2:
+                steps.append(time.perf_counter() - started)
+        config = CheckpointConfig(keep_latest=1, keep_best=0)
+        for _ in range(arguments.saves):
+            state, _ = jax.block_until_ready(train_step(state, next(batches), key))
+            started = time.perf_counter()
+            describe_arrays(state)
+            digests.append(time.perf_counter() - started)
+            state, _ = jax.block_until_ready(train_step(state, next(batches), key))
+            with tempfile.TemporaryDirectory() as directory:
+                with Checkpoints(Path(directory), config) as checkpoints:
+                    started = time.perf_counter()
+                    checkpoints.save(state, badness=0.0, metadata={})
+                    stalls.append(time.perf_counter() - started)
+                totals.append(time.perf_counter() - started)
+
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    print(
+        f"jax {jax.__version__}, {len(run.mesh.devices)} x {run.mesh.devices[0].device_kind}, "
+        f"{os.cpu_count()} cores"
+    )
+    print(f"{CONFIG.model.name}, batch {CONFIG.batch_size}, state {size / 1e6:.0f} MB")
+    for name, seconds in (
+        ("step", steps),
+        ("digests alone", digests),
+        ("save blocks", stalls),
+        ("save until on disk", totals),
+    ):
+        print(
+            f"{name:20s} median {statistics.median(seconds):6.3f} s, "
+            f"{min(seconds):.3f} to {max(seconds):.3f} s"
+        )
+    print(f"a save holds up {statistics.median(stalls) / statistics.median(steps):.2f} steps")
+
+
+if __name__ == "__main__":
+    main()
