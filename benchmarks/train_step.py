@@ -76,6 +76,14 @@ def flax_example(images: jax.Array, labels: jax.Array, *, dtype: Any = "float32"
         jax.random.key(0)
     )
 
+    params = variables["params"]
+    state = params, variables["batch_stats"], optimizer.init(params)
+    return Stepper(flax_example_step(model, optimizer), state, images, labels)
+
+
+def flax_example_step(model: FlaxExample, optimizer: optax.GradientTransformation) -> Any:
+    """A pure function (state, images, labels) -> (state, metrics)."""
+
     def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:
         params, batch_stats, opt_state = state
 
@@ -97,8 +105,7 @@ def flax_example(images: jax.Array, labels: jax.Array, *, dtype: Any = "float32"
         metrics = {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == labels)}
         return (optax.apply_updates(params, updates), batch_stats_, opt_state), metrics
 
-    params = variables["params"]
-    return Stepper(step, (params, variables["batch_stats"], optimizer.init(params)), images, labels)
+    return step
 
 
 def main() -> None:

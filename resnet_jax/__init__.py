@@ -17,6 +17,7 @@ from resnet_jax.models import ResNet as ResNet
 from resnet_jax.models import count_macs as count_macs
 from resnet_jax.models import count_parameters as count_parameters
 from resnet_jax.models import create_model as create_model
+from resnet_jax.models import formulation as formulation
 from resnet_jax.models import list_models as list_models
 from resnet_jax.models import stack_blocks as stack_blocks
 from resnet_jax.models import unstack_blocks as unstack_blocks

@@ -6,6 +6,7 @@ from resnet_jax.models.blocks import PreActivationBasicBlock as PreActivationBas
 from resnet_jax.models.blocks import PreActivationBottleneckBlock as PreActivationBottleneckBlock
 from resnet_jax.models.complexity import count_macs as count_macs
 from resnet_jax.models.complexity import count_parameters as count_parameters
+from resnet_jax.models.convolution import formulation as formulation
 from resnet_jax.models.normalization import BatchNorm as BatchNorm
 from resnet_jax.models.normalization import GroupNorm as GroupNorm
 from resnet_jax.models.resnet import FeatureInfo as FeatureInfo

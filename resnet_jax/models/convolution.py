@@ -38,13 +38,19 @@ def formulation(name: Formulation) -> Iterator[None]:
 
     Args:
         name: ``"product"``, the default on CPUs, or ``"convolution"``, the default elsewhere.
-            ``"product"`` has no forward-mode derivatives (`jax.jvp`).
+            Where ``"convolution"`` is asked for, no derivative is written by hand, not even that
+            of BatchNorm, so that forward mode works too (`jax.jvp`, `jax.hessian`).
     """
     token = _chosen.set(name)
     try:
         yield
     finally:
         _chosen.reset(token)
+
+
+def forward_mode() -> bool:
+    """Whether every derivative is to be left to JAX."""
+    return _chosen.get() == "convolution"
 
 
 def _products() -> bool:

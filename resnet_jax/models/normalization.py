@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnet_jax.models.convolution import forward_mode
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) over declared groups of examples.
@@ -87,15 +89,12 @@ class BatchNorm(nn.Module):
         self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array
     ) -> jax.Array:
         factor = jax.lax.rsqrt(var + self.epsilon) * scale
-        return _affine(x, mean, factor, bias).astype(self.dtype)
+        affine = _affine if forward_mode() else _affine_with_sums
+        return affine(x, mean, factor, bias).astype(self.dtype)
 
 
-@jax.custom_vjp
 def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
-    """``(x - mean) * factor + bias``, whose gradients are two sums over x as it is.
-
-    Left to itself, JAX keeps or recomputes ``x - mean`` for them, and sums a scaled gradient beside
-    the gradient.
+    """``(x - mean) * factor + bias``.
 
     Args:
         x: [G, N, ..., C].
@@ -127,7 +126,10 @@ def _affine_backward(
     )
 
 
-_affine.defvjp(_affine_forward, _affine_backward)
+# The same, whose gradients are two sums over x as it is.  Left to itself, JAX keeps or recomputes
+# ``x - mean`` for them, and sums a scaled gradient beside the gradient.
+_affine_with_sums = jax.custom_vjp(_affine)
+_affine_with_sums.defvjp(_affine_forward, _affine_backward)
 
 
 def _moments(

@@ -162,3 +162,20 @@ def test_the_gradients_of_a_network() -> None:
         with formulation(way):
             grads.append(jax.jit(lambda params: jax.grad(loss_fn)(params))(variables["params"]))
     assert tree_deviation(*grads) < 1e-5
+
+
+def test_plain_derivatives_work_in_forward_mode_too() -> None:
+    model = create_model("cifar_resnet20", width=64, stage_sizes=(1,))
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(1), images)
+
+    def program(images: jax.Array) -> jax.Array:
+        return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+
+    with formulation("convolution"):
+        _, tangent = jax.jit(lambda x: jax.jvp(program, (x,), (x,)))(images)
+    _, gradient = value_and_gradients("product", program, images)
+    cotangent = jax.random.normal(jax.random.key(9), tangent.shape)
+    np.testing.assert_allclose(
+        jnp.vdot(tangent, cotangent), jnp.vdot(images, gradient[0]), rtol=1e-3, atol=1e-4
+    )
