@@ -11,7 +11,7 @@ import pytest
 from resnet_jax import BatchNorm, create_model
 from resnet_jax.config import ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
 from resnet_jax.data import Batch
-from resnet_jax.models.normalization import _affine
+from resnet_jax.models.normalization import _affine_with_sums
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.run import check
 from resnet_jax.training.state import create_train_state
@@ -161,7 +161,7 @@ def test_the_written_gradient_is_that_of_the_formula(shape: tuple[int, ...], dty
     bias = jax.random.normal(keys[3], shape[-1:])
     for inputs in ((x, mean, factor, bias), (x, mean[0, 0, 0, 0], factor[0, 0, 0, 0], bias)):
         expected, plain = jax.vjp(lambda x, m, f, b: (x - m) * f + b, *inputs)
-        actual, written = jax.vjp(_affine, *inputs)
+        actual, written = jax.vjp(_affine_with_sums, *inputs)
         cotangent = jax.random.normal(keys[4], shape, expected.dtype)
         np.testing.assert_array_equal(actual, expected)
         for left, right in zip(written(cotangent), plain(cotangent), strict=True):
@@ -175,7 +175,7 @@ def test_double_precision_is_kept_by_the_written_gradient() -> None:
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (1, 8, 3, 3, 4), jnp.float64)
         mean = jnp.full((1, 1, 1, 1, 4), 0.3, jnp.float32)
-        y, transposed = jax.vjp(_affine, x, mean, mean, mean[0, 0, 0, 0])
+        y, transposed = jax.vjp(_affine_with_sums, x, mean, mean, mean[0, 0, 0, 0])
         assert y.dtype == jnp.float64
         assert transposed(y)[0].dtype == jnp.float64
         assert transposed(y)[1].dtype == jnp.float32
