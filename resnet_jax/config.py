@@ -447,6 +447,14 @@ class TrainConfig:
     """Passes over the training split."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes, from 0 to below 1."""
+    ema_decay: float = 0.0
+    """Share that a step keeps of the moving averages of parameters and running statistics, which
+    are then what is evaluated; 0 turns them off, 0.9999 is usual for ImageNet."""
+    ema_warmup: bool = False
+    """Keep at most (1 + t) / (10 + t) after t steps, so that short runs forget how they began."""
+    shard_optimizer: bool = False
+    """Spread the optimizer's state and the moving averages over the devices instead of keeping all
+    on each (ZeRO, stage 1): less memory, the same result."""
     seed: int = 0
     """Decides initial parameters, data order and augmentation."""
     log_every_steps: int = 50
@@ -460,6 +468,13 @@ class TrainConfig:
         _require(
             0 <= self.label_smoothing < 1,
             f"label_smoothing must be in [0, 1), but it is {self.label_smoothing}",
+        )
+        _require(
+            0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), but it is {self.ema_decay}"
+        )
+        _require(
+            self.ema_decay > 0 or not self.ema_warmup,
+            "ema_warmup needs ema_decay above 0; set ema_decay, or ema_warmup to False",
         )
         _require(
             self.optimizer.warmup_epochs < self.epochs,
@@ -562,6 +577,27 @@ class DistributedConfig:
                 f"distributed.process_id must be from 0 to below num_processes "
                 f"({self.num_processes}), not {self.process_id}",
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileConfig:
+    """A trace of some steps for xprof and TensorBoard, in the work directory."""
+
+    steps: tuple[int, int] | None = None
+    """First and last step to trace, counted from 1; they must not have been done already."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.steps is None or 1 <= self.steps[0] <= self.steps[1],
+            f"profile.steps must be a first step of at least 1 and a last one, not {self.steps}",
+        )
+
+    def check_steps(self, total_steps: int) -> None:
+        """Raises `ConfigError` where the run ends before."""
+        _require(
+            self.steps is None or self.steps[1] <= total_steps,
+            f"profile.steps {self.steps} is out of reach: the run has {total_steps} steps",
+        )
 
 
 def differing_fields(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

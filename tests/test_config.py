@@ -32,6 +32,8 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (TrainConfig, {"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
         (TrainConfig, {"epochs": 3.0}, r"warmup_epochs \(5.0\) must be below epochs \(3.0\)"),
         (TrainConfig, {"evaluate_every_epochs": 0.0}, "evaluate_every_epochs must be above 0"),
+        (TrainConfig, {"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
+        (TrainConfig, {"ema_warmup": True}, "ema_warmup needs ema_decay above 0"),
         (ModelConfig, {"name": "resnet50", "bn_decay": 1.0}, r"bn_decay must be in \[0, 1\)"),
         (ModelConfig, {"name": "resnet50", "drop_path_rate": 1.0}, r"drop_path_rate must be in"),
         (ModelConfig, {"name": "resnet50", "bn_epsilon": 0.0}, "bn_epsilon must be above 0"),

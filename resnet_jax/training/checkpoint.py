@@ -5,6 +5,7 @@ files are gone.  So each checkpoint carries the type and the digest of every arr
 does not agree with them is set aside.
 """
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator
@@ -97,6 +98,11 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk."""
+        with self._explained():
+            self._checkpointer.wait()
+
     def save(self, state: TrainState, *, badness: float, metadata: dict[str, Any]) -> None:
         """Starts to write a checkpoint; a write still under way is waited for first.
 
@@ -117,7 +123,7 @@ class Checkpoints:
         with self._explained():
             response = self._checkpointer.save_async(
                 step,
-                state,
+                _present(state),
                 metrics={"badness": badness},
                 custom_metadata={**content, "sha256": json_digest(content)},
             )
@@ -184,9 +190,10 @@ class Checkpoints:
             raise CheckpointError(f"the checkpoint {path} does not fit:\n  {lines}")
 
         try:
-            state = self._checkpointer.load(step, abstract)
+            loaded = self._checkpointer.load(step, _present(abstract))
         except Exception as error:
             raise _as_damage(error) from error
+        state = dataclasses.replace(abstract, **loaded)
         arrays = describe_arrays(state)
         if changed := [name for name in arrays if arrays[name] != content["arrays"][name]]:
             raise _DamagedError(f"what was read differs from what was written in {changed}")
@@ -216,6 +223,12 @@ class Checkpoints:
                 f"no undamaged checkpoint is left in {self._directory}, only {', '.join(damaged)}; "
                 "bring one back from a copy, or start anew in another --workdir"
             )
+
+
+def _present(state: TrainState) -> dict[str, Any]:
+    """What a checkpoint holds: without averages where there are none, as before there were any."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return fields if state.ema else {name: fields[name] for name in fields if name != "ema"}
 
 
 def _badness(metrics: dict[str, float]) -> float:

@@ -16,11 +16,18 @@ from resnet_jax.data import Dataset, Split, open_dataset
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.optimizer import frozen, make_optimizer, make_schedule
-from resnet_jax.training.sharding import batch_sharded, make_mesh, replicate, replicated
+from resnet_jax.training.sharding import (
+    batch_sharded,
+    make_mesh,
+    replicate,
+    replicated,
+    state_shardings,
+)
 from resnet_jax.training.state import TrainState, create_train_state
 from resnet_jax.training.step import (
     EvalStep,
     TrainStep,
+    make_ema_decay,
     make_eval_step,
     make_train_step,
 )
@@ -137,21 +144,32 @@ class Run:
         """The state before the first step, on all devices."""
         # 2**32 - 1 is no step number, so this key is used nowhere else.
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2**32 - 1)
-        return jax.jit(self._create_state, out_shardings=replicated(self.mesh))(key)
+        return jax.jit(self._create_state, out_shardings=self._state_shardings)(key)
 
     def _create_state(self, key: jax.Array) -> TrainState:
         images = jax.ShapeDtypeStruct((1, *self.dataset.evaluation.image_shape), jnp.uint8)
         prepared = jax.eval_shape(self.dataset.prepare, images)
-        return create_train_state(key, self.model, self.optimizer, prepared.shape[1:])
+        return create_train_state(
+            key, self.model, self.optimizer, prepared.shape[1:], ema=self.config.ema_decay > 0
+        )
 
     @cached_property
+    def _state_shapes(self) -> TrainState:
+        return jax.eval_shape(self._create_state, jax.random.key(0))
+
+    @property
+    def _state_shardings(self) -> TrainState:
+        return state_shardings(
+            self._state_shapes, self.mesh, shard_optimizer=self.config.shard_optimizer
+        )
+
+    @property
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=replicated(self.mesh)
-            ),
-            jax.eval_shape(self._create_state, jax.random.key(0)),
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            self._state_shapes,
+            self._state_shardings,
         )
 
     @property
@@ -165,12 +183,16 @@ class Run:
         They take what the iterators of the splits yield, on the devices.
         """
         replica, sharded = replicated(self.mesh), batch_sharded(self.mesh)
+        state = self._state_shardings
         train, evaluation = self.dataset.train, self.dataset.evaluation
         train_batch = make_train_step(
             self.model,
             self.optimizer,
             self.dataset.augment,
             label_smoothing=self.config.label_smoothing,
+            ema_decay=make_ema_decay(self.config.ema_decay, warmup=self.config.ema_warmup)
+            if self.config.ema_decay
+            else None,
         )
         eval_batch = make_eval_step(self.model, self.dataset.prepare)
 
@@ -195,13 +217,13 @@ class Run:
         )
         jitted_train_step = jax.jit(
             train_step,
-            in_shardings=(replica, replica, sharded, replica),
-            out_shardings=(replica, replica),
+            in_shardings=(replica, state, sharded, replica),
+            out_shardings=(state, replica),
             donate_argnames="state",
         )
         jitted_eval_step = jax.jit(
             eval_step,
-            in_shardings=(replica, replica, sharded),
+            in_shardings=(replica, state, sharded),
             # Logits are fetched by the host, so every host needs all of them.
             out_shardings=(replica, replica),
         )

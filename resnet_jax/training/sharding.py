@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from resnet_jax.training.state import TrainState
+
 Tree = TypeVar("Tree")
 
 
@@ -20,8 +22,28 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A full copy on every device: state and metrics."""
+    """A full copy on every device: parameters and metrics."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def spread(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """The longest axis that the devices can share evenly in equal parts, else full copies."""
+    shareable = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
+    if not shareable:
+        return replicated(mesh)
+    axis = max(shareable, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+
+
+def state_shardings(state: TrainState, mesh: Mesh, *, shard_optimizer: bool) -> TrainState:
+    """How each array of a state lies: full copies, but for the optimizer's and the averages."""
+    shardings = jax.tree.map(lambda _: replicated(mesh), state)
+    if not shard_optimizer:
+        return shardings
+    opt_state, ema = jax.tree.map(
+        lambda leaf: spread(leaf.shape, mesh), (state.opt_state, state.ema)
+    )
+    return shardings.replace(opt_state=opt_state, ema=ema)
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:

@@ -1,5 +1,6 @@
 """What a training step reads and writes."""
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -19,17 +20,24 @@ class TrainState:
         params: float32 parameters.
         batch_stats: float32 running means and variances.
         opt_state: of the Optax optimizer.
+        ema: moving averages of ``params`` and ``batch_stats``; empty where there are none.
     """
 
     step: jax.Array
     params: optax.Params
     batch_stats: optax.Params
     opt_state: optax.OptState
+    ema: dict[str, Any] = flax.struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
         """What ``model.apply`` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """What evaluation gives to ``model.apply``: the averages, where there are any."""
+        return self.ema or self.variables
 
 
 def create_train_state(
@@ -37,13 +45,16 @@ def create_train_state(
     model: ResNet,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
+    *,
+    ema: bool = False,
 ) -> TrainState:
-    """The state before the first step, for images of shape (H, W, C)."""
+    """The state before the first step, for images of shape (H, W, C), with averages or without."""
     variables: Any = model.init(key, jnp.zeros((1, *image_shape)), train=False)
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         # Networks with GroupNorm have none.
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
     )
+    return dataclasses.replace(state, ema=state.variables) if ema else state

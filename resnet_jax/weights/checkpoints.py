@@ -9,10 +9,17 @@ import numpy as np
 
 Variables = dict[str, Any]
 
-# Where variables lie in a training state; the last two in the example of before 2022.
+# Where variables lie in a training state; where there are several, the last one counts: moving
+# averages, which are what our runs evaluate, before what they are averages of.  Below "optimizer"
+# and "model_state" they lie in the example of before 2022.
 _PLACES = {
-    "params": (("params",), ("optimizer", "target"), ("optimizer", "target", "params")),
-    "batch_stats": (("batch_stats",), ("model_state", "batch_stats")),
+    "params": (
+        ("params",),
+        ("optimizer", "target"),
+        ("optimizer", "target", "params"),
+        ("ema", "params"),
+    ),
+    "batch_stats": (("batch_stats",), ("model_state", "batch_stats"), ("ema", "batch_stats")),
 }
 _NUMBERED = re.compile(r"(checkpoint_)?(?P<step>\d+)")
 
@@ -49,7 +56,8 @@ def read_orbax(path: Path) -> Variables:
             which the newest is taken.
 
     Returns:
-        ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays.
+        ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays: their moving averages
+        where the run has some.
 
     Raises:
         ValueError: there is no checkpoint, or it is damaged, or holds no training state.

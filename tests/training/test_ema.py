@@ -1,0 +1,103 @@
+"""Moving averages against their closed form, and where they go."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from resnet_jax import create_model, load_weights
+from resnet_jax.config import CheckpointConfig
+from resnet_jax.data import Batch
+from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.training.sharding import make_mesh, replicated
+from resnet_jax.training.state import TrainState, create_train_state
+from resnet_jax.training.step import make_ema_decay, make_eval_step, make_train_step
+
+MODEL = create_model("cifar_resnet20", stage_sizes=(1,), width=8)
+OPTIMIZER = optax.sgd(0.1, momentum=0.9)
+
+
+def batch(step: int) -> Batch[jax.Array]:
+    images = jax.random.normal(jax.random.key(step), (8, 8, 8, 3))
+    return Batch(images, jnp.arange(8) % 10, jnp.ones(8, bool))
+
+
+def abstract(state: TrainState) -> TrainState:
+    sharding = replicated(make_mesh(jax.devices()[:1]))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
+    )
+
+
+@pytest.fixture(scope="module")
+def initial() -> TrainState:
+    return create_train_state(jax.random.key(0), MODEL, OPTIMIZER, (8, 8, 3), ema=True)
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_averages_are_those_of_the_closed_form(initial: TrainState, warmup: bool) -> None:
+    step = make_train_step(
+        MODEL,
+        OPTIMIZER,
+        lambda _, images, labels: (images, labels),
+        ema_decay=make_ema_decay(0.7, warmup=warmup),
+    )
+    jitted, state, history = jax.jit(step), initial, [initial.variables]
+    for number in range(6):
+        state, _ = jitted(state, batch(number), jax.random.key(0))
+        history.append(state.variables)
+
+    # Each state weighs what its own step let in, times what all later ones kept.
+    decays = [min(0.7, (1 + t) / (10 + t)) if warmup else 0.7 for t in range(6)]
+    weights = [np.prod(decays[t:]) * (1 - decays[t - 1] if t else 1) for t in range(len(history))]
+    assert sum(weights) == pytest.approx(1)
+    expected = jax.tree.map(lambda *leaves: sum(map(np.multiply, weights, leaves)), *history)
+    for ours, theirs in zip(jax.tree.leaves(state.ema), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    # BatchNorm's statistics are averaged like parameters, and averaging changes no parameter.
+    assert state.ema.keys() == {"params", "batch_stats"}
+    plain = jax.jit(make_train_step(MODEL, OPTIMIZER, lambda _, images, labels: (images, labels)))
+    without, _ = plain(initial.replace(ema={}), batch(0), jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, without.variables, history[1])
+
+
+def test_evaluation_takes_the_averages(initial: TrainState) -> None:
+    other = jax.tree.map(lambda leaf: leaf * 1.1, initial.variables)
+    state = initial.replace(ema=other)
+    eval_step = make_eval_step(MODEL, lambda images: images)
+    _, logits = eval_step(state, batch(0))
+    expected = MODEL.apply(other, batch(0).image, train=False)
+    np.testing.assert_array_equal(logits, expected)
+    assert (eval_step(state.replace(ema={}), batch(0))[1] != logits).any()
+
+
+def test_checkpoints_carry_them_and_weights_come_from_them(
+    initial: TrainState, tmp_path: Path
+) -> None:
+    state = initial.replace(ema=jax.tree.map(lambda leaf: leaf + 1, initial.variables))
+    with Checkpoints(tmp_path / "checkpoints", CheckpointConfig()) as checkpoints:
+        checkpoints.save(state, badness=0.0, metadata={})
+    with Checkpoints(tmp_path / "checkpoints", CheckpointConfig()) as checkpoints:
+        restored, _ = checkpoints.restore(abstract(state))
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    loaded = load_weights(MODEL, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, loaded, jax.device_get(state.ema))
+
+
+def test_a_run_without_averages_has_the_checkpoints_of_before(
+    initial: TrainState, tmp_path: Path
+) -> None:
+    state = initial.replace(ema={})
+    with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
+        checkpoints.save(state, badness=0.0, metadata={})
+    # As they were written before a state could have averages.
+    stored = ocp.metadata(tmp_path / "0").metadata
+    assert stored.keys() == {"step", "params", "batch_stats", "opt_state"}
+    with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
+        restored, _ = checkpoints.restore(abstract(state))
+    assert restored.ema == {}
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
