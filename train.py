@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ import tyro
 from rich.console import Console
 
 from configs import DESCRIPTIONS, EXPERIMENTS
-from resnet_jax.config import ConfigError, DistributedConfig, TrainConfig
+from resnet_jax.config import ConfigError, DistributedConfig, ProfileConfig, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Arguments:
     """Directory of the run.  It is made if need be, and a run in it is continued."""
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     """Several processes."""
+    profile: ProfileConfig = dataclasses.field(default_factory=ProfileConfig)
+    """A trace of some steps."""
     watchdog_timeout: float = 600.0
     """In seconds; a run in which no step is completed for so long is ended."""
 
@@ -126,8 +129,11 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
         arguments: of the command line.
         started: by `time.perf_counter`, when the program began.
     """
+    import jax
+
     from resnet_jax.inference.report import write_report
     from resnet_jax.training.distributed import gather, is_primary, primary_first
+    from resnet_jax.training.goodput import ACTIVITIES, Goodput
     from resnet_jax.training.logging import read_metrics
     from resnet_jax.training.loop import describe, train
     from resnet_jax.training.run import Run, check
@@ -138,6 +144,7 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
     try:
         check(arguments.config)
         run = Run.create(arguments.config)
+        arguments.profile.check_steps(run.total_steps)
     except (ImportError, ValueError) as error:
         raise ConfigError(str(error)) from error
     with primary_first("workdir"):
@@ -148,7 +155,18 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
             f"top-1 {workdir.result['top1']:.2%}.  Report: {workdir.report}"
         )
         return
-    result = train(run, workdir, console, watchdog_timeout=arguments.watchdog_timeout)
+    # JAX's own variables, JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE, go first.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(workdir.compilation.absolute()))
+    goodput = Goodput(started)
+    result = train(
+        run,
+        workdir,
+        console,
+        goodput=goodput,
+        profile=arguments.profile,
+        watchdog_timeout=arguments.watchdog_timeout,
+    )
     dataset = result.run.dataset
     skipped = {}
     for found in gather(
@@ -158,7 +176,7 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
     if not is_primary():
         return
     split = dataset.evaluation_split
-    seconds = time.perf_counter() - started
+    seconds, shares = time.perf_counter() - started, goodput.shares
     facts = describe(result.run, workdir)
     if skipped:
         facts["skipped"] = f"{len(skipped)} unreadable images, such as {next(iter(skipped))}"
@@ -181,8 +199,14 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
         labels=dataset.evaluation.labels,
         logits=result.logits,
         config=arguments.config.to_json(),
+        goodput={ACTIVITIES[activity]: share for activity, share in shares.items()},
+        operations=result.operations,
     )
-    workdir.complete({"split": split, **result.metrics, "seconds": seconds})
+    workdir.complete({"split": split, **result.metrics, "seconds": seconds, "goodput": shares})
+    console.print(
+        "Wall time: "
+        + ", ".join(f"{ACTIVITIES[activity]} {share:.1%}" for activity, share in shares.items())
+    )
     console.print(
         f"[bold]{split} top-1 {result.metrics['top1']:.2%}[/bold] in {seconds:.1f} s, "
         f"of which compilation {result.compile_seconds:.1f} s.  Report: {workdir.report}"

@@ -67,8 +67,10 @@ def write_report(
     labels: np.ndarray,
     logits: np.ndarray,
     config: Mapping[str, Any],
+    goodput: Mapping[str, float] | None = None,
+    operations: Sequence[tuple[str, str, float, float]] = (),
 ) -> None:
-    """Writes curves, confusion matrix and the worst-classified images.
+    """Writes curves, confusion matrix, the worst-classified images, and where the time went.
 
     Args:
         path: of the HTML file.
@@ -82,6 +84,9 @@ def write_report(
         labels: int32[N].
         logits: float32[N, K].
         config: JSON of the resolved configuration.
+        goodput: share of the wall time, 0 to 1, by activity.
+        operations: of the traced steps, the longest first: name, what it comes from, seconds and
+            share of all, 0 to 1.
     """
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -120,6 +125,8 @@ def write_report(
             )
             for i in worst
         ],
+        goodput=dict(goodput or {}),
+        operations=operations,
         config=json.dumps(config, indent=2),
     )
     path.write_text(page, encoding="utf-8")

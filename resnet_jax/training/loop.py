@@ -3,23 +3,27 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from rich.console import Console
 
+from resnet_jax.config import ProfileConfig, TrainConfig
 from resnet_jax.data import DataError
 from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
 from resnet_jax.training.console import ProgressLine, print_header
 from resnet_jax.training.distributed import gather, is_primary
 from resnet_jax.training.evaluate import evaluate
+from resnet_jax.training.goodput import Goodput
 from resnet_jax.training.logging import MetricWriter
 from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.preemption import PreemptedError, Preemption
 from resnet_jax.training.prefetch import Prefetch
+from resnet_jax.training.profile import Operation, Profile, top_operations
 from resnet_jax.training.run import Run
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import TrainStep
@@ -27,6 +31,7 @@ from resnet_jax.training.watchdog import Watchdog
 from resnet_jax.training.workdir import Workdir
 
 Evaluation = tuple[dict[str, float], np.ndarray]
+Result = TypeVar("Result")
 
 
 class TrainingDivergedError(Exception):
@@ -41,17 +46,26 @@ class TrainResult:
         run: the run.
         metrics: ``loss``, ``top1``, ``top5`` on the evaluation split, after the last step.
         logits: float32[N, K] of the evaluation split, in its order.
-        compile_seconds: spent on tracing and compiling the two steps.
+        compile_seconds: spent on tracing and compiling the two steps, partly while the state was
+            made and the first images were read.
+        operations: what took longest in the traced steps; without a trace, none.
     """
 
     run: Run
     metrics: dict[str, float]
     logits: np.ndarray
     compile_seconds: float
+    operations: list[Operation]
 
 
 def train(
-    run: Run, workdir: Workdir, console: Console, *, watchdog_timeout: float = 600.0
+    run: Run,
+    workdir: Workdir,
+    console: Console,
+    *,
+    goodput: Goodput,
+    profile: ProfileConfig | None = None,
+    watchdog_timeout: float = 600.0,
 ) -> TrainResult:
     """Trains until the last step, from the last checkpoint on if there is one.
 
@@ -62,6 +76,8 @@ def train(
         run: the experiment with its data and devices.
         workdir: of this configuration.
         console: for the header and the progress.
+        goodput: it is told where the time goes.
+        profile: which steps to trace.
         watchdog_timeout: in seconds; see `Watchdog`.
 
     Raises:
@@ -76,28 +92,69 @@ def train(
         describe(run, workdir),
     )
     _require_the_same_images(run)
-    with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
-        state = _first_state(run, checkpoints, console)
-        started = time.perf_counter()
-        train_step, eval_step = run.compile()
-        compile_seconds = time.perf_counter() - started
-        console.print(f"Compiled in {compile_seconds:.1f} s.")
-
-        evaluate_state = partial(
-            evaluate,
-            eval_step,
-            split=run.dataset.evaluation,
-            batch_size=run.config.batch_size,
-            mesh=run.mesh,
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="compile") as compiler,
+        Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints,
+    ):
+        # While it compiles, the state is made or read, and the first batches too.
+        compiling = compiler.submit(_timed(run.compile))
+        with goodput.spent_on("checkpoint" if checkpoints.latest_step else "compile"):
+            state = _first_state(run, checkpoints, console)
+            start_step = int(state.step)
+        drawn = run.dataset.train.train_batches(
+            run.config.batch_size,
+            seed=run.config.seed,
+            start_step=start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
-        evaluation = None
-        with Watchdog(watchdog_timeout) as watchdog:
-            if int(state.step) < run.total_steps:
-                evaluation = _train_steps(
-                    run, state, train_step, evaluate_state, checkpoints, workdir, console, watchdog
-                )
-            metrics, logits = evaluation or evaluate_state(state, watch=watchdog.watch)
-    return TrainResult(run, metrics, logits, compile_seconds)
+        with Prefetch(drawn, run.mesh) as batches:
+            with goodput.spent_on("compile"):
+                (train_step, eval_step), compile_seconds = compiling.result()
+            console.print(f"Compiled in {compile_seconds:.1f} s.")
+
+            def evaluate_state(state: TrainState, watchdog: Watchdog) -> Evaluation:
+                with goodput.spent_on("evaluation"):
+                    return evaluate(
+                        eval_step,
+                        state,
+                        run.dataset.evaluation,
+                        batch_size=run.config.batch_size,
+                        mesh=run.mesh,
+                        watch=watchdog.watch,
+                    )
+
+            evaluation = None
+            with Watchdog(watchdog_timeout) as watchdog:
+                if start_step < run.total_steps:
+                    evaluation = _train_steps(
+                        run,
+                        state,
+                        batches,
+                        train_step,
+                        evaluate_state,
+                        checkpoints,
+                        workdir,
+                        console,
+                        goodput,
+                        profile or ProfileConfig(),
+                        watchdog,
+                    )
+                metrics, logits = evaluation or evaluate_state(state, watchdog)
+        with goodput.spent_on("checkpoint"):
+            checkpoints.wait()
+    operations = top_operations(workdir.profile, train_step)
+    return TrainResult(run, metrics, logits, compile_seconds, operations)
+
+
+def _timed(function: Callable[[], Result]) -> Callable[[], tuple[Result, float]]:
+    """The function, which also returns the seconds that it took."""
+
+    def call() -> tuple[Result, float]:
+        started = time.perf_counter()
+        return function(), time.perf_counter() - started
+
+    return call
 
 
 def _require_the_same_images(run: Run) -> None:
@@ -128,28 +185,24 @@ def _first_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainS
 def _train_steps(
     run: Run,
     state: TrainState,
+    batches: Iterator[Any],
     train_step: TrainStep,
-    evaluate_state: Callable[..., Evaluation],
+    evaluate_state: Callable[[TrainState, Watchdog], Evaluation],
     checkpoints: Checkpoints,
     workdir: Workdir,
     console: Console,
+    goodput: Goodput,
+    profile: ProfileConfig,
     watchdog: Watchdog,
 ) -> Evaluation:
     """The remaining steps with all that is due between them, and the last evaluation."""
     config, dataset, step_key = run.config, run.dataset, run.step_key
     start_step = int(state.step)
-    drawn = dataset.train.train_batches(
-        config.batch_size,
-        seed=config.seed,
-        start_step=start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
     since_record: list[Metrics] = []
     since_save: list[Metrics] = []
     evaluation: Evaluation = ({"top1": 0.0}, np.empty(0))
     with (
-        Prefetch(drawn, run.mesh) as batches,
+        Profile(workdir.profile, profile) as profiler,
         MetricWriter(
             workdir.metrics, workdir.tensorboard, start_step=start_step, active=is_primary()
         ) as writer,
@@ -158,7 +211,12 @@ def _train_steps(
     ):
         clock = time.perf_counter()
         for step in range(start_step + 1, run.total_steps + 1):
-            state, metrics = train_step(state, next(batches), step_key)
+            with goodput.spent_on("data"):
+                batch = next(batches)
+            with goodput.spent_on("step"):
+                profiler.before(step, state)
+                state, metrics = train_step(state, batch, step_key)
+                profiler.after(step, state)
             watchdog.watch(metrics)
             since_record.append(metrics)
 
@@ -173,7 +231,8 @@ def _train_steps(
 
             # Fetching the metrics waits for the devices: only here, and before anything else
             # that waits, so that the throughput is that of training alone.
-            fetched = jax.device_get(since_record)
+            with goodput.spent_on("step"):
+                fetched = jax.device_get(since_record)
             values = mean_metrics(fetched)
             if not math.isfinite(values["loss"]):
                 raise TrainingDivergedError(
@@ -193,7 +252,7 @@ def _train_steps(
             progress.train(step, values, eta_seconds=seconds_per_step * (run.total_steps - step))
 
             if evaluation_due and (last or not preempted):
-                evaluation = evaluate_state(state, watch=watchdog.watch)
+                evaluation = evaluate_state(state, watchdog)
                 writer.write(step, dataset.evaluation_split, evaluation[0])
                 progress.evaluation(step, dataset.evaluation_split, evaluation[0])
             if save_due:
@@ -203,17 +262,18 @@ def _train_steps(
                     else mean_metrics(since_save)["loss"]
                 )
                 since_save.clear()
-                checkpoints.save(
-                    state,
-                    badness=badness,
-                    metadata={
-                        "config": config.to_json(),
-                        "data": {
-                            "fingerprint": dataset.fingerprint,
-                            "next_batch": step,
+                with goodput.spent_on("checkpoint"):
+                    checkpoints.save(
+                        state,
+                        badness=badness,
+                        metadata={
+                            "config": config.to_json(),
+                            "data": {
+                                "fingerprint": dataset.fingerprint,
+                                "next_batch": step,
+                            },
                         },
-                    },
-                )
+                    )
                 watchdog.done()
             if preempted and not last:
                 raise PreemptedError(
@@ -235,6 +295,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
         "BatchNorm": _batch_norm(run),
+        **({"averages": _averages(config)} if config.ema_decay else {}),
         "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
         "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
         "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
@@ -242,6 +303,11 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "workdir": str(workdir.path),
         "software": ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
     }
+
+
+def _averages(config: TrainConfig) -> str:
+    warmup = ", with warm-up" if config.ema_warmup else ""
+    return f"of parameters and statistics, decay {config.ema_decay}{warmup}; they are evaluated"
 
 
 def _batch_norm(run: Run) -> str:

@@ -5,6 +5,8 @@ lock                 held by the process that works here
 checkpoints/<step>/  Orbax
 metrics.jsonl        one JSON object a line
 tensorboard/         the same metrics as events
+compilation/         compiled programs, which a run that is continued need not compile again
+profile/             traces, where steps were profiled
 report.html          written at the end
 result.json          written last: the run is complete
 """
@@ -46,6 +48,8 @@ class Workdir:
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
+        self.compilation = path / "compilation"
+        self.profile = path / "profile"
         self.report = path / "report.html"
         self._result = path / "result.json"
         self._config = path / "config.json"

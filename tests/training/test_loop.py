@@ -1,0 +1,123 @@
+"""What the host does between steps, with steps that only count."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from resnet_jax.config import TrainConfig
+from resnet_jax.data import ArraySplit, DataError
+from resnet_jax.training.goodput import Goodput
+from resnet_jax.training.loop import train
+from resnet_jax.training.metrics import Metrics
+from resnet_jax.training.run import Run
+from resnet_jax.training.state import TrainState
+from resnet_jax.training.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CountingRun(Run):
+    """A run whose steps do nothing, and which notes when their metrics are fetched.
+
+    Attributes:
+        done: how many steps were called, as a list of one number.
+        fetched: of each metric that was fetched, its step and how many had been called by then.
+    """
+
+    done: list[int] = dataclasses.field(default_factory=lambda: [0])
+    fetched: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+
+    def create_state(self) -> TrainState:
+        """Something to count in and to save."""
+        return TrainState(jnp.zeros((), jnp.int32), {"weight": jnp.ones(3)}, {}, ())
+
+    def compile(self) -> Any:
+        """Nothing."""
+        run = self
+
+        class Sum:
+            def __init__(self, step: int) -> None:
+                self.step = step
+
+            def __array__(self, *_: object, **__: object) -> np.ndarray:
+                run.fetched.append((self.step, run.done[0]))
+                return np.float32(1)
+
+        def train_step(state: TrainState, _: Any, __: jax.Array) -> tuple[TrainState, Any]:
+            run.done[0] += 1
+            return state.replace(step=state.step + 1), Metrics(*[Sum(run.done[0])] * 4)
+
+        def eval_step(_: TrainState, drawn: Any) -> tuple[Any, np.ndarray]:
+            return Metrics(*[np.float32(1)] * 4), np.zeros((len(drawn.index), 10), np.float32)
+
+        return train_step, eval_step
+
+
+@pytest.fixture
+def run(small_config: TrainConfig) -> CountingRun:
+    """13 steps; records of every fifth, checkpoints of every tenth, one evaluation."""
+    config = dataclasses.replace(small_config, epochs=0.59)
+    run = Run.create(config, jax.devices()[:1])
+    assert run.total_steps == 13
+    return CountingRun(
+        **{field.name: getattr(run, field.name) for field in dataclasses.fields(Run)}
+    )
+
+
+def trained(run: CountingRun, path: Path) -> Goodput:
+    goodput = Goodput()
+    with Workdir(path, run.config) as workdir:
+        train(run, workdir, Console(quiet=True), goodput=goodput)
+    return goodput
+
+
+def test_metrics_are_fetched_at_records_alone(run: CountingRun, tmp_path: Path) -> None:
+    trained(run, tmp_path / "run")
+    assert run.done == [13]
+    assert sorted(set(run.fetched)) == [
+        (step, next(record for record in (5, 10, 13) if record >= step)) for step in range(1, 14)
+    ]
+    assert len(run.fetched) == 4 * 13, "each of them once"
+
+
+class SlowSplit(ArraySplit):
+    """Each batch takes 50 ms, and the one of the last step fails if it is to."""
+
+    fails = False
+
+    def train_batches(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        """As in `Split`."""
+        for number, drawn in enumerate(super().train_batches(*arguments, **options), start=1):
+            time.sleep(0.05)
+            if self.fails and number == 13:
+                raise DataError("the disk is gone")
+            yield drawn
+
+
+def slowed(run: CountingRun) -> CountingRun:
+    train_split: Any = run.dataset.train
+    split = SlowSplit(train_split.images, train_split.labels)
+    return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, train=split))
+
+
+def test_a_slow_input_shows_as_waiting_for_data(run: CountingRun, tmp_path: Path) -> None:
+    seconds = trained(slowed(run), tmp_path / "run").seconds
+    # Two of the thirteen are made before the first is asked for.
+    assert seconds["data"] > 10 * 0.05
+    assert seconds["data"] > 5 * seconds["step"]
+
+
+def test_an_error_of_the_input_ends_the_run(
+    run: CountingRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SlowSplit, "fails", True)
+    with pytest.raises(DataError, match="the disk is gone"):
+        trained(slowed(run), tmp_path / "run")
+    assert run.done == [12]
