@@ -144,7 +144,13 @@ class Run:
         """The state before the first step, on all devices."""
         # 2**32 - 1 is no step number, so this key is used nowhere else.
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2**32 - 1)
-        return jax.jit(self._create_state, out_shardings=self._state_shardings)(key)
+        create = jax.jit(
+            self._create_state,
+            out_shardings=self._state_shardings,
+            # It runs once: to optimise it takes longer than it could ever save.
+            compiler_options={"xla_backend_optimization_level": 0},
+        )
+        return create(key)
 
     def _create_state(self, key: jax.Array) -> TrainState:
         images = jax.ShapeDtypeStruct((1, *self.dataset.evaluation.image_shape), jnp.uint8)
@@ -212,6 +218,8 @@ class Run:
                 split.example,
             )
 
+        key = jax.eval_shape(jax.random.key, 0)
+        abstract_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replica)
         train_arrays, evaluation_arrays = (
             replicate(split.resident, self.mesh) for split in (train, evaluation)
         )
@@ -230,7 +238,7 @@ class Run:
         return (
             partial(
                 jitted_train_step.lower(
-                    train_arrays, self.abstract_state, drawn(train), self.step_key
+                    train_arrays, self.abstract_state, drawn(train), abstract_key
                 ).compile(),
                 train_arrays,
             ),
