@@ -343,7 +343,7 @@ def test_help_explains_every_field_with_its_default() -> None:
 def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     process = subprocess.Popen(
-        command(*SHORT, f"--workdir={workdir}"),
+        command(*SHORT, "--epochs=5", f"--workdir={workdir}"),
         env=environment(1),
         cwd=ROOT,
         stdout=subprocess.PIPE,
