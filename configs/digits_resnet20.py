@@ -1,13 +1,13 @@
-"""ResNet-20 on scikit-learn's handwritten digits: real images, no download, a minute on two cores.
+"""ResNet-20 on scikit-learn's handwritten digits: real images, no download, half a minute.
 
 The network of He et al. 2015 (https://arxiv.org/abs/1512.03385), section 4.2, for 1,797 real 8x8
 digits of UCI's optdigits, which scikit-learn ships: 1,437 to train on, 360 to test on, split by
-class.  The images are resampled to 16x16 and slightly turned, magnified and moved in training.
+class.  The images are resampled to 12x12 and slightly turned, magnified and moved in training.
 
     python train.py digits-resnet20
 
-Measured on two cores of a Xeon with jax 0.10.2, compilation included: test top-1 99.44 %, 99.72 %,
-99.44 % with seeds 0, 1, 2, in 47 s each.
+Measured on two cores of a Xeon with jax 0.10.2, compilation included: test top-1 99.72 %, 99.44 %,
+100.00 % with seeds 0, 1, 2, in 25 s, 25 s and 27 s.
 """
 
 from resnet_jax.config import (
@@ -20,11 +20,11 @@ from resnet_jax.config import (
 
 CONFIG = TrainConfig(
     model=ModelConfig("cifar_resnet20", zero_init_residual=False),
-    data=DigitsConfig(),
+    data=DigitsConfig(image_size=12),
     optimizer=SGDConfig(learning_rate=0.05, warmup_epochs=2, weight_decay=5e-4),
     checkpoint=CheckpointConfig(every_steps=100),
     batch_size=64,
-    epochs=30,
+    epochs=25,
     label_smoothing=0.1,
     log_every_steps=20,
     evaluate_every_epochs=5,
