@@ -20,7 +20,9 @@ JOBSET = ROOT / "launch" / "jobset.yaml"
 VERSION = "1.31.0"
 
 
-@pytest.mark.parametrize("script", ["launch/slurm.sbatch", "launch/cloud_tpu.sh", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", ["launch/slurm.sbatch", "launch/cloud_tpu.sh", "benchmarks/gpu.sh", ".ci/run"]
+)
 def test_shell_scripts_pass_shellcheck(script: str) -> None:
     shellcheck = Path(sysconfig.get_path("scripts")) / "shellcheck"
     found = subprocess.run(

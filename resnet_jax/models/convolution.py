@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Formulation = Literal["convolution", "product"]
+Formulation = Literal["convolution", "product", "space_to_depth"]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 _chosen: ContextVar[Formulation | None] = ContextVar("formulation", default=None)
@@ -40,6 +40,8 @@ def formulation(name: Formulation) -> Iterator[None]:
         name: ``"product"``, the default on CPUs, or ``"convolution"``, the default elsewhere.
             Where ``"convolution"`` is asked for, no derivative is written by hand, not even that
             of BatchNorm, so that forward mode works too (`jax.jvp`, `jax.hessian`).
+            ``"space_to_depth"`` computes the stem of ImageNet networks on squares of 2x2 pixels,
+            and all else as accelerators do.
     """
     token = _chosen.set(name)
     try:
@@ -89,6 +91,9 @@ def convolve(
     dilation = tuple(rhs_dilation or (1, 1))
     window = tuple(d * (n - 1) + 1 for d, n in zip(dilation, kernel.shape[:2], strict=True))
     pads = _pads(x, window, strides, padding)
+    stem = (window, tuple(strides), pads) == ((7, 7), (2, 2), ((3, 3), (3, 3)))
+    if _chosen.get() == "space_to_depth" and stem and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+        return _space_to_depth(x, kernel, precision)
     if feature_group_count > 1 or not _products():
         return _convolution(x, kernel, strides, pads, dilation, feature_group_count, precision)
     if window == (1, 1) and pads == ((0, 0), (0, 0)):
@@ -158,6 +163,26 @@ def _convolution(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
         precision=precision,
+    )
+
+
+def _space_to_depth(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+    """A 7x7 convolution of stride 2 as a 4x4 one of squares of 2x2 pixels, with more channels.
+
+    The kernel has a row and a column of zeros before it then.
+    """
+    batch, height, width, channels = x.shape
+    squares = x.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
+    taps = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    taps = taps.reshape(4, 2, 4, 2, channels, -1).swapaxes(1, 2)
+    return _convolution(
+        squares.reshape(batch, height // 2, width // 2, 4 * channels),
+        taps.reshape(4, 4, 4 * channels, -1),
+        (1, 1),
+        ((2, 1), (2, 1)),
+        (1, 1),
+        1,
+        precision,
     )
 
 

@@ -179,3 +179,21 @@ def test_plain_derivatives_work_in_forward_mode_too() -> None:
     np.testing.assert_allclose(
         jnp.vdot(tangent, cotangent), jnp.vdot(images, gradient[0]), rtol=1e-3, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("size", [(16, 12), (15, 12)])
+def test_the_stem_on_squares_of_pixels_is_the_same_convolution(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.standard_normal((2, *size, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((7, 7, 3, 8)), jnp.float32)
+
+    def outputs(name: Any) -> Any:
+        def loss(kernel: jax.Array, images: jax.Array) -> Any:
+            y = convolve(images, kernel, (2, 2), ((3, 3), (3, 3)))
+            return jnp.sum(jnp.sin(y)), y
+
+        with formulation(name):
+            gradients, y = jax.grad(loss, (0, 1), has_aux=True)(kernel, images)
+        return gradients, y
+
+    assert tree_deviation(outputs("space_to_depth"), outputs("convolution")) < 1e-5
