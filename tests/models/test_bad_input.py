@@ -42,7 +42,8 @@ def apply(model: ResNet, images: jax.ShapeDtypeStruct, size: int = 64, channels:
         ("resnet50_gn", {"freeze_bn": True}, "freeze_bn does nothing with GroupNorm"),
         ("resnet18", {"norm": GroupNorm, "bn_group_size": 2}, "bn_group_size does nothing with G"),
     ],
-    ids=str,
+    # Workers of pytest-xdist must agree on the names, and that of a function has its address.
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
 )
 def test_impossible_fields(name: str, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
