@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import train
+from configs import EXPERIMENTS
 from resnet_jax.config import TrainConfig
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.run import Run
@@ -334,7 +335,7 @@ def test_help_explains_every_field_with_its_default() -> None:
     for words in (
         "--data.image-size INT Height and width, in pixels. (default: 224)",
         "--optimizer.weight-decay FLOAT L2 coefficient",
-        "Experiments: digits-resnet20, imagenet-resnet50, folder-resnet50,",
+        f"Experiments: {', '.join(EXPERIMENTS)}.",
         "(default: runs/synthetic-resnet50)",
     ):
         assert words in text
