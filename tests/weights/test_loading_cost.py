@@ -1,14 +1,14 @@
-"""Loading costs little more than reading the file, in time and in memory."""
+"""Loading costs little more than reading the file."""
 
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from resnet_jax import create_model, load_weights
 from tests.golden import golden
@@ -26,20 +26,12 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_loading_takes_at_most_half_again_as_long_as_reading(single: Path) -> None:
-    model = create_model("resnet50")
-    load_weights(model, single)
-    ours, theirs = [], []
-    # Of the processor, and the quickest of several: other work on the machine counts as little as
-    # it can.
-    for _ in range(7):
-        started = time.process_time()
-        load_file(single)
-        between = time.process_time()
-        load_weights(model, single)
-        theirs.append(between - started)
-        ours.append(time.process_time() - between)
-    assert min(ours) <= 1.5 * min(theirs)
+def test_loading_copies_no_array(single: Path) -> None:
+    # What makes it as quick as reading, which `benchmarks/load_weights.py` measures: seconds taken
+    # beside other tests say nothing.
+    leaves = jax.tree.leaves(load_weights(create_model("resnet50"), single))
+    assert len(leaves) == 267
+    assert not any(leaf.flags.owndata for leaf in leaves)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
