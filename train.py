@@ -87,6 +87,7 @@ def main() -> None:
         is_primary,
         leave,
         leave_after,
+        of_a_peer,
     )
     from resnet_jax.training.loop import TrainingDivergedError
     from resnet_jax.training.preemption import EXIT_CODE, PreemptedError
@@ -113,6 +114,9 @@ def main() -> None:
         TrainingDivergedError,
         WorkdirError,
     ) as error:
+        # What Orbax could not write because another process is gone is no fault of the disk.
+        if of_a_peer(error):
+            leave_after(error, arguments.distributed)
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
         leave("interrupted; the same command continues from the last checkpoint", 130)

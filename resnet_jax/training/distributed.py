@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -25,6 +26,7 @@ from jax._src import distributed as _distributed
 from resnet_jax.config import DistributedConfig
 
 _FAILURE = "resnet_jax/failure"
+_ALIVE = "resnet_jax/alive"
 # Longer than any of the waits that it bounds; a peer that is gone is noticed by other means.
 _TIMEOUT_SECONDS = 3600
 
@@ -49,9 +51,15 @@ def connected(config: DistributedConfig) -> Iterator[None]:
     _initialize(config)
     # What is logged, such as images that are skipped, must say where.
     logging.basicConfig(format=f"process {_process_id()}: %(message)s")
+    over = threading.Event()
     peers = threading.Thread(target=_end_with_the_others, daemon=True)
     peers.start()
+    if is_primary():
+        _client().key_value_set(_ALIVE, "")
+    else:
+        threading.Thread(target=_watch_the_primary, args=[config, over], daemon=True).start()
     yield
+    over.set()
     jax.distributed.shutdown()
     peers.join()
 
@@ -130,38 +138,57 @@ def leave(message: str, code: int) -> NoReturn:
     # Only the first failure stands.
     with suppress(Exception):
         _client().key_value_set(_FAILURE, json.dumps(failure))
-    if is_primary():
-        # The store ends with this process; the others must have heard before.
-        time.sleep(1)
-    # An orderly end would wait for processes that wait for this one.
-    os._exit(code)
+    _exit(code)
 
 
 def leave_after(error: Exception, config: DistributedConfig) -> NoReturn:
     """As `leave`, for an error that nobody has foreseen, with its trace and code 1.
 
-    A collective that fails is the trace of a process that is gone.  JAX finds out which one it is
+    Where it is the trace of a process that is gone (see `of_a_peer`), JAX finds out which one it is
     when its heartbeats have been missing for long enough, and then ends all processes.
     """
     if _num_processes() == 1:
         raise error
     trace = "".join(traceback.format_exception(error)).rstrip()
-    if _of_a_collective(error):
+    if of_a_peer(error):
+        # Where another one has failed with a message, `_end_with_the_others` is about to print it.
+        time.sleep(1)
         _print(
-            f"{trace}\nprocess {_process_id()}: another process seems to be gone; within "
+            f"another process seems to be gone ({_first_line(error)}); within "
             f"{config.heartbeat_timeout} s it will be known which one"
         )
         time.sleep(config.heartbeat_timeout + 10)
-        leave(f"error: {error}", 1)
+        # All of them are alive: the fault is here.
     _print(trace)
     leave(f"error: {type(error).__name__}: {error}", 1)
 
 
-def _of_a_collective(error: Exception) -> bool:
-    text = str(error)
-    if "Gloo" in text:
-        return True
-    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in text
+def of_a_peer(error: BaseException) -> bool:
+    """Whether an error is what a process sees of another one that is gone.
+
+    Collectives and barriers fail then, be it in the midst of a step or of what Orbax does, which
+    wraps what it finds.
+    """
+    return _num_processes() > 1 and any(
+        "Gloo" in str(found)
+        or "CoordinationService" in str(found)
+        or (
+            isinstance(found, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(found)
+        )
+        for found in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    *_, origin = _chain(error)
+    return str(origin).partition("\n")[0]
 
 
 def _end_with_the_others() -> None:
@@ -172,7 +199,34 @@ def _end_with_the_others() -> None:
         return
     if failure["process"] != _process_id():
         _print(f"ended, since process {failure['process']} failed: {failure['message']}")
-        os._exit(failure["code"])
+        _exit(failure["code"])
+
+
+def _exit(code: int) -> NoReturn:
+    if is_primary():
+        # The store ends with this process, and JAX then aborts the others: they must have heard,
+        # and ended, before.
+        time.sleep(1)
+    # An orderly end would wait for processes that wait for this one.
+    os._exit(code)
+
+
+def _watch_the_primary(config: DistributedConfig, over: threading.Event) -> None:
+    """Says so where process 0 is silent: JAX then ends this process without naming any."""
+    client, patience = _client(), config.heartbeat_timeout / 4
+    with suppress(Exception):
+        client.blocking_key_value_get(_ALIVE, _TIMEOUT_SECONDS * 1000)
+    asker = ThreadPoolExecutor(1, thread_name_prefix="primary")
+    while not over.wait(min(1.0, patience)):
+        try:
+            asker.submit(client.key_value_try_get, _ALIVE).result(timeout=patience)
+        except TimeoutError:
+            _print(
+                f"process 0 has not answered for {patience:g} s; unless it does, this process ends"
+            )
+            return
+        except Exception:
+            return
 
 
 def _give_up_waiting(config: DistributedConfig) -> None:

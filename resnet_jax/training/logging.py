@@ -1,10 +1,13 @@
 """Metrics of a run, as JSON lines and as TensorBoard events."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any, Self
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 
 class MetricWriter:
@@ -31,7 +34,13 @@ class MetricWriter:
             self._jsonl.seek(self._jsonl.tell() - 1)
             if self._jsonl.read() != "\n":
                 self._jsonl.write("\n")
-        self._events = SummaryWriter(str(tensorboard), purge_step=start_step + 1)
+        tensorboard.mkdir(parents=True, exist_ok=True)
+        # Not `SummaryWriter`, whose thread dies of a full disk, and the next writes wait for it.
+        self._events = EventsWriter(str(tensorboard / "events"))
+        start = SessionLog(status=SessionLog.START)
+        self._events.write_event(
+            Event(wall_time=time.time(), step=start_step + 1, session_log=start)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +63,9 @@ class MetricWriter:
         self._jsonl.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._jsonl.flush()
         for name, value in values.items():
-            self._events.add_scalar(f"{kind}/{name}", value, step)
+            summary = scalar(f"{kind}/{name}", value)
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._events.flush()
 
 
 def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
