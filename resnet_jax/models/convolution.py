@@ -1,14 +1,16 @@
 """How convolutions and max-pooling are computed: the same numbers, in the way a platform does fast.
 
 Accelerators have kernels for `jax.lax.conv_general_dilated`, and get it.  XLA's CPU backend is slow
-at the gradients of convolutions and of max-pooling, and fast at products of two matrices: there,
-both are written with such products and with elementwise operations on shifted images.
+at the gradients of kernels where a batch does not fit into the caches, and of max-pooling.  There,
+the former are sums over parts of the batch, 1x1 convolutions are products of two matrices, and
+max-pooling is written with elementwise operations on shifted images.
 
 Arrays are NHWC and kernels HWIO.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
@@ -17,17 +19,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Formulation = Literal["convolution", "product", "space_to_depth"]
+Formulation = Literal["convolution", "parts", "product", "space_to_depth"]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 _chosen: ContextVar[Formulation | None] = ContextVar("formulation", default=None)
 
+# Bytes of images and gradients from which a kernel's gradient is computed at once: what the second
+# level of the caches of a CPU holds.
+_PART = 4 * 2**20
+
+# More parts take longer to compile than they save.
+_MOST_PARTS = 8
+
 # Channels from which a product with the taps of a kernel one by one has the width it needs to be
 # fast; with fewer, the taps of a row are put side by side.
 _WIDE = 128
-
-# Features below which `jax.lax` is the faster one on CPUs too, as in the networks for CIFAR.
-_NARROW = 64
 
 
 @contextmanager
@@ -37,11 +43,12 @@ def formulation(name: Formulation) -> Iterator[None]:
     What `jax.jit` has compiled before stays as it is.
 
     Args:
-        name: ``"product"``, the default on CPUs, or ``"convolution"``, the default elsewhere.
+        name: ``"parts"``, the default on CPUs, or ``"convolution"``, the default elsewhere.
             Where ``"convolution"`` is asked for, no derivative is written by hand, not even that
             of BatchNorm, so that forward mode works too (`jax.jvp`, `jax.hessian`).
-            ``"space_to_depth"`` computes the stem of ImageNet networks on squares of 2x2 pixels,
-            and all else as accelerators do.
+            ``"product"`` is ``"parts"`` whose kernels have their gradients from products of
+            matrices.  ``"space_to_depth"`` computes the stem of ImageNet networks on squares of
+            2x2 pixels, and all else as accelerators do.
     """
     token = _chosen.set(name)
     try:
@@ -55,9 +62,20 @@ def forward_mode() -> bool:
     return _chosen.get() == "convolution"
 
 
-def _products() -> bool:
-    platform_default = "product" if jax.default_backend() == "cpu" else "convolution"
-    return (_chosen.get() or platform_default) == "product"
+def within_loop() -> AbstractContextManager[None]:
+    """Within it, what is traced is the body of a loop.
+
+    There, XLA's CPU backend has no fast kernels for what a kernel's gradient is by itself.
+    """
+    return formulation("product") if _current() == "parts" else nullcontext()
+
+
+def _current() -> Formulation:
+    return _chosen.get() or ("parts" if jax.default_backend() == "cpu" else "convolution")
+
+
+def _by_hand() -> bool:
+    return _current() in ("parts", "product")
 
 
 def convolve(
@@ -94,15 +112,14 @@ def convolve(
     stem = (window, tuple(strides), pads) == ((7, 7), (2, 2), ((3, 3), (3, 3)))
     if _chosen.get() == "space_to_depth" and stem and x.shape[1] % 2 == x.shape[2] % 2 == 0:
         return _space_to_depth(x, kernel, precision)
-    if feature_group_count > 1 or not _products():
+    if feature_group_count > 1 or not _by_hand():
         return _convolution(x, kernel, strides, pads, dilation, feature_group_count, precision)
     if window == (1, 1) and pads == ((0, 0), (0, 0)):
         x = x[:, :: strides[0], :: strides[1]]
-        y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
+        y = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision)
         return y.reshape(*x.shape[:-1], -1)
-    if _chosen.get() is None and kernel.shape[-1] < _NARROW:
-        return _convolution(x, kernel, strides, pads, dilation, 1, precision)
-    return _convolve(x, kernel, tuple(strides), pads, dilation, precision)
+    in_parts = _current() == "parts"
+    return _convolve(x, kernel, tuple(strides), pads, dilation, precision, in_parts)
 
 
 def max_pool(
@@ -120,7 +137,7 @@ def max_pool(
         [B, H', W', C].
     """
     pads = _pads(x, (size, size), (stride, stride), padding)
-    if not _products():
+    if not _by_hand():
         return nn.max_pool(x, (size, size), (stride, stride), pads)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
     # Along the rows first: the first maximum of the first row that has it is then the first of all.
@@ -186,7 +203,47 @@ def _space_to_depth(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Arra
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+    """[N, C] times [C, features], in whose gradients no operand of a product lies crosswise."""
+    return jnp.dot(x, kernel, precision=precision)
+
+
+def _product_forward(
+    x: jax.Array, kernel: jax.Array, precision: Any
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _product(x, kernel, precision), (x, kernel)
+
+
+def _product_backward(
+    precision: Any, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+
+    def dot(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.dot(
+            x,
+            y,
+            precision=precision,
+            preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+        )
+
+    # The barriers keep XLA from moving the transpositions into the products, and from computing
+    # crosswise what is transposed.  The narrower of the two is the cheaper one to turn.
+    apart = jax.lax.optimization_barrier
+    x, gradient = apart((x, gradient))
+    if x.shape[1] <= gradient.shape[1]:
+        of_kernel = dot(apart(x.T), gradient)
+    else:
+        of_kernel = apart(dot(apart(gradient.T), x)).T
+    of_x = jnp.dot(gradient, kernel.T, precision=precision)
+    return of_x, of_kernel.astype(kernel.dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
 def _convolve(
     x: jax.Array,
     kernel: jax.Array,
@@ -194,20 +251,17 @@ def _convolve(
     pads: Pads,
     dilation: tuple[int, int],
     precision: Any,
+    in_parts: bool,
 ) -> jax.Array:
-    """A convolution whose kernel has its gradient from matrix products."""
+    """A convolution whose kernel has its gradient from parts of the batch, or from products."""
+    del in_parts
     return _convolution(x, kernel, strides, pads, dilation, 1, precision)
 
 
 def _forward(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    pads: Pads,
-    dilation: tuple[int, int],
-    precision: Any,
+    x: jax.Array, kernel: jax.Array, *static: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolution(x, kernel, strides, pads, dilation, 1, precision), (x, kernel)
+    return _convolve(x, kernel, *static), (x, kernel)
 
 
 def _backward(
@@ -215,13 +269,68 @@ def _backward(
     pads: Pads,
     dilation: tuple[int, int],
     precision: Any,
+    in_parts: bool,
     saved: tuple[jax.Array, jax.Array],
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    _, transposed = jax.vjp(
-        lambda x: _convolution(x, kernel, strides, pads, dilation, 1, precision), x
+
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _convolution(x, kernel, strides, pads, dilation, 1, precision)
+
+    _, transposed = jax.vjp(lambda x: convolution(x, kernel), x)
+    of_kernel = (
+        _from_parts(convolution, x, kernel, gradient)
+        if in_parts
+        else _from_products(x, kernel, gradient, strides, pads, dilation, precision)
     )
+    return transposed(gradient)[0], of_kernel.astype(kernel.dtype)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _from_parts(
+    convolution: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+) -> jax.Array:
+    """The gradient of a kernel, as the sum of those of parts of the batch."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    num_parts = _num_parts(x, kernel, gradient)
+    # Every device has its share of every part, so that none needs the images of another.
+    xs, gradients = (
+        array.astype(wide).reshape(-1, num_parts, *array.shape[1:]) for array in (x, gradient)
+    )
+    total = jnp.zeros(kernel.shape, wide)
+    for i in range(num_parts):
+        _, transposed = jax.vjp(partial(convolution, xs[:, i]), kernel.astype(wide))
+        total += transposed(gradients[:, i])[0]
+    return total
+
+
+def _num_parts(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> int:
+    """So many that each fits into a cache, but none is smaller than the sum that it is added to."""
+    devices = jax.device_count()
+    if len(x) % devices:
+        return 1
+    share = len(x) // devices
+    wanted = (x.nbytes + gradient.nbytes) / devices / max(_PART, kernel.nbytes)
+    most = min(math.ceil(wanted), _MOST_PARTS, share)
+    return max(n for n in range(1, most + 1) if share % n == 0)
+
+
+def _from_products(
+    x: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+    strides: tuple[int, int],
+    pads: Pads,
+    dilation: tuple[int, int],
+    precision: Any,
+) -> jax.Array:
+    """The gradient of a kernel, tap by tap or row by row."""
     rows, columns, channels, features = kernel.shape
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     height, width = gradient.shape[1:3]
@@ -240,10 +349,7 @@ def _backward(
         for part in parts
         for tap in [_taps(part, i * dilation[0], height, strides[0], 1)]
     ]
-    return transposed(gradient)[0], jnp.stack(products).reshape(kernel.shape).astype(kernel.dtype)
-
-
-_convolve.defvjp(_forward, _backward)
+    return jnp.stack(products).reshape(kernel.shape)
 
 
 def _taps(x: jax.Array, start: int, length: int, stride: int, axis: int) -> jax.Array:

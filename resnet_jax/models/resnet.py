@@ -12,6 +12,7 @@ from flax.linen.module import InterceptorContext
 
 from resnet_jax.models.attention import SpatialUnit
 from resnet_jax.models.blocks import Rate, ResidualBlock
+from resnet_jax.models.convolution import within_loop
 from resnet_jax.models.layers import (
     Activation,
     Conv,
@@ -85,8 +86,13 @@ class Stage(nn.Module):
             kept = nn.remat(
                 apply, prevent_cse=False, policy=None if self.remat else _is_contraction
             )
+
+            def body(block: ResidualBlock, x: jax.Array, rate: Rate) -> tuple[jax.Array, None]:
+                with within_loop():
+                    return kept(block, x, rate), None
+
             x, _ = nn.scan(
-                lambda block, x, rate: (kept(block, x, rate), None),
+                body,
                 variable_axes={True: 0},
                 split_rngs={True: True},
                 length=looped,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
 
@@ -37,9 +37,9 @@ class MetricWriter:
         tensorboard.mkdir(parents=True, exist_ok=True)
         # Not `SummaryWriter`, whose thread dies of a full disk, and the next writes wait for it.
         self._events = EventsWriter(str(tensorboard / "events"))
-        start = SessionLog(status=SessionLog.START)
+        start = event_pb2.SessionLog(status=1)
         self._events.write_event(
-            Event(wall_time=time.time(), step=start_step + 1, session_log=start)
+            event_pb2.Event(wall_time=time.time(), step=start_step + 1, session_log=start)
         )
 
     def __enter__(self) -> Self:
@@ -64,7 +64,7 @@ class MetricWriter:
         self._jsonl.flush()
         for name, value in values.items():
             summary = scalar(f"{kind}/{name}", value)
-            self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._events.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
         self._events.flush()
 
 

@@ -1,5 +1,6 @@
-"""Both formulations of convolution and pooling give the same values and gradients."""
+"""All formulations of convolution and pooling give the same values and gradients."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,9 +11,19 @@ import numpy as np
 import pytest
 
 from resnet_jax import count_macs, create_model
-from resnet_jax.models.convolution import Formulation, convolve, formulation, max_pool
+from resnet_jax.models import convolution
+from resnet_jax.models.convolution import (
+    Formulation,
+    convolve,
+    formulation,
+    max_pool,
+    within_loop,
+)
 from resnet_jax.models.layers import StandardizedConv, conv, same_max_pool, zero_padded_max_pool
+from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
 from tests.comparison import tree_deviation
+
+BY_HAND: tuple[Formulation, ...] = ("parts", "product")
 
 
 def value_and_gradients(name: Formulation, program: Callable[..., jax.Array], *inputs: Any) -> Any:
@@ -31,13 +42,13 @@ def value_and_gradients(name: Formulation, program: Callable[..., jax.Array], *i
 def assert_equal_to_rounding(
     program: Callable[..., jax.Array], *inputs: Any, tolerance: float = 2e-6
 ) -> None:
-    plain, product = (
-        value_and_gradients(name, program, *inputs) for name in ("convolution", "product")
-    )
-    for expected, actual in zip(jax.tree.leaves(plain), jax.tree.leaves(product), strict=True):
-        assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
-        expected, actual = (np.asarray(x, np.float64) for x in (expected, actual))
-        np.testing.assert_allclose(actual, expected, atol=tolerance * abs(expected).max())
+    plain = jax.tree.leaves(value_and_gradients("convolution", program, *inputs))
+    for name in BY_HAND:
+        written = jax.tree.leaves(value_and_gradients(name, program, *inputs))
+        for expected, actual in zip(plain, written, strict=True):
+            assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+            expected, actual = (np.asarray(x, np.float64) for x in (expected, actual))
+            np.testing.assert_allclose(actual, expected, atol=tolerance * abs(expected).max())
 
 
 @pytest.mark.parametrize("channels", [3, 128])
@@ -59,6 +70,41 @@ def test_convolutions(
     x = jax.random.normal(jax.random.key(0), (2, *size, channels))
     params = layer.init(jax.random.key(1), x)
     assert_equal_to_rounding(layer.apply, params, x)
+
+
+@pytest.mark.parametrize(("batch", "num_parts"), [(16, 2), (32, 4), (40, 5), (4, 1), (1024, 8)])
+def test_a_batch_is_cut_into_parts_that_every_device_has_a_share_of(
+    batch: int, num_parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "_PART", 1)
+    layer = conv(2, 3)
+    # No two images are alike, nor are they of equal weight.
+    x = (
+        jax.random.normal(jax.random.key(0), (batch, 5, 6, 2))
+        * jnp.arange(batch)[:, None, None, None]
+    )
+    params = layer.init(jax.random.key(1), x)
+    assert_equal_to_rounding(layer.apply, params, x)
+    kernel = params["params"]["kernel"]
+    assert convolution._num_parts(x, kernel, x) == num_parts
+
+
+def test_parts_are_exchanged_between_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "_PART", 1)
+    layer = conv(2, 3)
+    mesh = make_mesh()
+    whole, spread = replicated(mesh), batch_sharded(mesh)
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.sum(layer.apply(params, x) ** 2)
+
+    params = jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 5, 6, 2)))
+    x = jax.ShapeDtypeStruct((32, 5, 6, 2), jnp.float32)
+    compiled = jax.jit(jax.grad(loss), in_shardings=(whole, spread), out_shardings=whole)
+    with formulation("parts"):
+        program = compiled.lower(params, x).compile().as_text()
+    collectives = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", program)
+    assert collectives == ["all-reduce"]
 
 
 @pytest.mark.parametrize(("kernel_size", "groups"), [(3, 4), (1, 4), (3, 8)])
@@ -106,14 +152,14 @@ def test_the_gradient_of_equal_maxima_goes_to_the_first(
 ) -> None:
     # Three values, most of them zero: nearly every window has ties.
     x = jnp.maximum(jax.random.randint(jax.random.key(0), (3, *size, 4), -3, 3), 0).astype(dtype)
-    (y, (dx,)), (y_product, (dx_product,)) = (
-        value_and_gradients(name, pool, x) for name in ("convolution", "product")
+    (y, (dx,)), (y_by_hand, (dx_by_hand,)) = (
+        value_and_gradients(name, pool, x) for name in ("convolution", "parts")
     )
-    np.testing.assert_array_equal(y_product, y)
+    np.testing.assert_array_equal(y_by_hand, y)
     # A pixel may be the maximum of up to nine windows, summed in another order.
     tolerance = 1e-6 if dtype == jnp.float32 else 2**-6
     np.testing.assert_allclose(
-        np.asarray(dx_product, np.float32),
+        np.asarray(dx_by_hand, np.float32),
         np.asarray(dx, np.float32),
         rtol=tolerance,
         atol=tolerance,
@@ -123,7 +169,7 @@ def test_the_gradient_of_equal_maxima_goes_to_the_first(
 def test_a_nan_is_not_lost_in_pooling() -> None:
     for position in range(9):
         x = jnp.zeros((1, 3, 3, 1)).at[0, position // 3, position % 3].set(jnp.nan)
-        with formulation("product"):
+        with formulation("parts"):
             assert jnp.isnan(max_pool(x, 3, 1, "VALID")).all()
 
 
@@ -135,17 +181,18 @@ def test_the_platform_chooses_and_can_be_overruled() -> None:
     assert ("reduce_window" in program(x)) == (jax.default_backend() != "cpu")
     with formulation("convolution"):
         assert "reduce_window" in program(x)
-        with formulation("product"):
+        with formulation("parts"):
             assert "reduce_window" not in program(x)
 
 
 @pytest.mark.parametrize("name", ["resnest14d", "resnetv2_18", "seresnext26d_32x4d"])
 def test_networks_count_the_same(name: str) -> None:
     counts = []
-    for way in ("convolution", "product"):
+    ways: tuple[Formulation, ...] = ("convolution", *BY_HAND)
+    for way in ways:
         with formulation(way):
             counts.append(count_macs(create_model(name), (64, 64, 3)))
-    assert counts[0] == counts[1]
+    assert len(set(counts)) == 1
 
 
 def test_the_gradients_of_a_network() -> None:
@@ -157,11 +204,29 @@ def test_the_gradients_of_a_network() -> None:
         # The statistics of a few pixels would magnify any rounding.
         return jnp.mean(model.apply(variables | {"params": params}, images, train=False) ** 2)
 
-    grads = []
-    for way in ("convolution", "product"):
+    def grads(way: Formulation) -> Any:
         with formulation(way):
-            grads.append(jax.jit(lambda params: jax.grad(loss_fn)(params))(variables["params"]))
-    assert tree_deviation(*grads) < 1e-5
+            return jax.jit(lambda params: jax.grad(loss_fn)(params))(variables["params"])
+
+    expected = grads("convolution")
+    for way in BY_HAND:
+        assert tree_deviation(grads(way), expected) < 1e-5
+
+
+def test_the_body_of_a_loop_has_products_where_nothing_else_is_asked_for() -> None:
+    def program(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))
+
+    def gradients(x: jax.Array, kernel: jax.Array) -> str:
+        gradient = jax.grad(lambda kernel: jnp.sum(program(x, kernel)))
+        return str(jax.make_jaxpr(gradient)(kernel))
+
+    x, kernel = jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 2))
+    assert "dot_general" not in gradients(x, kernel)
+    with within_loop():
+        assert "dot_general" in gradients(x, kernel)
+    with formulation("convolution"), within_loop():
+        assert "dot_general" not in gradients(x, kernel)
 
 
 def test_plain_derivatives_work_in_forward_mode_too() -> None:
@@ -174,7 +239,7 @@ def test_plain_derivatives_work_in_forward_mode_too() -> None:
 
     with formulation("convolution"):
         _, tangent = jax.jit(lambda x: jax.jvp(program, (x,), (x,)))(images)
-    _, gradient = value_and_gradients("product", program, images)
+    _, gradient = value_and_gradients("parts", program, images)
     cotangent = jax.random.normal(jax.random.key(9), tangent.shape)
     np.testing.assert_allclose(
         jnp.vdot(tangent, cotangent), jnp.vdot(images, gradient[0]), rtol=1e-3, atol=1e-4

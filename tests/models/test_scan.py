@@ -292,7 +292,7 @@ def train_step_size(depth: int, **fields: Any) -> int:
     return number_of_equations(jax.make_jaxpr(step)(state, batch, jax.random.key(1)))
 
 
-@pytest.mark.parametrize("way", ["convolution", "product"])
+@pytest.mark.parametrize("way", ["convolution", "parts"])
 def test_the_program_of_a_deep_network_is_that_of_a_shallow_one(way: Any) -> None:
     with formulation(way):
         assert train_step_size(1202, scan=True) == train_step_size(110, scan=True)
