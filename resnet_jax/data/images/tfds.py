@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from resnet_jax.data.dataset import DataError
-from resnet_jax.data.images.paths import as_path, file_size, is_remote
+from resnet_jax.data.images.paths import allow_open_files, as_path, file_size, is_remote
 from resnet_jax.data.images.source import Record, check_label, digest
 from resnet_jax.data.images.tfrecord import TFRecords
 
@@ -113,6 +113,9 @@ class TfdsSplit:
         ]
         file_format = self._builder.info.file_format
         if file_format != FileFormat.TFRECORD:
+            if file_format == FileFormat.ARRAY_RECORD:
+                # Its reader opens each once and for good.
+                allow_open_files(len(parts))
             records = self._builder.as_data_source(
                 self._spec, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
             )

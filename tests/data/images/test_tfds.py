@@ -2,14 +2,18 @@
 
 import itertools
 import json
+import os
 import shutil
 import struct
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from array_record.python import array_record_module
 
 from resnet_jax.config import ImageConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
@@ -196,3 +200,80 @@ def test_records_are_read_by_other_processes_too(tmp_path: Path) -> None:
 def test_a_data_set_is_not_overwritten(folder: Path, prepared: Path) -> None:
     with pytest.raises(DataError, match=r"exists; choose another name or version"):
         prepare(folder, prepared.parent.parent, name="animals", evaluation_share=0.2, seed=0)
+
+
+SHARDS = 200
+
+
+@pytest.fixture(scope="module", params=["array_record", "tfrecord"])
+def sharded(
+    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A data set of one record in each of many files, as ImageNet has 1,024 of them."""
+    root = tmp_path_factory.mktemp(request.param) / "animals" / "1.0.0"
+    root.mkdir(parents=True)
+    content = TfdsSplit(prepared, "train")._examples[0]
+    for i in range(SHARDS):
+        path = root / f"animals-train.{request.param}-{i:05}-of-{SHARDS:05}"
+        if request.param == "tfrecord":
+            path.write_bytes(record(content))
+        else:
+            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+            writer.write(content)
+            writer.close()
+    info = json.loads((prepared / "dataset_info.json").read_text())
+    (split,) = (split for split in info["splits"] if split["name"] == "train")
+    split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    split["shardLengths"] = ["1"] * SHARDS
+    info |= {"splits": [split], "fileFormat": request.param}
+    (root / "dataset_info.json").write_text(json.dumps(info))
+    for file in ("features.json", "label.labels.txt"):
+        shutil.copy(prepared / file, root / file)
+    return root
+
+
+MANY_FILES = """
+    import resource
+    import sys
+    import threading
+
+    from resnet_jax.data import DataError
+    from resnet_jax.data.images.tfds import TfdsSplit
+
+
+    directory, soft, hard = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        split = TfdsSplit(directory, "train")
+    except DataError as error:
+        sys.exit(str(error))
+    found = []
+
+    def read():
+        found.extend(len(split[i].image) for i in range(len(split)))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(len(found), len(set(found)))
+"""
+
+
+@pytest.mark.parametrize("hard", [1024, SHARDS])
+def test_more_files_than_a_shell_allows_are_read(sharded: Path, hard: int) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MANY_FILES), str(sharded), str(SHARDS), str(hard)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        check=False,
+    )
+    if "array_record" in sharded.parents[1].name and hard == SHARDS:
+        assert process.stderr == (
+            "200 files must be open at once, but a process is allowed 200; raise `ulimit -Hn` "
+            "above 264, or prepare the data set in fewer files\n"
+        )
+    else:
+        assert process.stdout == f"{4 * SHARDS} 1\n", process.stderr
