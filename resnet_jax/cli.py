@@ -115,7 +115,7 @@ class Prepare:
         console.print(f"Written: {target} ({', '.join(splits)})", soft_wrap=True)
         console.print("Its images are as they were; check and train:")
         options = f"--data.directory {target}"
-        if "test" in splits:
+        if "validation" not in splits:
             options += " --data.evaluation-split test"
         for command in ("resnet-jax data describe " + str(target), _TRAIN + options):
             console.print(f"  {command}", soft_wrap=True, highlight=False)

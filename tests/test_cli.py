@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import re
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def test_a_folder_becomes_a_data_set(
     assert "20 to 80, median 50" in capsys.readouterr().out
     assert run("prepare", folder, tmp_path / "tfds", "--name", "shapes") == 2
     assert "exists; choose another name" in capsys.readouterr().err
+
+
+def test_a_third_split_is_described_and_prepared(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder / "val", folder / "Test")
+    (folder / "Test" / "square" / "1.png").unlink()
+    assert run("describe", folder) == 1, "two splits share images"
+    page = capsys.readouterr().out
+    assert re.search(r"train +┃ +validation +┃ +test", page)
+    assert re.search(r"images +│ +6 +│ +6 +│ +5 ", page)
+    assert run("prepare", folder, tmp_path / "tfds", "--name", "shapes") == 0
+    page = capsys.readouterr().out
+    assert "1.0.0 (train, validation, test)" in page
+    assert "evaluation-split" not in page
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.data.images.decode import DecodeError, decode
-from resnet_jax.data.images.folder import open_folder, open_manifest
+from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.paths import as_path
 from resnet_jax.data.images.source import ImageSource
 from resnet_jax.data.images.tfds import TfdsSplit, open_builder
@@ -66,11 +66,7 @@ def open_all(path: epath.PathLike) -> dict[str, ImageSource]:
     path = as_path(path)
     if (path / "dataset_info.json").exists():
         return {name: TfdsSplit(path, name) for name in open_builder(path, None).info.splits}
-    is_table = path.suffix in (".csv", ".jsonl")
-    train, evaluation, kind = (open_manifest if is_table else open_folder)(
-        path, evaluation_share=0.2, seed=0
-    )
-    return {"train": train, kind: evaluation}
+    return dict(open_splits(path, evaluation_share=0.2, seed=0, every=True))
 
 
 def summarize(

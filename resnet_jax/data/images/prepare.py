@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from resnet_jax.data.dataset import DataError
-from resnet_jax.data.images.folder import ImageFiles, open_folder, open_manifest
+from resnet_jax.data.images.folder import ImageFiles, open_splits
 from resnet_jax.data.images.paths import as_path
 
 _VERSION = "1.0.0"
@@ -32,11 +32,11 @@ def prepare(
     many small files have become a few large ones.
 
     Args:
-        source: as for `open_folder`, or a table as for `open_manifest`.
+        source: a folder or a table, as for `open_splits`.
         data_dir: the directory of all data sets.
         name: of the data set: small letters, digits and underscores, beginning with a letter.
-        evaluation_share: as for `open_folder`.
-        seed: as for `open_folder`.
+        evaluation_share: as for `open_splits`.
+        seed: as for `open_splits`.
         beam: options of Apache Beam, such as ``--runner=DirectRunner --direct_num_workers=8``; its
             workers, which must see the source, then write the records.
 
@@ -56,11 +56,8 @@ def prepare(
     target = data_dir / name / _VERSION
     if target.exists():
         raise DataError(f"{target} exists; choose another name or version, or remove it")
-    is_table = source.suffix in (".csv", ".jsonl")
-    train, evaluation, kind = (open_manifest if is_table else open_folder)(
-        source, evaluation_share=evaluation_share, seed=seed
-    )
-    builder = make_builder(name, {"train": train, kind: evaluation}, beam=beam is not None)(
+    splits = open_splits(source, evaluation_share=evaluation_share, seed=seed, every=True)
+    builder = make_builder(name, splits, beam=beam is not None)(
         data_dir=data_dir, file_format="array_record"
     )
     with tempfile.TemporaryDirectory() as downloads:

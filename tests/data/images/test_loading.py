@@ -17,16 +17,16 @@ import pytest
 
 from resnet_jax.config import ImageConfig
 from resnet_jax.data import Batch, DataError
-from resnet_jax.data.images.folder import open_folder
+from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.loading import ImageSplit
 
 SMALL: dict[str, Any] = {"image_size": 16, "threads": 2}
 
 
 def splits(folder: Path, **options: Any) -> tuple[ImageSplit, ImageSplit]:
-    train, evaluation, _ = open_folder(folder, evaluation_share=0.2, seed=0)
+    found = open_splits(folder, evaluation_share=0.2, seed=0)
     config = ImageConfig(**{**SMALL, **options})
-    return ImageSplit(train, config), ImageSplit(evaluation, config)
+    return ImageSplit(found["train"], config), ImageSplit(found["validation"], config)
 
 
 def take(
@@ -188,12 +188,12 @@ SCRIPT = """
     import sys
     from pathlib import Path
     from resnet_jax.config import ImageConfig
-    from resnet_jax.data.images.folder import open_folder
+    from resnet_jax.data.images.folder import open_splits
     from resnet_jax.data.images.loading import ImageSplit
 
     def main():
-        train, _, _ = open_folder(Path(sys.argv[1]), evaluation_share=0.2, seed=0)
-        split = ImageSplit(train, ImageConfig(image_size=16, threads=1, workers=2))
+        splits = open_splits(Path(sys.argv[1]), evaluation_share=0.2, seed=0)
+        split = ImageSplit(splits["train"], ImageConfig(image_size=16, threads=1, workers=2))
         for step, batch in enumerate(split.train_batches(8, seed=0, start_step=0)):
             print(step, flush=True)
 

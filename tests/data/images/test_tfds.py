@@ -17,7 +17,7 @@ from array_record.python import array_record_module
 
 from resnet_jax.config import ImageConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
-from resnet_jax.data.images.folder import open_folder
+from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.prepare import make_builder, prepare
 from resnet_jax.data.images.tfds import TfdsSplit
 from resnet_jax.data.images.tfrecord import TFRecords, cached_index, index_tfrecord
@@ -77,9 +77,8 @@ def test_tfrecords_hold_what_array_records_hold(prepared: Path, tfrecord: Path) 
 @pytest.fixture(scope="module")
 def parquet(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder as a data set of parquet files."""
-    images, evaluation, _ = open_folder(folder, evaluation_share=0.2, seed=0)
     root = tmp_path_factory.mktemp("parquet")
-    builder = make_builder("animals", {"train": images, "validation": evaluation})(
+    builder = make_builder("animals", open_splits(folder, evaluation_share=0.2, seed=0))(
         data_dir=root, file_format="parquet"
     )
     builder.download_and_prepare(download_dir=root / "downloads")
