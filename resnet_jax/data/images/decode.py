@@ -53,7 +53,9 @@ class _Jpeg(NamedTuple):
     rows_of_colour: int
 
 
-def decode(data: bytes, *, shrink: int = 1, rows: int | None = None) -> np.ndarray:
+def decode(
+    data: bytes, *, shrink: int = 1, rows: int | None = None, strict: bool = False
+) -> np.ndarray:
     """Decodes any image file to colours.
 
     JPEG, PNG, WebP, GIF, BMP, TIFF: CMYK and greyscale become RGB, 16 bits become 8, as do levels
@@ -65,6 +67,7 @@ def decode(data: bytes, *, shrink: int = 1, rows: int | None = None) -> np.ndarr
         shrink: a JPEG may come smaller by this factor, 1, 2, 4 or 8.
         rows: only so many of the uppermost rows, counted before shrinking, are needed; a JPEG may
             come without the others.
+        strict: refuse a JPEG that libjpeg warns of, although the rest of it can be shown.
 
     Returns:
         uint8[H, W, 3].
@@ -76,8 +79,10 @@ def decode(data: bytes, *, shrink: int = 1, rows: int | None = None) -> np.ndarr
     if header := _jpeg_header(data):
         try:
             return _decode_jpeg(data, header, shrink, rows)
-        except ValueError:
-            pass  # Pillow forgives more, and says more clearly what is wrong.
+        except ValueError as error:
+            if strict:
+                raise DecodeError(f"{error}, {len(data)} bytes") from None
+            # Pillow forgives more, and says more clearly what is wrong.
     try:
         with Image.open(io.BytesIO(data)) as image:
             return _rgb(image)

@@ -13,8 +13,8 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.data.dataset import DataError
-from resnet_jax.data.images.paths import as_path, file_size, files_below, read_file
-from resnet_jax.data.images.source import Record, digest
+from resnet_jax.data.images.paths import as_path, files_below, read_file, size_text
+from resnet_jax.data.images.source import Record, UnreadableError, digest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -53,14 +53,14 @@ class ImageFiles:
         try:
             image = read_file(path)
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+            raise UnreadableError(path, f"cannot be read ({error.strerror or error})") from None
         return Record(image, self.labels[index], path)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of names, sizes and labels; the contents are not read."""
         return digest(
-            f"{file} {file_size(os.path.join(self.root, file))} {label}"
+            f"{file} {size_text(os.path.join(self.root, file))} {label}"
             for file, label in zip(self.files, self.labels, strict=True)
         )
 

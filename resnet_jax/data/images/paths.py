@@ -54,6 +54,14 @@ def file_size(path: str) -> int:
     return os.path.getsize(path)
 
 
+def size_text(path: str) -> str:
+    """For people and fingerprints: a file that is not there, or not for us, has a size too."""
+    try:
+        return f"{file_size(path)} bytes"
+    except OSError as error:
+        return f"no size ({error.strerror or error})"
+
+
 def allow_open_files(count: int) -> None:
     """Lets this process, and those that it starts, keep so many more files open.
 

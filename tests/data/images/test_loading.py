@@ -184,6 +184,29 @@ def test_a_damaged_file_is_skipped_and_reported_if_so_configured(
     assert [Path(name).name for name in evaluation.unreadable] == ["2.jpg"]
 
 
+@pytest.mark.parametrize("path", ["train/dog/1.jpg", "val/eel/2.jpg"])
+def test_a_file_that_cannot_be_read_is_treated_as_a_damaged_one(
+    folder: Path, tmp_path: Path, path: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    before = splits(copy)[path.startswith("val")].fingerprint
+    (copy / path).unlink()
+    (copy / path).symlink_to("nowhere")
+    missing = {str(copy / path): "cannot be read (No such file or directory)"}
+    train, evaluation = splits(copy)
+    assert (evaluation if path.startswith("val") else train).fingerprint != before
+    message = r"\.jpg: cannot be read \(No such file or directory\); mend or remove it"
+    with pytest.raises(DataError, match=message):
+        take(train, 3) + list(evaluation.eval_batches(4))
+    train, evaluation = splits(copy, on_unreadable="skip")
+    take(train, 3)
+    assert sum(batch.mask.sum() for batch in evaluation.eval_batches(4)) == (
+        10 if path.startswith("val") else 11
+    )
+    assert {**train.unreadable, **evaluation.unreadable} == missing
+
+
 SCRIPT = """
     import sys
     from pathlib import Path
@@ -252,4 +275,8 @@ def test_no_worker_outlives_its_parent(folder: Path, tmp_path: Path, event: Any)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if event == "worker":
-        assert "terminated unexpectedly" in (tmp_path / "errors").read_text()
+        message = (
+            "\nresnet_jax.data.dataset.DataError: a loading process was killed, often for want of "
+            "memory; use fewer data.images.workers"
+        )
+        assert message in (tmp_path / "errors").read_text()

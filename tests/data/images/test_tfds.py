@@ -105,8 +105,42 @@ def test_a_label_that_no_class_has_is_named(tfrecord: Path, tmp_path: Path) -> N
     features["featuresDict"]["features"]["label"]["classLabel"]["numClasses"] = "2"
     (copy / "features.json").write_text(json.dumps(features))
     split = TfdsSplit(copy, "train")
-    with pytest.raises(DataError, match=r"example \d+ has label 2, but there are 2 classes"):
+    message = r"example \d+ has label 2, but there are 2 classes"
+    with pytest.raises(DataError, match=message):
         assert split.labels
+    config = TfdsConfig(str(copy), images=ImageConfig(image_size=16))
+    dataset = open_dataset(config)
+    for batches in (
+        dataset.train.train_batches(23, seed=0, start_step=0),
+        dataset.evaluation.eval_batches(11),
+    ):
+        with pytest.raises(DataError, match=message):
+            next(batches)
+
+
+def test_damaged_shards_are_named_with_their_size(
+    prepared: Path, tfrecord: Path, parquet: Path, tmp_path: Path
+) -> None:
+    for root, kind in ((prepared, "array_record"), (tfrecord, "tfrecord"), (parquet, "parquet")):
+        copy = tmp_path / kind / "1.0.0"
+        shutil.copytree(root, copy)
+        (file,) = copy.glob("*train*")
+        content = file.read_bytes()
+        file.write_bytes(content[:-70000])
+        message = rf"{file}.*, {len(content) - 70000} bytes, cannot be read \(.*\); fetch it again"
+        if kind == "tfrecord":
+            message = rf"{file} is truncated .* of {len(content) - 70000},"
+        if kind == "parquet":
+            message = r"animals/1\.0\.0 train cannot be opened \(.*\); fetch its files again"
+        with pytest.raises(DataError, match=message) as error:
+            TfdsSplit(copy, "train")[3]
+        assert "\n" not in str(error.value)
+        if kind == "tfrecord":
+            file.write_bytes(content[:16] + b"\xff" * (len(content) - 16))
+            split = TfdsSplit(tfrecord, "train")
+            split._examples = [b"\xff" * 9] * 23
+            with pytest.raises(DataError, match=r"train\.tfrecord.* bytes, cannot be read"):
+                split[3]
 
 
 def test_an_empty_split_is_named(tfrecord: Path, tmp_path: Path) -> None:
@@ -155,6 +189,8 @@ def test_what_is_missing_is_named(prepared: Path, tmp_path: Path) -> None:
         TfdsSplit(prepared, "test")
     with pytest.raises(DataError, match="no feature 'photo'; it has image, label"):
         TfdsSplit(prepared, "train", image_key="photo")
+    with pytest.raises(DataError, match=r"'label' of animals/1\.0\.0 is no image"):
+        TfdsSplit(prepared, "train", image_key="label")
     with pytest.raises(DataError, match=r"'image' of .* is no class label"):
         TfdsSplit(prepared, "train", label_key="image")
 
