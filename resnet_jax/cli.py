@@ -78,7 +78,8 @@ class Describe:
         for name, cells in rows.items():
             columns.add_row(name, *cells)
         console.print(columns)
-        _print_classes(console, {name: s.counts for name, s in summaries.items() if s.counts})
+        if counts := {name: s.counts for name, s in summaries.items() if s.counts}:
+            _print_classes(console, counts)
         for name, summary in summaries.items():
             console.print(_histogram(name, np.minimum(summary.heights, summary.widths)))
         problems, notes = [], []
@@ -165,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _print_classes(console: Console, counts: dict[str, dict[str, int]]) -> None:
     """Of many classes, those with the fewest and with the most images."""
-    classes = list(next(iter(counts.values()), {}))
+    classes = list(next(iter(counts.values())))
     if len(classes) > _CLASSES:
         classes.sort(key=lambda name: sum(split[name] for split in counts.values()))
         half = _CLASSES // 2

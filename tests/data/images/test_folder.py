@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from resnet_jax.data import DataError
+from resnet_jax.config import FolderConfig
+from resnet_jax.data import DataError, open_dataset
 from resnet_jax.data.images.folder import ImageFiles, open_splits
 
 
@@ -129,6 +130,18 @@ def test_the_fingerprint_changes_with_the_data(folder: Path, tmp_path: Path) -> 
     with (tmp_path / "copy" / "train" / "dog" / "1.jpg").open("ab") as file:
         file.write(b"x")
     assert opened(tmp_path / "copy")[0].fingerprint != before
+
+
+def test_a_run_is_bound_to_both_splits(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    found = {open_dataset(FolderConfig(str(path))).fingerprint for path in (folder, copy)}
+    assert len(found) == 1
+    for file in ("train/dog/1.jpg", "val/dog/1.jpg"):
+        with (copy / file).open("ab") as changed:
+            changed.write(b"x")
+        found.add(open_dataset(FolderConfig(str(copy))).fingerprint)
+    assert len(found) == 3
 
 
 def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
