@@ -177,11 +177,23 @@ def test_a_third_split_is_described_and_prepared(
     assert "evaluation-split" not in page
 
 
+def test_a_failed_preparation_leaves_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "val" / "square" / "1.png").unlink()
+    (folder / "val" / "square" / "1.png").symlink_to("nowhere")
+    assert run("prepare", folder, tmp_path / "tfds", "--name", "shapes") == 2
+    message = "square/1.png: cannot be read (No such file or directory)\n"
+    assert capsys.readouterr().err.endswith(message)
+    assert not (tmp_path / "tfds").exists()
+
+
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("describe", tmp_path / "nowhere") == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert run("prepare", tmp_path, tmp_path / "tfds", "--name", "My Data") == 2
-    assert "use small letters" in capsys.readouterr().err
+    for name in ("My Data", "ünï", "2d"):
+        assert run("prepare", tmp_path, tmp_path / "tfds", "--name", name) == 2
+        assert "use small letters" in capsys.readouterr().err
     assert run("prepare", tmp_path, "/proc/no_such_place", "--name", "shapes") == 2
     assert capsys.readouterr().err.count("\n") == 1
     with contextlib.suppress(ImportError):

@@ -90,7 +90,8 @@ def test_images_that_are_not_there_are_refused_before_anything_is_written(tmp_pa
     process = run("folder-resnet50", f"--data.path={tmp_path / 'nowhere'}", workdir)
     assert process.returncode == 2
     assert process.stderr == (
-        f"error: {tmp_path / 'nowhere'} is no directory; give the one that holds the images\n"
+        f"error: {tmp_path / 'nowhere'} is no directory; give the one that holds the images with "
+        "--data.path\n"
     )
     process = run("imagenet-resnet50", f"--data.directory={tmp_path}", workdir)
     assert process.returncode == 2

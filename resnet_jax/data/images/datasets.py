@@ -78,6 +78,10 @@ def _open_sources(
         )
         kind = "test" if config.evaluation_split.startswith("test") else "validation"
         return split(config.train_split), split(config.evaluation_split), kind
+    if not as_path(config.path).exists():
+        raise DataError(
+            f"{config.path} is no directory; give the one that holds the images with --data.path"
+        )
     (_, train), (kind, evaluation) = open_splits(
         config.path, evaluation_share=config.evaluation_share, seed=config.split_seed
     ).items()

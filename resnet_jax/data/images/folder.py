@@ -16,7 +16,10 @@ from resnet_jax.data.dataset import DataError
 from resnet_jax.data.images.paths import as_path, files_below, read_file, size_text
 from resnet_jax.data.images.source import Record, UnreadableError, digest
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif"),
+    *(".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"),
+)
 
 # What folders and rows may call a split, in small or capital letters.
 _SPLITS = {

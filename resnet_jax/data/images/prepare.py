@@ -1,9 +1,12 @@
 """A folder of images as a data set of TensorFlow Datasets, without TensorFlow."""
 
+import contextlib
 import importlib
 import io
+import re
 import shlex
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -48,7 +51,7 @@ def prepare(
         ImportError: Apache Beam is asked for and not installed.
     """
     options = None if beam is None else _pipeline_options(beam)
-    if not name.isidentifier() or name != name.lower():
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise DataError(
             f"{name!r} is no name of a data set; use small letters, digits and underscores"
         )
@@ -60,12 +63,28 @@ def prepare(
     builder = make_builder(name, splits, beam=beam is not None)(
         data_dir=data_dir, file_format="array_record"
     )
-    with tempfile.TemporaryDirectory() as downloads:
+    with (
+        _removed_after_failure(target.parent, data_dir),
+        tempfile.TemporaryDirectory() as downloads,
+    ):
         builder.download_and_prepare(
             download_dir=downloads,
             download_config=tfds.download.DownloadConfig(beam_options=options),
         )
     return target
+
+
+@contextlib.contextmanager
+def _removed_after_failure(*directories: epath.Path) -> Iterator[None]:
+    """Directories that were not there before, and are empty, are not left behind."""
+    made = [directory for directory in directories if not directory.exists()]
+    try:
+        yield
+    except BaseException:
+        for directory in made:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        raise
 
 
 def _pipeline_options(arguments: str) -> Any:

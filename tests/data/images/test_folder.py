@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from resnet_jax.config import FolderConfig
 from resnet_jax.data import DataError, open_dataset
-from resnet_jax.data.images.folder import ImageFiles, open_splits
+from resnet_jax.data.images.decode import decode
+from resnet_jax.data.images.folder import EXTENSIONS, ImageFiles, open_splits
 
 
 def opened(path: Path, share: float = 0.25, seed: int = 0) -> tuple[ImageFiles, ImageFiles, str]:
@@ -31,6 +33,21 @@ def test_splits_and_classes_are_those_of_the_folders(folder: Path) -> None:
     assert record.name == str(folder / "train" / "cat" / "deep" / "0.jpg")
     assert record.image == Path(record.name).read_bytes()
     assert record.label == 0
+
+
+def test_every_kind_of_file_that_is_looked_for_can_be_read(tmp_path: Path) -> None:
+    Image.init()
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for extension in EXTENSIONS:
+            path = tmp_path / name / f"a{extension.upper()}"
+            Image.new("L" if extension == ".pgm" else "RGB", (8, 8)).save(path)
+    (tmp_path / "cat" / "notes.txt").touch()
+    train, evaluation, _ = opened(tmp_path)
+    assert len(train) + len(evaluation) == 2 * len(EXTENSIONS)
+    for source in (train, evaluation):
+        for i in range(len(source)):
+            assert decode(source[i].image).shape == (8, 8, 3)
 
 
 def test_a_folder_without_splits_is_split_by_class_and_seed(folder: Path) -> None:

@@ -127,8 +127,11 @@ def test_repeated_augmentation_crops_each_image_anew() -> None:
         np.testing.assert_array_equal(epoch[:39].reshape(13, 3).std(axis=1), 0)
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 4])
-@pytest.mark.parametrize("batch_size", [12, 24])
+# A split of prime size in several batches and in one.
+@pytest.mark.parametrize(
+    ("processes", "batch_size"),
+    [(1, 1), (1, 5), (1, 8), (3, 3), (3, 6), (8, 8), (8, 24), (2, 4), (4, 12)],
+)
 def test_evaluation_counts_every_example_once(
     folder: Path, processes: int, batch_size: int
 ) -> None:
@@ -139,6 +142,7 @@ def test_evaluation_counts_every_example_once(
     ]
     assert len({len(part) for part in parts}) == 1
     steps = joined(parts)
+    assert len(steps) == -(-11 // batch_size)
     mask = np.concatenate([batch.mask for batch in steps])
     assert mask.sum() == len(evaluation) == 11
     images = np.concatenate([batch.image for batch in steps])[mask]
