@@ -17,6 +17,7 @@ import pytest
 
 from resnet_jax.config import ImageConfig
 from resnet_jax.data import Batch, DataError
+from resnet_jax.data.images.cores import usable_cores
 from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.loading import ImageSplit
 
@@ -107,6 +108,15 @@ def test_threads_and_workers_change_nothing_and_a_run_resumes_anywhere(folder: P
     assert_same(take(splits(folder, threads=4)[0], 9), one)
     assert_same(take(splits(folder, workers=2)[0], 4, start=5), one[5:])
     assert not all(np.array_equal(a.image, b.image) for a, b in itertools.pairwise(one))
+
+
+def test_threads_are_as_many_as_the_cores_that_are_left_to_us(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == os.cpu_count()
 
 
 def test_a_late_start_is_immediate(folder: Path) -> None:

@@ -312,3 +312,14 @@ def test_more_files_than_a_shell_allows_are_read(sharded: Path, hard: int) -> No
         )
     else:
         assert process.stdout == f"{4 * SHARDS} 1\n", process.stderr
+
+
+def test_beam_writes_what_we_write(folder: Path, prepared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("apache_beam")
+    root = prepare(
+        folder, tmp_path, name="animals", evaluation_share=0.2, seed=0, beam="--runner=DirectRunner"
+    )
+    for name in ("train", "validation"):
+        ours, theirs = TfdsSplit(root, name), TfdsSplit(prepared, name)
+        records = [sorted(split[i][:2] for i in range(len(split))) for split in (ours, theirs)]
+        assert records[0] == records[1]
