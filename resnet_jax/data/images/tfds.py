@@ -205,9 +205,10 @@ def open_builder(directory: epath.PathLike, name: str | None) -> Any:
     if not directory.is_dir():
         raise DataError(f"{directory} is no directory; give that of the prepared data set")
     try:
-        if name is None:
-            return tfds.builder_from_directory(_newest_in(directory))
-        return tfds.builder_from_directories(_versions(directory, name))
+        # Of several directories, even of one, the splits would come in another order each time.
+        return tfds.builder_from_directory(
+            _newest_in(directory) if name is None else _version(directory, name)
+        )
     except Exception as error:
         raise DataError(
             f"{directory} holds no prepared data set{f' {name}' if name else ''} ({_line(error)}); "
@@ -215,7 +216,7 @@ def open_builder(directory: epath.PathLike, name: str | None) -> Any:
         ) from None
 
 
-def _versions(directory: epath.Path, name: str) -> list[epath.Path]:
+def _version(directory: epath.Path, name: str) -> epath.Path:
     """The directory of the newest version or of the one asked for."""
     name, _, version = name.partition(":")
     found = list(_prepared(directory / name, levels=2))
@@ -223,7 +224,7 @@ def _versions(directory: epath.Path, name: str) -> list[epath.Path]:
         found = [path for path in found if path.name == version]
     if not found:
         raise FileNotFoundError(f"no dataset_info.json below {directory / name}")
-    return [max(found, key=_numbers)]
+    return max(found, key=_numbers)
 
 
 def _newest_in(directory: epath.Path) -> epath.Path:
