@@ -60,10 +60,10 @@ def ours(
 ) -> Iterator[Any]:
     """`ImageSplit.train_batches`."""
     from resnet_jax.config import ImageConfig
-    from resnet_jax.data.images.folder import open_folder
+    from resnet_jax.data.images.folder import open_splits
     from resnet_jax.data.images.loading import ImageSplit
 
-    train, _, _ = open_folder(directory, evaluation_share=0.01, seed=0)
+    train = open_splits(directory, evaluation_share=0.01, seed=0)["train"]
     config = ImageConfig(
         image_size=SIZE, threads=threads, workers=workers, train_interpolation=interpolation
     )

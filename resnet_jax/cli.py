@@ -5,13 +5,13 @@ resnet-jax data prepare SOURCE DATA_DIR --name NAME
 """
 
 import dataclasses
-import os
 import sys
 from typing import Annotated
 
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -20,6 +20,8 @@ from resnet_jax.data import DataError
 _TRAIN = "python train.py imagenet-resnet50 --data.name None "
 # Of each kind of finding, so many are printed.
 _LINES = 50
+# So many classes are counted one by one.
+_CLASSES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,45 +31,65 @@ class Describe:
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A folder of images, a .csv or .jsonl table, or the directory of a prepared TFDS data set; a
     path or a URL."""
-    threads: int = os.cpu_count() or 1
-    """That read and decode."""
+    name: str | None = None
+    """Of a TFDS data set below SOURCE, such as imagenet2012 or imagenet2012:5.1.0."""
+    image_key: str = "image"
+    """Name of the feature that holds the image (TFDS)."""
+    label_key: str = "label"
+    """Name of the feature that holds the label (TFDS)."""
+    threads: int = 0
+    """That read and decode; 0 for as many as this process may use cores."""
 
     def run(self, console: Console) -> int:
-        """Returns 1 if there are damaged files or images that two splits share, else 0."""
+        """Returns 1 if there are damaged files, impossible labels, or shared images, else 0."""
+        from resnet_jax.data.images.cores import usable_cores
         from resnet_jax.data.images.describe import open_all, shared, summarize
 
+        sources = open_all(
+            self.source, name=self.name, image_key=self.image_key, label_key=self.label_key
+        )
         summaries = {}
-        for name, source in open_all(self.source).items():
+        for name, source in sources.items():
             with Progress(console=console, transient=True) as progress:
                 task = progress.add_task(f"{name}: reading", total=len(source))
                 summaries[name] = summarize(
-                    source, threads=self.threads, progress=lambda task=task: progress.advance(task)
+                    source,
+                    threads=self.threads or usable_cores(),
+                    progress=lambda task=task: progress.advance(task),
                 )
         columns = Table("", *summaries, title=self.source, title_justify="left")
+        found = summaries.values()
         rows = {
-            "images": [f"{sum(s.counts.values()):,}" for s in summaries.values()],
-            "classes": [f"{len(s.counts):,}" for s in summaries.values()],
+            "images": [f"{s.num_images:,}" for s in found],
+            "classes": [f"{len(s.counts):,}" if s.counts else "no labels" for s in found],
             "images a class": [
-                f"{min(s.counts.values()):,} to {max(s.counts.values()):,}"
-                for s in summaries.values()
+                f"{min(s.counts.values()):,} to {max(s.counts.values()):,}" if s.counts else ""
+                for s in found
             ],
-            "bytes": [f"{s.size:,}" for s in summaries.values()],
-            "height, pixels": [_spread(s.heights) for s in summaries.values()],
-            "width, pixels": [_spread(s.widths) for s in summaries.values()],
-            "mean, of 1": [_levels(s.mean) for s in summaries.values()],
-            "std, of 1": [_levels(s.std) for s in summaries.values()],
-            "damaged": [f"{len(s.unreadable):,}" for s in summaries.values()],
-            "duplicates within": [f"{len(s.duplicates):,}" for s in summaries.values()],
+            "bytes": [f"{s.size:,}" for s in found],
+            "height, pixels": [_spread(s.heights) for s in found],
+            "width, pixels": [_spread(s.widths) for s in found],
+            "mean, of 1": [_levels(s.mean) for s in found],
+            "std, of 1": [_levels(s.std) for s in found],
+            "damaged": [f"{len(s.unreadable):,}" for s in found],
+            "damaged, but readable": [f"{len(s.forgiven):,}" for s in found],
+            "duplicates within": [f"{len(s.duplicates):,}" for s in found],
         }
         for name, cells in rows.items():
             columns.add_row(name, *cells)
         console.print(columns)
+        if counts := {name: s.counts for name, s in summaries.items() if s.counts}:
+            _print_classes(console, counts)
         for name, summary in summaries.items():
             console.print(_histogram(name, np.minimum(summary.heights, summary.widths)))
         problems, notes = [], []
         names = list(summaries)
         for i, (name, summary) in enumerate(summaries.items()):
             problems += [f"damaged: {file}: {why}" for file, why in summary.unreadable.items()]
+            problems += [f"in {name}: {why}" for why in summary.mislabelled]
+            notes += [
+                f"damaged, but readable: {file}: {why}" for file, why in summary.forgiven.items()
+            ]
             notes += [f"twice in {name}: {one} = {two}" for one, two in summary.duplicates]
             for other in names[i + 1 :]:
                 problems += [
@@ -115,7 +137,7 @@ class Prepare:
         console.print(f"Written: {target} ({', '.join(splits)})", soft_wrap=True)
         console.print("Its images are as they were; check and train:")
         options = f"--data.directory {target}"
-        if "test" in splits:
+        if "validation" not in splits:
             options += " --data.evaluation-split test"
         for command in ("resnet-jax data describe " + str(target), _TRAIN + options):
             console.print(f"  {command}", soft_wrap=True, highlight=False)
@@ -137,9 +159,25 @@ def main(argv: list[str] | None = None) -> None:
     command = tyro.cli(_COMMANDS[argv[1]], prog=prog, args=argv[2:])
     try:
         sys.exit(command.run(Console()))
-    except (DataError, ImportError) as error:
+    except (DataError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _print_classes(console: Console, counts: dict[str, dict[str, int]]) -> None:
+    """Of many classes, those with the fewest and with the most images."""
+    classes = list(next(iter(counts.values())))
+    if len(classes) > _CLASSES:
+        classes.sort(key=lambda name: sum(split[name] for split in counts.values()))
+        half = _CLASSES // 2
+        console.print(
+            f"images of the {half} smallest and the {half} largest of {len(classes):,} classes"
+        )
+        classes = [*classes[:half], *classes[-half:]]
+    table = Table("class", *counts)
+    for name in classes:
+        table.add_row(escape(name), *(f"{split[name]:,}" for split in counts.values()))
+    console.print(table)
 
 
 def _print_some(console: Console, lines: list[str], style: str) -> None:

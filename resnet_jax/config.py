@@ -267,7 +267,7 @@ class ImageConfig:
     on_unreadable: Literal["fail", "skip"] = "fail"
     """A file that is no whole image ends the run, or is skipped and reported."""
     threads: int = 0
-    """That read and decode; 0 for as many as there are cores."""
+    """That read and decode; 0 for as many as this process may use cores."""
     workers: int = 0
     """Processes of so many threads each; 0 leaves the threads in the main one."""
     augment: AugmentConfig = AugmentConfig()

@@ -149,3 +149,41 @@ def test_the_experiments_are_described() -> None:
     ]
     for name in EXPERIMENTS:
         assert f"python train.py {name}" in DESCRIPTIONS[name]
+
+
+# Batch, epochs; rate, epochs of warm-up, schedule, decay, Nesterov; smoothing.
+RECIPES = {
+    "digits-resnet20": (64, 25, 0.05, 2, "cosine", 5e-4, True, 0.1),
+    "cifar10-resnet20": (128, 163.84, 0.1, 0, (81.92, 122.88), 1e-4, False, 0.0),
+    "cifar10-resnet56": (128, 163.84, 0.1, 0, (81.92, 122.88), 1e-4, False, 0.0),
+    "cifar100-resnet110": (128, 163.84, 0.1, 1, (81.92, 122.88), 1e-4, False, 0.0),
+    "imagenet-resnet18": (1024, 90, 0.4, 5, "cosine", 1e-4, True, 0.1),
+    "imagenet-resnet50": (1024, 90, 0.4, 5, "cosine", 1e-4, True, 0.1),
+    "folder-resnet50": (64, 30, 0.05, 2, "cosine", 1e-4, True, 0.1),
+    "synthetic-resnet50": (16, 1, 0.1, 0, "cosine", 1e-4, True, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_recipes_are_those_that_are_published(name: str) -> None:
+    config, optimizer = EXPERIMENTS[name], EXPERIMENTS[name].optimizer
+    assert RECIPES[name] == (
+        config.batch_size,
+        config.epochs,
+        optimizer.learning_rate,
+        optimizer.warmup_epochs,
+        optimizer.decay_epochs or optimizer.schedule,
+        optimizer.weight_decay,
+        optimizer.nesterov,
+        config.label_smoothing,
+    )
+    assert (optimizer.momentum, optimizer.decay_factor) == (0.9, 0.1)
+    # The paper of the CIFAR networks decays every parameter, and starts no block as the identity.
+    is_of_cifar = name.startswith("cifar")
+    assert optimizer.decay_norm_and_bias == is_of_cifar
+    assert config.model.zero_init_residual != config.model.name.startswith("cifar")
+    if is_of_cifar:
+        steps = [
+            config.steps(epochs, 50_000) for epochs in (*optimizer.decay_epochs, config.epochs)
+        ]
+        assert steps == [32_000, 48_000, 64_000]

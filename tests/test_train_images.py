@@ -1,8 +1,14 @@
 """Training on images in files, run as a user runs it."""
 
+import contextlib
 import io
+import itertools
 import json
+import os
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +20,12 @@ from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_images
 
+from resnet_jax.training.preemption import EXIT_CODE
 from tests.data.images.test_arrays import prepare
-from tests.test_train import run
+from tests.data.images.test_loading import workers_of
+from tests.data.images.test_tfds import prepared as prepared
+from tests.data.images.test_tfds import tfrecord as tfrecord
+from tests.test_train import ROOT, command, environment, run
 
 pytestmark = pytest.mark.xdist_group("train_images")
 
@@ -90,7 +100,8 @@ def test_images_that_are_not_there_are_refused_before_anything_is_written(tmp_pa
     process = run("folder-resnet50", f"--data.path={tmp_path / 'nowhere'}", workdir)
     assert process.returncode == 2
     assert process.stderr == (
-        f"error: {tmp_path / 'nowhere'} is no directory; give the one that holds the images\n"
+        f"error: {tmp_path / 'nowhere'} is no directory; give the one that holds the images with "
+        "--data.path\n"
     )
     process = run("imagenet-resnet50", f"--data.directory={tmp_path}", workdir)
     assert process.returncode == 2
@@ -184,3 +195,76 @@ def test_cifar_is_trained_on_in_memory(tmp_path: Path) -> None:
     rates = {record["learning_rate"] for record in records if "learning_rate" in record}
     assert max(rates) == pytest.approx(0.1)
     assert min(rates) == pytest.approx(0.001)
+
+
+def test_a_table_is_trained_on(folder: Path, tmp_path: Path) -> None:
+    files = sorted(folder.rglob("*.jpg"))
+    rows = [
+        {"image": os.path.relpath(file, tmp_path), "label": file.parent.name, "split": split}
+        for file, split in zip(files, itertools.cycle(["train"] * 5 + ["test"]), strict=False)
+    ]
+    table = tmp_path / "table.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    workdir = f"--workdir={tmp_path / 'run'}"
+    process = run("folder-resnet50", *OPTIONS, f"--data.path={table}", workdir, "--epochs=1")
+    assert process.returncode == 0, process.stderr
+    assert "40 train, 8 test, 2 classes" in process.stdout
+
+
+def test_tfrecords_are_trained_on(tfrecord: Path, tmp_path: Path) -> None:
+    workdir = f"--workdir={tmp_path / 'run'}"
+    options = ("--data.name=None", f"--data.directory={tfrecord}", "--epochs=1")
+    process = run("imagenet-resnet18", *OPTIONS, *options, workdir)
+    assert process.returncode == 0, process.stderr
+    assert "38 train, 10 validation, 2 classes" in process.stdout
+
+
+@pytest.mark.parametrize("event", [signal.SIGTERM, signal.SIGKILL, "worker"], ids=str)
+def test_no_worker_outlives_a_run(folder: Path, tmp_path: Path, event: Any) -> None:
+    errors = tmp_path / "errors"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            command(
+                "folder-resnet50",
+                *OPTIONS,
+                f"--data.path={folder}",
+                f"--workdir={tmp_path / 'run'}",
+                "--data.images.threads=1",
+                "--data.images.workers=2",
+                "--epochs=100000",
+                "--evaluate-every-epochs=100000",
+                "--checkpoint.every-steps=100000",
+                "--log-every-steps=1",
+            ),
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+            env=environment(1),
+            cwd=ROOT,
+        )
+    try:
+        metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 240
+        while not (metrics.exists() and '"step": 3,' in metrics.read_text()):
+            assert process.poll() is None, errors.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        workers = workers_of(process.pid)
+        assert len(workers) >= 2
+        if event == "worker":
+            os.kill(workers[-1], signal.SIGKILL)
+        else:
+            os.kill(process.pid, event)
+        code = process.wait(timeout=120)
+        deadline = time.monotonic() + 10
+        while workers_of(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not workers_of(process.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if event == "worker":
+        assert code == 2
+        assert "error: a loading process was killed, often for want of memory" in errors.read_text()
+        assert "Traceback" not in errors.read_text()
+    else:
+        assert code == (EXIT_CODE if event == signal.SIGTERM else -signal.SIGKILL)

@@ -219,5 +219,6 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Of the training split: a run is only continued on the data it began with."""
-        return self.train.fingerprint
+        """Of both splits: a run is only continued, and evaluated, on the data it began with."""
+        parts = f"{self.train.fingerprint} {self.evaluation.fingerprint}"
+        return hashlib.sha256(parts.encode()).hexdigest()

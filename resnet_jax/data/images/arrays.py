@@ -1,14 +1,14 @@
 """Small images of one size, decoded once and kept in memory."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from resnet_jax.data.dataset import ArraySplit, DataError
+from resnet_jax.data.images.cores import usable_cores
 from resnet_jax.data.images.decode import DecodeError, decode
-from resnet_jax.data.images.source import ImageSource
+from resnet_jax.data.images.source import ImageSource, labelled
 
 # Images that a thread decodes in one go.
 _PIECE = 256
@@ -44,7 +44,7 @@ def read_arrays(sources: Sequence[ImageSource]) -> list[ArraySplit]:
         for split, source in enumerate(sources)
         for start in range(0, len(source), _PIECE)
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         grey = all(list(pool.map(read, *zip(*pieces, strict=True))))
     if grey:
         arrays = [np.ascontiguousarray(images[..., :1]) for images in arrays]
@@ -52,7 +52,7 @@ def read_arrays(sources: Sequence[ImageSource]) -> list[ArraySplit]:
 
 
 def _decode(source: ImageSource, index: int) -> tuple[np.ndarray, int]:
-    record = source[index]
+    record = labelled(source, index)
     try:
         return decode(record.image), record.label
     except DecodeError as error:

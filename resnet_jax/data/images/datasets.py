@@ -8,7 +8,7 @@ from resnet_jax.config import AugmentConfig, FolderConfig, TfdsArraysConfig, Tfd
 from resnet_jax.data.augment import augment_batch, normalize_batch
 from resnet_jax.data.dataset import DataError, Dataset
 from resnet_jax.data.images.arrays import read_arrays
-from resnet_jax.data.images.folder import open_folder, open_manifest
+from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.loading import ImageSplit
 from resnet_jax.data.images.paths import as_path, is_remote
 from resnet_jax.data.images.source import ImageSource
@@ -78,11 +78,14 @@ def _open_sources(
         )
         kind = "test" if config.evaluation_split.startswith("test") else "validation"
         return split(config.train_split), split(config.evaluation_split), kind
-    path = as_path(config.path)
-    is_table = path.suffix in (".csv", ".jsonl")
-    return (open_manifest if is_table else open_folder)(
-        path, evaluation_share=config.evaluation_share, seed=config.split_seed
-    )
+    if not as_path(config.path).exists():
+        raise DataError(
+            f"{config.path} is no directory; give the one that holds the images with --data.path"
+        )
+    (_, train), (kind, evaluation) = open_splits(
+        config.path, evaluation_share=config.evaluation_share, seed=config.split_seed
+    ).items()
+    return train, evaluation, kind
 
 
 def _check_channels(config: AugmentConfig, channels: int) -> None:

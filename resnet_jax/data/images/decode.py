@@ -22,6 +22,8 @@ _PIL = {
 }
 # Where libjpeg may shrink by these at decoding, it saves most of the work.
 _JPEG_FACTORS = (8, 4, 2)
+# Longer images than this are not resized as a whole: most of it would be cut off again.
+_LONGEST = 8
 _EXIF_ORIENTATION = 0x0112
 # What libjpeg says of the rows that it was not asked for, where it warned of nothing before.
 _ROWS_LEFT = re.compile(r"extraneous bytes before marker 0xd[0-79]")
@@ -51,17 +53,21 @@ class _Jpeg(NamedTuple):
     rows_of_colour: int
 
 
-def decode(data: bytes, *, shrink: int = 1, rows: int | None = None) -> np.ndarray:
+def decode(
+    data: bytes, *, shrink: int = 1, rows: int | None = None, strict: bool = False
+) -> np.ndarray:
     """Decodes any image file to colours.
 
-    JPEG, PNG, WebP, GIF, BMP, TIFF: CMYK and greyscale become RGB, 16 bits become 8, transparency
-    is dropped, of an animation the first frame is taken, and EXIF's orientation is applied.
+    JPEG, PNG, WebP, GIF, BMP, TIFF: CMYK and greyscale become RGB, 16 bits become 8, as do levels
+    from 0 to 1, transparency is dropped, of an animation the first frame is taken, and EXIF's
+    orientation is applied.
 
     Args:
         data: content of the file.
         shrink: a JPEG may come smaller by this factor, 1, 2, 4 or 8.
         rows: only so many of the uppermost rows, counted before shrinking, are needed; a JPEG may
             come without the others.
+        strict: refuse a JPEG that libjpeg warns of, although the rest of it can be shown.
 
     Returns:
         uint8[H, W, 3].
@@ -73,11 +79,15 @@ def decode(data: bytes, *, shrink: int = 1, rows: int | None = None) -> np.ndarr
     if header := _jpeg_header(data):
         try:
             return _decode_jpeg(data, header, shrink, rows)
-        except ValueError:
-            pass  # Pillow forgives more, and says more clearly what is wrong.
+        except ValueError as error:
+            if strict:
+                raise DecodeError(f"{error}, {len(data)} bytes") from None
+            # Pillow forgives more, and says more clearly what is wrong.
     try:
         with Image.open(io.BytesIO(data)) as image:
             return _rgb(image)
+    except DecodeError:
+        raise
     except Exception as error:  # Of whichever plugin of Pillow.
         reason = re.sub(r"<[^>]*>", "the bytes", " ".join(str(error).split()))
         raise DecodeError(f"no whole image, {len(data)} bytes ({reason[:100]})") from None
@@ -153,7 +163,16 @@ def _rgb(image: Image.Image) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         levels = np.asarray(image, np.float64)
-        levels = levels / 257 if levels.max(initial=0) > 255 else levels
+        if image.mode == "F":
+            if not (levels.min() >= 0 and levels.max() <= 1):
+                raise DecodeError(
+                    f"levels are floating-point numbers from {levels.min():g} to "
+                    f"{levels.max():g}; they must be from 0 to 1, or whole ones of 8 or 16 bits"
+                )
+            levels = levels * 255
+        # 32 bits hold what may have had 8 or 16.
+        elif image.mode != "I" or levels.max() > 255:
+            levels = levels / 257
         return np.repeat(np.clip(np.rint(levels), 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
     if image.mode in ("P", "PA", "LA"):
         image = image.convert("RGBA")
@@ -265,9 +284,27 @@ def resized_center_crop(
         height, width = short, int(short * width / height)
     else:
         height, width = int(short * height / width), short
+    if max(height, width) > _LONGEST * short:
+        return _center_of_long(pixels, (height, width), size, interpolation)
     pixels = resize(pixels, height, width, interpolation)
     top, left = round((height - size) / 2), round((width - size) / 2)
     return pixels[top : top + size, left : left + size]
+
+
+def _center_of_long(
+    pixels: np.ndarray, resized: tuple[int, int], size: int, interpolation: Interpolation
+) -> np.ndarray:
+    """The centre of the image as large as ``resized``, of which nothing else is made."""
+    scale = np.array(pixels.shape[:2]) / resized
+    start = np.round((np.array(resized) - size) / 2) * scale
+    # OpenCV counts pixels in 16 bits, and what lies further away changes nothing.
+    margin = 2 + 2 * np.ceil(scale)
+    first = np.maximum(0, np.floor(start) - margin).astype(int)
+    last = np.ceil(start + size * scale + margin).astype(int)
+    part = pixels[first[0] : last[0], first[1] : last[1]]
+    out = np.empty((size, size, 3), np.uint8)
+    _resize_part(part, [*(start - first), *(size * scale)], out, interpolation)
+    return out
 
 
 def resize(pixels: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:

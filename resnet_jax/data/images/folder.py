@@ -6,21 +6,30 @@ import functools
 import io
 import json
 import os
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from etils import epath
 
 from resnet_jax.data.dataset import DataError
-from resnet_jax.data.images.paths import as_path, file_size, files_below, read_file
-from resnet_jax.data.images.source import Record, check_label, digest
+from resnet_jax.data.images.paths import as_path, files_below, read_file, size_text
+from resnet_jax.data.images.source import Record, UnreadableError, digest
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif"),
+    *(".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"),
+)
 
-# Names that splits go by.
-_TRAIN = ("train", "training")
-_EVALUATION = ("val", "valid", "validation", "test")
+# What folders and rows may call a split, in small or capital letters.
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +56,14 @@ class ImageFiles:
         try:
             image = read_file(path)
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+            raise UnreadableError(path, f"cannot be read ({error.strerror or error})") from None
         return Record(image, self.labels[index], path)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of names, sizes and labels; the contents are not read."""
         return digest(
-            f"{file} {file_size(os.path.join(self.root, file))} {label}"
+            f"{file} {size_text(os.path.join(self.root, file))} {label}"
             for file, label in zip(self.files, self.labels, strict=True)
         )
 
@@ -67,101 +76,149 @@ class ImageFiles:
         )
 
 
-def open_folder(
-    directory: epath.PathLike, *, evaluation_share: float, seed: int
-) -> tuple[ImageFiles, ImageFiles, str]:
-    """The two splits of a directory of images.
+def open_splits(
+    path: epath.PathLike, *, evaluation_share: float, seed: int, every: bool = False
+) -> dict[str, ImageFiles]:
+    """The splits of a directory of images or of a table of files, by name.
 
     Args:
-        directory: either has ``train`` and ``val`` (or ``validation``, ``test``), each with a
-            folder for each class; or has the folders of the classes itself.  Within the folder of
-            a class the images may lie at any depth.
+        path: a directory either has ``train`` and ``val`` (or ``validation``, ``test``), each with
+            a folder for each class; or has the folders of the classes itself.  Within the folder of
+            a class the images may lie at any depth.  A table is a ``.csv`` with a header or a
+            ``.jsonl``: ``image`` is a path relative to it, ``label`` the name of a class, and
+            ``split``, where there is one, is as the folders.
         evaluation_share: where there is no evaluation split, this share of the images of each class
             becomes one, 0 to 1.
         seed: decides which.
+        every: also read the test split where there is a validation split to evaluate on.
 
     Returns:
-        The splits to train and to evaluate on, and the name of the latter, ``"validation"`` or
-        ``"test"``.
+        ``"train"`` first, then ``"validation"``, ``"test"`` or with ``every`` both.
 
     Raises:
-        DataError: there is no such directory, a split or class is empty or missing, or cannot be
-            read.
-    """
-    directory = as_path(directory)
-    children = _directories(directory)
-    train = next((children[name] for name in _TRAIN if name in children), None)
-    found = [name for name in _EVALUATION if name in children]
-    if train is None and found:
-        raise DataError(f"{directory} has {found[0]} but no train; rename one or add the other")
-    if train is None:
-        return *_split(_read_classes(directory), evaluation_share, seed), "validation"
-    images = _read_classes(train)
-    if not found:
-        return *_split(images, evaluation_share, seed), "validation"
-    evaluation = _read_classes(children[found[0]])
-    if images.class_names != evaluation.class_names:
-        only = set(images.class_names) ^ set(evaluation.class_names)
-        raise DataError(
-            f"{train} and {children[found[0]]} have other classes: {', '.join(sorted(only)[:5])} "
-            "is in one of them only"
-        )
-    return images, evaluation, "test" if found[0] == "test" else "validation"
-
-
-def open_manifest(
-    path: epath.PathLike, *, evaluation_share: float, seed: int
-) -> tuple[ImageFiles, ImageFiles, str]:
-    """The two splits of a table of files.
-
-    Args:
-        path: ``.csv`` with a header, or ``.jsonl``.  ``image`` is a path relative to the table,
-            ``label`` the name of a class; ``split``, where there is one, is as the folders in
-            `open_folder`.
-        evaluation_share: as there.
-        seed: as there.
-
-    Raises:
-        DataError: the table cannot be read, or lacks a column, a split or a file.
+        DataError: there is no such directory or table, it cannot be read, or a split, class, column
+            or file is missing or none that is known.
     """
     path = as_path(path)
+    is_table = path.suffix.lower() in (".csv", ".jsonl")
+    splits = (_read_table if is_table else _read_folder)(path, every)
+    if len(splits) > 1:
+        return splits
+    train, validation = _split(splits["train"], evaluation_share, seed)
+    return {"train": train, "validation": validation}
+
+
+def _wanted(found: Iterable[str], every: bool) -> list[str]:
+    names = sorted(set(found), key=tuple(_SPLITS.values()).index)
+    return names if every else names[:2]
+
+
+def _read_folder(directory: epath.Path, every: bool) -> dict[str, ImageFiles]:
+    children = _directories(directory)
+    folders: dict[str, epath.Path] = {}
+    for name, child in children.items():
+        split = _SPLITS.get(name.lower())
+        if split in folders:
+            raise DataError(f"{folders[split]} and {child} are one split; merge them or remove one")
+        if split:
+            folders[split] = child
+    if not folders:
+        return {"train": _read_classes(directory)}
+    if "train" not in folders:
+        name = next(iter(folders.values())).name
+        raise DataError(f"{directory} has {name} but no train; rename one or add the other")
+    others = [child.name for child in children.values() if child not in folders.values()]
+    if others:
+        raise DataError(
+            f"{directory} has {', '.join(others[:5])} beside {folders['train'].name}, but splits "
+            f"are {', '.join(_SPLITS)}; rename or move what is none"
+        )
+    splits = {name: _read_classes(folders[name]) for name in _wanted(folders, every)}
+    for name, images in splits.items():
+        only = set(images.class_names) ^ set(splits["train"].class_names)
+        if only:
+            raise DataError(
+                f"{folders['train']} and {folders[name]} have other classes: "
+                f"{', '.join(sorted(only)[:5])} is in one of them only"
+            )
+    return splits
+
+
+def _read_table(path: epath.Path, every: bool) -> dict[str, ImageFiles]:
+    rows = _rows(path)
+    named = {row.split for row in rows}
+    if named != {""} and ("train" not in named or len(named) == 1):
+        raise DataError(
+            f"{path} needs rows of split train and of one of val, valid, validation, test; it has "
+            f"{', '.join(named)}"
+        )
+    class_names = sorted({row.label for row in rows}, key=_natural)
+    if len(class_names) < 2:
+        raise DataError(f"{path} has only the class {class_names[0]}; a classifier needs two")
+    numbers = {name: label for label, name in enumerate(class_names)}
+
+    def files(split: str) -> ImageFiles:
+        chosen = [row for row in rows if row.split == split]
+        return ImageFiles(
+            path.parent,
+            tuple(row.image for row in chosen),
+            tuple(numbers[row.label] for row in chosen),
+            tuple(class_names),
+        )
+
+    if named == {""}:
+        return {"train": files("")}
+    splits = {name: files(name) for name in _wanted(named, every)}
+    missing = [name for name, label in numbers.items() if label not in splits["train"].labels]
+    if missing:
+        raise DataError(
+            f"{path} has no rows to train on of class {', '.join(missing[:5])}; add some, or "
+            "remove the others"
+        )
+    return splits
+
+
+class _Row(NamedTuple):
+    """One of a table; the split is empty where the table has none."""
+
+    image: str
+    label: str
+    split: str
+
+
+def _rows(path: epath.Path) -> list[_Row]:
     try:
-        lines = io.StringIO(path.read_text(), newline="")
-        rows = (
+        # Spreadsheets write a byte order mark.
+        lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        rows: list[Any] = (
             [json.loads(line) for line in lines if line.strip()]
-            if path.suffix == ".jsonl"
+            if path.suffix.lower() == ".jsonl"
             else list(csv.DictReader(lines))
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not rows:
         raise DataError(f"{path} has no rows")
+    has_splits = any(isinstance(row, dict) and "split" in row for row in rows)
+    found = []
     for number, row in enumerate(rows, start=1):
+        where = f"row {number} of {path}"
         if not isinstance(row, dict) or row.get("image") is None or row.get("label") is None:
-            raise DataError(f"row {number} of {path} lacks image or label; it has {row}")
-        if not (path.parent / row["image"]).is_file():
-            raise DataError(f"row {number} of {path} names {row['image']}, which does not exist")
-    class_names = tuple(sorted({str(row["label"]) for row in rows}, key=_natural))
-
-    def files(rows: list[dict[str, str]]) -> ImageFiles:
-        return ImageFiles(
-            path.parent,
-            tuple(row["image"] for row in rows),
-            tuple(class_names.index(str(row["label"])) for row in rows),
-            class_names,
-        )
-
-    if "split" not in rows[0]:
-        return *_split(files(rows), evaluation_share, seed), "validation"
-    train = [row for row in rows if row["split"] in _TRAIN]
-    name = next((n for n in _EVALUATION if any(row["split"] == n for row in rows)), None)
-    if not train or name is None:
-        raise DataError(
-            f"{path} needs rows of split train and of one of {', '.join(_EVALUATION)}; it has "
-            f"{', '.join(sorted({row['split'] for row in rows}))}"
-        )
-    evaluation = [row for row in rows if row["split"] == name]
-    return files(train), files(evaluation), "test" if name == "test" else "validation"
+            raise DataError(f"{where} lacks image or label; it has {row}")
+        image, split = row["image"], ""
+        if not isinstance(image, str):
+            raise DataError(f"{where} has the image {image!r}, which is no path")
+        if has_splits:
+            split = _SPLITS.get(str(row.get("split")).lower(), "")
+            if not split:
+                raise DataError(
+                    f"{where} has the split {row.get('split')!r}, but splits are "
+                    f"{', '.join(_SPLITS)}"
+                )
+        if not (path.parent / image).is_file():
+            raise DataError(f"{where} names {image}, which does not exist")
+        found.append(_Row(image, str(row["label"]), split))
+    return found
 
 
 def _directories(directory: epath.Path) -> dict[str, epath.Path]:
@@ -193,7 +250,7 @@ def _read_classes(directory: epath.Path) -> ImageFiles:
                 f"{name}, or fill it"
             )
         files += [os.path.join(name, image) for image in images]
-        labels += [check_label(label, len(classes), name)] * len(images)
+        labels += [label] * len(images)
     return ImageFiles(directory, tuple(files), tuple(labels), tuple(classes))
 
 

@@ -15,13 +15,14 @@ import numpy as np
 from resnet_jax.config import ImageConfig
 from resnet_jax.data.batches import Batch, epoch_order
 from resnet_jax.data.dataset import DataError
+from resnet_jax.data.images.cores import usable_cores
 from resnet_jax.data.images.decode import (
     DecodeError,
     Draws,
     random_resized_crop,
     resized_center_crop,
 )
-from resnet_jax.data.images.source import ImageSource
+from resnet_jax.data.images.source import ImageSource, Record, UnreadableError, labelled
 
 _logger = logging.getLogger(__name__)
 
@@ -115,7 +116,8 @@ class ImageSplit:
             process_count: number of parts; it divides the batch.
 
         Raises:
-            DataError: an image cannot be read and ``on_unreadable`` is ``"fail"``.
+            DataError: an image cannot be read and ``on_unreadable`` is ``"fail"``, a label is of
+                no class, or a worker was killed.
         """
         # Longer than any run; Grain knows no endless sources.
         steps = 2**40 // batch_size
@@ -139,7 +141,7 @@ class ImageSplit:
         )
 
     def _iterate(self, batches: "_Batches", steps: int) -> Iterator[Batch[np.ndarray]]:
-        threads = self.config.threads or os.cpu_count() or 1
+        threads = self.config.threads or usable_cores()
         pieces = grain.MapDataset.range(steps * batches.pieces).map(batches.make)
         if self.config.workers:
             # Workers take turns, so what they make must be whole batches.
@@ -164,6 +166,13 @@ class ImageSplit:
                         _logger.warning("skipped %s: %s", name, reason)
                     self.unreadable[name] = reason
                 yield batch
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise DataError(
+                "a loading process was killed, often for want of memory; use fewer "
+                "data.images.workers or a smaller batch_size"
+            ) from None
         finally:
             iterator.close()
 
@@ -231,25 +240,26 @@ class _TrainExamples:
         order = epoch_order(len(self.source), self.seed, epoch)
         index = int(order[offset // self.config.repeats])
         problem = None
+
+        def crop(image: bytes) -> None:
+            random_resized_crop(
+                image,
+                out,
+                draws,
+                scale=self.config.crop_scale,
+                ratio=self.config.crop_ratio,
+                interpolation=self.config.train_interpolation,
+            )
+
         # Skipped images are replaced by those that follow in the data set.
         for _ in range(len(self.source)):
-            record = self.source[index]
             try:
-                random_resized_crop(
-                    record.image,
-                    out,
-                    draws,
-                    scale=self.config.crop_scale,
-                    ratio=self.config.crop_ratio,
-                    interpolation=self.config.train_interpolation,
-                )
-            except DecodeError as error:
-                problem = problem or (record.name, str(error))
+                return _use(self.source, index, crop).label, True, problem
+            except UnreadableError as error:
                 if self.config.on_unreadable == "fail":
-                    raise _unreadable(record.name, error) from None
+                    raise _fatal(error) from None
+                problem = problem or (error.name, error.reason)
                 index = (index + 1) % len(self.source)
-            else:
-                return record.label, True, problem
         raise DataError(f"none of the {len(self.source)} images can be decoded, such as {problem}")
 
 
@@ -265,25 +275,35 @@ class _EvaluationExamples:
         out[:] = 0
         if position >= len(self.source):
             return 0, False, None
-        record = self.source[position]
-        try:
+
+        def crop(image: bytes) -> None:
             out[:] = resized_center_crop(
-                record.image,
+                image,
                 self.config.image_size,
                 crop_fraction=self.config.crop_fraction,
                 interpolation=self.config.eval_interpolation,
             )
-        except DecodeError as error:
+
+        try:
+            return _use(self.source, position, crop).label, True, None
+        except UnreadableError as error:
             if self.config.on_unreadable == "fail":
-                raise _unreadable(record.name, error) from None
-            return 0, False, (record.name, str(error))
-        return record.label, True, None
+                raise _fatal(error) from None
+            return 0, False, (error.name, error.reason)
 
 
-def _unreadable(name: str, error: DecodeError) -> DataError:
-    return DataError(
-        f"{name}: {error}; mend or remove it, or set data.images.on_unreadable to skip"
-    )
+def _use(source: ImageSource, index: int, crop: Callable[[bytes], None]) -> Record:
+    """Crops an image, whose label is then that of a class."""
+    record = labelled(source, index)
+    try:
+        crop(record.image)
+    except DecodeError as error:
+        raise UnreadableError(record.name, str(error)) from None
+    return record
+
+
+def _fatal(error: UnreadableError) -> DataError:
+    return DataError(f"{error}; mend or remove it, or set data.images.on_unreadable to skip")
 
 
 def _mark_flags_as_parsed() -> None:

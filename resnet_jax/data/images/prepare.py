@@ -1,9 +1,12 @@
 """A folder of images as a data set of TensorFlow Datasets, without TensorFlow."""
 
+import contextlib
 import importlib
 import io
+import re
 import shlex
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +14,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from resnet_jax.data.dataset import DataError
-from resnet_jax.data.images.folder import ImageFiles, open_folder, open_manifest
+from resnet_jax.data.images.folder import ImageFiles, open_splits
 from resnet_jax.data.images.paths import as_path
 
 _VERSION = "1.0.0"
@@ -32,11 +35,11 @@ def prepare(
     many small files have become a few large ones.
 
     Args:
-        source: as for `open_folder`, or a table as for `open_manifest`.
+        source: a folder or a table, as for `open_splits`.
         data_dir: the directory of all data sets.
         name: of the data set: small letters, digits and underscores, beginning with a letter.
-        evaluation_share: as for `open_folder`.
-        seed: as for `open_folder`.
+        evaluation_share: as for `open_splits`.
+        seed: as for `open_splits`.
         beam: options of Apache Beam, such as ``--runner=DirectRunner --direct_num_workers=8``; its
             workers, which must see the source, then write the records.
 
@@ -48,7 +51,7 @@ def prepare(
         ImportError: Apache Beam is asked for and not installed.
     """
     options = None if beam is None else _pipeline_options(beam)
-    if not name.isidentifier() or name != name.lower():
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise DataError(
             f"{name!r} is no name of a data set; use small letters, digits and underscores"
         )
@@ -56,19 +59,32 @@ def prepare(
     target = data_dir / name / _VERSION
     if target.exists():
         raise DataError(f"{target} exists; choose another name or version, or remove it")
-    is_table = source.suffix in (".csv", ".jsonl")
-    train, evaluation, kind = (open_manifest if is_table else open_folder)(
-        source, evaluation_share=evaluation_share, seed=seed
-    )
-    builder = make_builder(name, {"train": train, kind: evaluation}, beam=beam is not None)(
+    splits = open_splits(source, evaluation_share=evaluation_share, seed=seed, every=True)
+    builder = make_builder(name, splits, beam=beam is not None)(
         data_dir=data_dir, file_format="array_record"
     )
-    with tempfile.TemporaryDirectory() as downloads:
+    with (
+        _removed_after_failure(target.parent, data_dir),
+        tempfile.TemporaryDirectory() as downloads,
+    ):
         builder.download_and_prepare(
             download_dir=downloads,
             download_config=tfds.download.DownloadConfig(beam_options=options),
         )
     return target
+
+
+@contextlib.contextmanager
+def _removed_after_failure(*directories: epath.Path) -> Iterator[None]:
+    """Directories that were not there before, and are empty, are not left behind."""
+    made = [directory for directory in directories if not directory.exists()]
+    try:
+        yield
+    except BaseException:
+        for directory in made:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        raise
 
 
 def _pipeline_options(arguments: str) -> Any:

@@ -12,13 +12,31 @@ class Record(NamedTuple):
 
     Attributes:
         image: the bytes of a JPEG, PNG, WebP or other file that Pillow reads.
-        label: index of its class.
+        label: index of its class; sets without labels have -1.
         name: where it comes from, for people.
     """
 
     image: bytes
     label: int
     name: str
+
+
+class UnreadableError(DataError):
+    """An image that cannot be read or decoded, which a run may be told to skip.
+
+    Attributes:
+        name: where it comes from, for people.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        # What is pickled on the way from a worker.
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
 
 
 class ImageSource(Protocol):
@@ -41,7 +59,13 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int) -> Record:
+        """With the label as it is stored, which may be none of a class.
+
+        Raises:
+            UnreadableError: it cannot be read.
+        """
+        ...
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -52,14 +76,21 @@ def digest(parts: Iterable[str]) -> str:
     return sha.hexdigest()
 
 
-def check_label(label: int, num_classes: int, name: str) -> int:
-    """The label.
+def labelled(source: ImageSource, index: int) -> Record:
+    """A record to train or to evaluate on.
 
     Raises:
-        DataError: it is no index of a class.
+        DataError: its label is no index of a class.
+        UnreadableError: it cannot be read.
     """
+    record = source[index]
+    check_label(record.label, len(source.class_names), record.name)
+    return record
+
+
+def check_label(label: int, num_classes: int, name: str) -> None:
+    """Raises `DataError` where a label is no index of a class."""
     if not 0 <= label < num_classes:
         raise DataError(
             f"{name} has label {label}, but there are {num_classes} classes, counted from 0"
         )
-    return label

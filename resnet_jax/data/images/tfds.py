@@ -1,9 +1,11 @@
 """Data sets prepared by TensorFlow Datasets, read without TensorFlow."""
 
+import bisect
 import dataclasses
 import functools
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 from etils import epath
 
 from resnet_jax.data.dataset import DataError
-from resnet_jax.data.images.paths import as_path, file_size, is_remote
-from resnet_jax.data.images.source import Record, check_label, digest
+from resnet_jax.data.images.paths import allow_open_files, as_path, is_remote, size_text
+from resnet_jax.data.images.source import Record, UnreadableError, digest, labelled
 from resnet_jax.data.images.tfrecord import TFRecords
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class TfdsSplit:
@@ -29,7 +33,8 @@ class TfdsSplit:
         label_key: of the labels.
 
     Raises:
-        DataError: the data set is not prepared, or has no such split or feature.
+        DataError: the data set is not prepared, has no such split or feature, or its files cannot
+            be opened.
     """
 
     def __init__(
@@ -41,6 +46,8 @@ class TfdsSplit:
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
+        import tensorflow_datasets as tfds
+
         self._builder = open_builder(directory, name)
         info = self._builder.info
         try:
@@ -56,34 +63,54 @@ class TfdsSplit:
                     f"{info.full_name} has no feature {key!r}; it has "
                     f"{', '.join(sorted(info.features))}"
                 )
+        if not isinstance(info.features[image_key], tfds.features.Image):
+            raise DataError(f"feature {image_key!r} of {info.full_name} is no image")
         label = info.features[label_key]
-        if not getattr(label, "names", None):
+        if not isinstance(label, tfds.features.ClassLabel) or not label.names:
             raise DataError(f"feature {label_key!r} of {info.full_name} is no class label")
         self.class_names: tuple[str, ...] = tuple(label.names)
         self._keys = image_key, label_key
         self._name = f"{info.full_name} {split}"
         if not self._split.num_examples:
             raise DataError(f"{self._name} is empty")
-        self._examples = self._open()
+        try:
+            self._examples = self._open()
+        except (DataError, ImportError):
+            raise
+        except Exception as error:  # Of whichever library reads the format.
+            raise DataError(
+                f"{self._name} cannot be opened ({_line(error)}); fetch its files again"
+            ) from None
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> Record:
-        example = _example().FromString(self._examples[index]).features.feature
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self._name} has {len(self)} examples, and none of index {index}")
         image_key, label_key = self._keys
         name = f"{self._name}, example {index}"
-        label = example[label_key].int64_list.value[0]
-        return Record(
-            example[image_key].bytes_list.value[0],
-            check_label(label, len(self.class_names), name),
-            name,
-        )
+        try:
+            example = _example().FromString(self._examples[index]).features.feature
+            return Record(
+                example[image_key].bytes_list.value[0],
+                example[label_key].int64_list.value[0],
+                name,
+            )
+        except Exception as error:  # Of whichever library reads the format.
+            file = self._file(index)
+            raise UnreadableError(
+                name, f"{file}, {size_text(file)}, cannot be read ({_line(error)}); fetch it again"
+            ) from None
 
     @functools.cached_property
     def labels(self) -> tuple[int, ...]:
-        """Of all images; they are read for it."""
-        return tuple(self[index].label for index in range(len(self)))
+        """Of all images; they are read for it.
+
+        Raises:
+            DataError: one is no index of a class.
+        """
+        return tuple(labelled(self, index).label for index in range(len(self)))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -92,18 +119,21 @@ class TfdsSplit:
             [
                 self._name,
                 *(
-                    f"{os.path.basename(part.filename)} {file_size(os.fspath(part.filename))} "
-                    f"{part.skip} {part.take}"
-                    for part in self._split.file_instructions
+                    f"{os.path.basename(file)} {size_text(file)} {skip} {take}"
+                    for file, skip, take in self._parts
                 ),
             ]
         )
 
-    def _open(self) -> Sequence[bytes]:
-        import tensorflow_datasets as tfds
-        from tensorflow_datasets.core.file_adapters import FileFormat
+    def _file(self, index: int) -> str:
+        """That an example is in."""
+        ends = list(itertools.accumulate(take for _, _, take in self._parts))
+        return self._parts[bisect.bisect_right(ends, index)][0]
 
-        parts = [
+    @property
+    def _parts(self) -> list[tuple[str, int, int]]:
+        """Of every file its path, how many examples to skip, and how many to take."""
+        return [
             (
                 os.fspath(part.filename),
                 part.skip,
@@ -111,8 +141,17 @@ class TfdsSplit:
             )
             for part in self._split.file_instructions
         ]
+
+    def _open(self) -> Sequence[bytes]:
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.file_adapters import FileFormat
+
+        parts = self._parts
         file_format = self._builder.info.file_format
         if file_format != FileFormat.TFRECORD:
+            if file_format == FileFormat.ARRAY_RECORD:
+                # Its reader opens each once and for good.
+                allow_open_files(len(parts))
             records = self._builder.as_data_source(
                 self._spec, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
             )
@@ -144,8 +183,18 @@ class _Selected(Sequence[bytes]):
         return self.records[self.indices[index]]
 
 
+def is_prepared(directory: epath.PathLike) -> bool:
+    """Whether it is that of a prepared data set, or the one above its versions."""
+    directory = as_path(directory)
+    return directory.is_dir() and (_newest_in(directory) / "dataset_info.json").exists()
+
+
 def open_builder(directory: epath.PathLike, name: str | None) -> Any:
     """The builder of a prepared data set.
+
+    Args:
+        directory: as for `TfdsSplit`, or the one above the versions, of which the newest is taken.
+        name: as for `TfdsSplit`.
 
     Raises:
         DataError: it is not prepared there.
@@ -156,9 +205,10 @@ def open_builder(directory: epath.PathLike, name: str | None) -> Any:
     if not directory.is_dir():
         raise DataError(f"{directory} is no directory; give that of the prepared data set")
     try:
-        if name is None:
-            return tfds.builder_from_directory(directory)
-        return tfds.builder_from_directories(_versions(directory, name))
+        # Of several directories, even of one, the splits would come in another order each time.
+        return tfds.builder_from_directory(
+            _newest_in(directory) if name is None else _version(directory, name)
+        )
     except Exception as error:
         raise DataError(
             f"{directory} holds no prepared data set{f' {name}' if name else ''} ({_line(error)}); "
@@ -166,18 +216,32 @@ def open_builder(directory: epath.PathLike, name: str | None) -> Any:
         ) from None
 
 
-def _versions(directory: epath.Path, name: str) -> list[epath.Path]:
+def _version(directory: epath.Path, name: str) -> epath.Path:
     """The directory of the newest version or of the one asked for."""
     name, _, version = name.partition(":")
-    found = sorted(
-        _prepared(directory / name, levels=2),
-        key=lambda path: [int(n) if n.isdecimal() else 0 for n in path.name.split(".")],
-    )
+    found = list(_prepared(directory / name, levels=2))
     if version:
         found = [path for path in found if path.name == version]
     if not found:
         raise FileNotFoundError(f"no dataset_info.json below {directory / name}")
-    return [found[-1]]
+    return max(found, key=_numbers)
+
+
+def _newest_in(directory: epath.Path) -> epath.Path:
+    """The newest version that stands in a directory, or the directory itself."""
+    if (directory / "dataset_info.json").exists():
+        return directory
+    # Other names are not looked into: here may be the folders of a thousand classes.
+    versions = [
+        child
+        for child in directory.iterdir()
+        if _VERSION.fullmatch(child.name) and (child / "dataset_info.json").exists()
+    ]
+    return max(versions, key=_numbers, default=directory)
+
+
+def _numbers(version: epath.Path) -> list[int]:
+    return [int(n) if n.isdecimal() else 0 for n in version.name.split(".")]
 
 
 def _prepared(directory: epath.Path, *, levels: int) -> Iterator[epath.Path]:

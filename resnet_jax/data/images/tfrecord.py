@@ -3,10 +3,11 @@
 A record is its length (8 bytes), a checksum of that (4), the data, and a checksum of them (4).
 """
 
+import functools
 import hashlib
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from resnet_jax.data.images.paths import as_path, file_size, is_remote, read_ran
 
 _LENGTH = struct.Struct("<Q")
 _AROUND = 16
+# Of a data set as many files stay open; ImageNet has 1,024, and a process is often allowed no more.
+_OPEN_FILES = 128
 
 
 def index_tfrecord(path: epath.PathLike) -> np.ndarray:
@@ -92,7 +95,6 @@ class TFRecords(Sequence[bytes]):
                 )
             indices.append(np.insert(index, 0, number, axis=1))
         self._index = np.concatenate(indices) if indices else np.zeros((0, 3), np.int64)
-        self._descriptors: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._index)
@@ -103,23 +105,29 @@ class TFRecords(Sequence[bytes]):
         if is_remote(path):
             data = read_range(path, offset, length)
         else:
-            data = os.pread(self._descriptor(file), length, offset)
+            data = self._opened(path).read(offset, length)
         if len(data) < length:
             raise DataError(f"{path} has become shorter since it was indexed")
         return data
 
-    def _descriptor(self, file: int) -> int:
-        # Two threads may open a file at once; then one descriptor is kept and one is closed.
-        if file not in self._descriptors:
-            opened = os.open(self._paths[file], os.O_RDONLY)
-            if self._descriptors.setdefault(file, opened) != opened:
-                os.close(opened)
-        return self._descriptors[file]
+    @functools.cached_property
+    def _opened(self) -> "Callable[[str], _File]":
+        return functools.lru_cache(_OPEN_FILES)(_File)
 
     def __getstate__(self) -> dict[str, object]:
         # Descriptors are of this process.
-        return {**self.__dict__, "_descriptors": {}}
+        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
+
+
+class _File:
+    """A file that stays open as long as anyone has it: other threads may read what is evicted."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
 
     def __del__(self) -> None:
-        for descriptor in self.__dict__.get("_descriptors", {}).values():
-            os.close(descriptor)
+        if "_descriptor" in self.__dict__:
+            os.close(self._descriptor)

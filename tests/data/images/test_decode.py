@@ -2,6 +2,8 @@
 
 import io
 import math
+import resource
+import time
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,26 @@ def test_sixteen_bits_become_eight() -> None:
     np.testing.assert_array_equal(decode(data)[0, :, 0], np.arange(256))
 
 
+def test_dark_images_of_sixteen_bits_stay_dark() -> None:
+    dark = np.full((4, 4), 200, np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert (decode(encoded(Image.fromarray(dark), kind)) == 1).all()
+    # Of 32 bits nobody says how many are used.
+    for level, expected in ((200, 200), (25700, 100)):
+        image = Image.fromarray(np.full((4, 4), level, np.int32))
+        assert (decode(encoded(image, "TIFF")) == expected).all()
+
+
+def test_floating_point_levels_are_from_0_to_1() -> None:
+    levels = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    np.testing.assert_array_equal(
+        decode(encoded(Image.fromarray(levels), "TIFF"))[0, :, 0], np.arange(256)
+    )
+    for bad in (levels * 2, levels - 1, levels * np.nan):
+        with pytest.raises(DecodeError, match=r"^levels are floating-point numbers from "):
+            decode(encoded(Image.fromarray(bad), "TIFF"))
+
+
 def test_the_first_frame_of_an_animation_is_taken(photos: list[np.ndarray]) -> None:
     frames = [Image.fromarray(photo[:50, :50]) for photo in photos]
     data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
@@ -109,6 +131,45 @@ def test_thin_images_are_cropped_too(photos: list[np.ndarray], shape: tuple[int,
         assert crop.shape == (16, 16, 3)
         centre = resized_center_crop(data, 16, crop_fraction=0.875, interpolation="pil_bicubic")
         assert centre.shape == (16, 16, 3)
+
+
+INTERPOLATIONS = ("linear", "pil_bilinear", "pil_bicubic")
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("shape", [(20, 300), (300, 20), (37, 427), (640, 41)])
+def test_of_a_long_image_only_the_centre_is_resized(
+    photos: list[np.ndarray], interpolation: Any, shape: tuple[int, int]
+) -> None:
+    pixels = np.ascontiguousarray(photos[0].swapaxes(0, 1)[: shape[0], : shape[1]])
+    size, short = 28, 32
+    height, width = (side * short // min(shape) for side in shape)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    expected = resize(pixels, height, width, interpolation)[top : top + size, left : left + size]
+    ours = resized_center_crop(
+        encoded(Image.fromarray(pixels), "PNG"),
+        size,
+        crop_fraction=0.875,
+        interpolation=interpolation,
+    )
+    # OpenCV knows the places of what it warps to the 32nd part of a pixel.
+    tolerance = 8 if interpolation == "linear" else 1
+    assert np.abs(ours.astype(int) - expected.astype(int)).max() <= tolerance
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("shape", [(1, 40000), (40000, 1)])
+def test_a_very_long_image_costs_no_more_than_its_pixels(
+    interpolation: Any, shape: tuple[int, int]
+) -> None:
+    levels = np.repeat(np.linspace(0, 200, 40000).astype(np.uint8), 3).reshape(*shape, 3)
+    data = encoded(Image.fromarray(levels), "PNG")
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    crop = resized_center_crop(data, 224, crop_fraction=0.875, interpolation=interpolation)
+    assert time.perf_counter() - started < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "KiB"
+    assert crop.shape == (224, 224, 3)
+    assert (np.abs(crop.astype(int) - 100) <= 1).all()
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])

@@ -9,14 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from resnet_jax.data import DataError
-from resnet_jax.data.images.folder import ImageFiles, open_folder, open_manifest
+from resnet_jax.config import FolderConfig
+from resnet_jax.data import DataError, open_dataset
+from resnet_jax.data.images.decode import decode
+from resnet_jax.data.images.folder import EXTENSIONS, ImageFiles, open_splits
 
 
 def opened(path: Path, share: float = 0.25, seed: int = 0) -> tuple[ImageFiles, ImageFiles, str]:
-    function = open_manifest if path.suffix in (".csv", ".jsonl") else open_folder
-    return function(path, evaluation_share=share, seed=seed)
+    splits = open_splits(path, evaluation_share=share, seed=seed)
+    (first, train), (kind, evaluation) = splits.items()
+    assert first == "train"
+    return train, evaluation, kind
 
 
 def test_splits_and_classes_are_those_of_the_folders(folder: Path) -> None:
@@ -28,6 +33,21 @@ def test_splits_and_classes_are_those_of_the_folders(folder: Path) -> None:
     assert record.name == str(folder / "train" / "cat" / "deep" / "0.jpg")
     assert record.image == Path(record.name).read_bytes()
     assert record.label == 0
+
+
+def test_every_kind_of_file_that_is_looked_for_can_be_read(tmp_path: Path) -> None:
+    Image.init()
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for extension in EXTENSIONS:
+            path = tmp_path / name / f"a{extension.upper()}"
+            Image.new("L" if extension == ".pgm" else "RGB", (8, 8)).save(path)
+    (tmp_path / "cat" / "notes.txt").touch()
+    train, evaluation, _ = opened(tmp_path)
+    assert len(train) + len(evaluation) == 2 * len(EXTENSIONS)
+    for source in (train, evaluation):
+        for i in range(len(source)):
+            assert decode(source[i].image).shape == (8, 8, 3)
 
 
 def test_a_folder_without_splits_is_split_by_class_and_seed(folder: Path) -> None:
@@ -76,6 +96,50 @@ def test_a_table_names_files_classes_and_splits(
     assert Path(record.name).parts[-2 if "deep" not in record.name else -3] == "cat"
 
 
+def test_a_third_split_is_kept_apart(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "train", tmp_path / "Train")
+    shutil.copytree(folder / "val", tmp_path / "VAL")
+    shutil.copytree(folder / "val", tmp_path / "test")
+    splits = open_splits(tmp_path, evaluation_share=0.2, seed=0, every=True)
+    assert {name: len(images) for name, images in splits.items()} == {
+        "train": 23,
+        "validation": 11,
+        "test": 11,
+    }
+    assert splits["test"][0].name.startswith(str(tmp_path / "test"))
+    # Training is content without it, also where its labels are secret.
+    shutil.rmtree(tmp_path / "test" / "cat")
+    train, _, kind = opened(tmp_path)
+    assert (len(train), kind) == (23, "validation")
+
+    rows = [f"Train/cat/{i}.jpg,{i % 2},{split}" for i, split in enumerate(SPLITS_OF_ROWS)]
+    for row in rows:
+        (tmp_path / row.split(",")[0]).touch()
+    table = tmp_path / "table.CSV"
+    table.write_text("\n".join(["image,label,split", *rows]), encoding="utf-8-sig")
+    splits = open_splits(table, evaluation_share=0.2, seed=0, every=True)
+    assert {name: len(images) for name, images in splits.items()} == {
+        "train": 2,
+        "validation": 1,
+        "test": 2,
+    }
+
+
+SPLITS_OF_ROWS = ("Train", "train", "TEST", "validation", "test")
+
+
+def test_folders_that_are_no_splits_are_named(folder: Path, tmp_path: Path) -> None:
+    for name in ("Train", "dev", "extra"):
+        shutil.copytree(folder / "val", tmp_path / name)
+    message = r"has dev, extra beside Train, but splits are train, .*; rename or move what is none"
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path)
+    shutil.move(tmp_path / "dev", tmp_path / "val")
+    shutil.move(tmp_path / "extra", tmp_path / "Valid")
+    with pytest.raises(DataError, match=r"Valid and .*val are one split; merge them"):
+        opened(tmp_path)
+
+
 def test_the_fingerprint_changes_with_the_data(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     before = opened(folder)[0].fingerprint
@@ -83,6 +147,18 @@ def test_the_fingerprint_changes_with_the_data(folder: Path, tmp_path: Path) -> 
     with (tmp_path / "copy" / "train" / "dog" / "1.jpg").open("ab") as file:
         file.write(b"x")
     assert opened(tmp_path / "copy")[0].fingerprint != before
+
+
+def test_a_run_is_bound_to_both_splits(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    found = {open_dataset(FolderConfig(str(path))).fingerprint for path in (folder, copy)}
+    assert len(found) == 1
+    for file in ("train/dog/1.jpg", "val/dog/1.jpg"):
+        with (copy / file).open("ab") as changed:
+            changed.write(b"x")
+        found.add(open_dataset(FolderConfig(str(copy))).fingerprint)
+    assert len(found) == 3
 
 
 def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
@@ -129,7 +205,10 @@ def test_directories_and_files_that_may_not_be_read_are_named(folder: Path) -> N
             path.chmod(0)
             with without_privileges(), pytest.raises(DataError) as error:
                 assert train[train.files.index("dog/1.jpg")] if path == file else opened(copy)
-            assert str(error.value) == f"{path} cannot be read: Permission denied"
+            expected = " cannot be read: Permission denied"
+            if path == file:
+                expected = ": cannot be read (Permission denied)"
+            assert str(error.value) == f"{path}{expected}"
             path.chmod(0o755)
 
 
@@ -147,6 +226,28 @@ def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) ->
     with pytest.raises(DataError, match=r"row 1 of .* names a\.jpg, which does not exist"):
         opened(table)
     shutil.copy(folder / "train" / "dog" / "1.jpg", tmp_path / "a.jpg")
-    table.write_text("image,label,split\na.jpg,cat,train\n")
-    with pytest.raises(DataError, match="needs rows of split train and of one of val"):
-        opened(table)
+    for kind, content, message in (
+        (
+            "csv",
+            "image,label,split\na.jpg,cat,train",
+            "needs rows of split train and of one of val",
+        ),
+        ("csv", "image,label,split\na.jpg,cat,dev", "row 1 of .* has the split 'dev', but splits"),
+        ("csv", "image,label\na.jpg,cat\na.jpg,cat", "has only the class cat; .* needs two"),
+        (
+            "csv",
+            "image,label,split\na.jpg,cat,train\na.jpg,dog,val",
+            "has no rows to train on of class dog; add some",
+        ),
+        (
+            "jsonl",
+            '{"image": "a.jpg", "label": 1, "split": "val"}\n{"image": "a.jpg", "label": 1}',
+            "row 2 of .* has the split None, but splits are train,",
+        ),
+        ("jsonl", '{"image": 5, "label": 1}', "row 1 of .* has the image 5, which is no path"),
+        ("jsonl", "[1]", "row 1 of .* lacks image or label"),
+    ):
+        table = tmp_path / f"table.{kind}"
+        table.write_text(content)
+        with pytest.raises(DataError, match=message):
+            opened(table)

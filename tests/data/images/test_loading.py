@@ -17,16 +17,17 @@ import pytest
 
 from resnet_jax.config import ImageConfig
 from resnet_jax.data import Batch, DataError
-from resnet_jax.data.images.folder import open_folder
+from resnet_jax.data.images.cores import usable_cores
+from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.loading import ImageSplit
 
 SMALL: dict[str, Any] = {"image_size": 16, "threads": 2}
 
 
 def splits(folder: Path, **options: Any) -> tuple[ImageSplit, ImageSplit]:
-    train, evaluation, _ = open_folder(folder, evaluation_share=0.2, seed=0)
+    found = open_splits(folder, evaluation_share=0.2, seed=0)
     config = ImageConfig(**{**SMALL, **options})
-    return ImageSplit(train, config), ImageSplit(evaluation, config)
+    return ImageSplit(found["train"], config), ImageSplit(found["validation"], config)
 
 
 def take(
@@ -109,6 +110,15 @@ def test_threads_and_workers_change_nothing_and_a_run_resumes_anywhere(folder: P
     assert not all(np.array_equal(a.image, b.image) for a, b in itertools.pairwise(one))
 
 
+def test_threads_are_as_many_as_the_cores_that_are_left_to_us(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == os.cpu_count()
+
+
 def test_a_late_start_is_immediate(folder: Path) -> None:
     train, _ = splits(folder)
     take(train, 1)
@@ -127,8 +137,11 @@ def test_repeated_augmentation_crops_each_image_anew() -> None:
         np.testing.assert_array_equal(epoch[:39].reshape(13, 3).std(axis=1), 0)
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 4])
-@pytest.mark.parametrize("batch_size", [12, 24])
+# A split of prime size in several batches and in one.
+@pytest.mark.parametrize(
+    ("processes", "batch_size"),
+    [(1, 1), (1, 5), (1, 8), (3, 3), (3, 6), (8, 8), (8, 24), (2, 4), (4, 12)],
+)
 def test_evaluation_counts_every_example_once(
     folder: Path, processes: int, batch_size: int
 ) -> None:
@@ -139,6 +152,7 @@ def test_evaluation_counts_every_example_once(
     ]
     assert len({len(part) for part in parts}) == 1
     steps = joined(parts)
+    assert len(steps) == -(-11 // batch_size)
     mask = np.concatenate([batch.mask for batch in steps])
     assert mask.sum() == len(evaluation) == 11
     images = np.concatenate([batch.image for batch in steps])[mask]
@@ -184,16 +198,39 @@ def test_a_damaged_file_is_skipped_and_reported_if_so_configured(
     assert [Path(name).name for name in evaluation.unreadable] == ["2.jpg"]
 
 
+@pytest.mark.parametrize("path", ["train/dog/1.jpg", "val/eel/2.jpg"])
+def test_a_file_that_cannot_be_read_is_treated_as_a_damaged_one(
+    folder: Path, tmp_path: Path, path: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    before = splits(copy)[path.startswith("val")].fingerprint
+    (copy / path).unlink()
+    (copy / path).symlink_to("nowhere")
+    missing = {str(copy / path): "cannot be read (No such file or directory)"}
+    train, evaluation = splits(copy)
+    assert (evaluation if path.startswith("val") else train).fingerprint != before
+    message = r"\.jpg: cannot be read \(No such file or directory\); mend or remove it"
+    with pytest.raises(DataError, match=message):
+        take(train, 3) + list(evaluation.eval_batches(4))
+    train, evaluation = splits(copy, on_unreadable="skip")
+    take(train, 3)
+    assert sum(batch.mask.sum() for batch in evaluation.eval_batches(4)) == (
+        10 if path.startswith("val") else 11
+    )
+    assert {**train.unreadable, **evaluation.unreadable} == missing
+
+
 SCRIPT = """
     import sys
     from pathlib import Path
     from resnet_jax.config import ImageConfig
-    from resnet_jax.data.images.folder import open_folder
+    from resnet_jax.data.images.folder import open_splits
     from resnet_jax.data.images.loading import ImageSplit
 
     def main():
-        train, _, _ = open_folder(Path(sys.argv[1]), evaluation_share=0.2, seed=0)
-        split = ImageSplit(train, ImageConfig(image_size=16, threads=1, workers=2))
+        splits = open_splits(Path(sys.argv[1]), evaluation_share=0.2, seed=0)
+        split = ImageSplit(splits["train"], ImageConfig(image_size=16, threads=1, workers=2))
         for step, batch in enumerate(split.train_batches(8, seed=0, start_step=0)):
             print(step, flush=True)
 
@@ -252,4 +289,8 @@ def test_no_worker_outlives_its_parent(folder: Path, tmp_path: Path, event: Any)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if event == "worker":
-        assert "terminated unexpectedly" in (tmp_path / "errors").read_text()
+        message = (
+            "\nresnet_jax.data.dataset.DataError: a loading process was killed, often for want of "
+            "memory; use fewer data.images.workers"
+        )
+        assert message in (tmp_path / "errors").read_text()

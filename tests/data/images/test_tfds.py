@@ -2,18 +2,22 @@
 
 import itertools
 import json
+import os
 import shutil
 import struct
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from array_record.python import array_record_module
 
 from resnet_jax.config import ImageConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
-from resnet_jax.data.images.folder import open_folder
+from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.prepare import make_builder, prepare
 from resnet_jax.data.images.tfds import TfdsSplit
 from resnet_jax.data.images.tfrecord import TFRecords, cached_index, index_tfrecord
@@ -73,9 +77,8 @@ def test_tfrecords_hold_what_array_records_hold(prepared: Path, tfrecord: Path) 
 @pytest.fixture(scope="module")
 def parquet(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder as a data set of parquet files."""
-    images, evaluation, _ = open_folder(folder, evaluation_share=0.2, seed=0)
     root = tmp_path_factory.mktemp("parquet")
-    builder = make_builder("animals", {"train": images, "validation": evaluation})(
+    builder = make_builder("animals", open_splits(folder, evaluation_share=0.2, seed=0))(
         data_dir=root, file_format="parquet"
     )
     builder.download_and_prepare(download_dir=root / "downloads")
@@ -102,8 +105,42 @@ def test_a_label_that_no_class_has_is_named(tfrecord: Path, tmp_path: Path) -> N
     features["featuresDict"]["features"]["label"]["classLabel"]["numClasses"] = "2"
     (copy / "features.json").write_text(json.dumps(features))
     split = TfdsSplit(copy, "train")
-    with pytest.raises(DataError, match=r"example \d+ has label 2, but there are 2 classes"):
+    message = r"example \d+ has label 2, but there are 2 classes"
+    with pytest.raises(DataError, match=message):
         assert split.labels
+    config = TfdsConfig(str(copy), images=ImageConfig(image_size=16))
+    dataset = open_dataset(config)
+    for batches in (
+        dataset.train.train_batches(23, seed=0, start_step=0),
+        dataset.evaluation.eval_batches(11),
+    ):
+        with pytest.raises(DataError, match=message):
+            next(batches)
+
+
+def test_damaged_shards_are_named_with_their_size(
+    prepared: Path, tfrecord: Path, parquet: Path, tmp_path: Path
+) -> None:
+    for root, kind in ((prepared, "array_record"), (tfrecord, "tfrecord"), (parquet, "parquet")):
+        copy = tmp_path / kind / "1.0.0"
+        shutil.copytree(root, copy)
+        (file,) = copy.glob("*train*")
+        content = file.read_bytes()
+        file.write_bytes(content[:-70000])
+        message = rf"{file}.*, {len(content) - 70000} bytes, cannot be read \(.*\); fetch it again"
+        if kind == "tfrecord":
+            message = rf"{file} is truncated .* of {len(content) - 70000},"
+        if kind == "parquet":
+            message = r"animals/1\.0\.0 train cannot be opened \(.*\); fetch its files again"
+        with pytest.raises(DataError, match=message) as error:
+            TfdsSplit(copy, "train")[3]
+        assert "\n" not in str(error.value)
+        if kind == "tfrecord":
+            file.write_bytes(content[:16] + b"\xff" * (len(content) - 16))
+            split = TfdsSplit(tfrecord, "train")
+            split._examples = [b"\xff" * 9] * 23
+            with pytest.raises(DataError, match=r"train\.tfrecord.* bytes, cannot be read"):
+                split[3]
 
 
 def test_an_empty_split_is_named(tfrecord: Path, tmp_path: Path) -> None:
@@ -152,6 +189,8 @@ def test_what_is_missing_is_named(prepared: Path, tmp_path: Path) -> None:
         TfdsSplit(prepared, "test")
     with pytest.raises(DataError, match="no feature 'photo'; it has image, label"):
         TfdsSplit(prepared, "train", image_key="photo")
+    with pytest.raises(DataError, match=r"'label' of animals/1\.0\.0 is no image"):
+        TfdsSplit(prepared, "train", image_key="label")
     with pytest.raises(DataError, match=r"'image' of .* is no class label"):
         TfdsSplit(prepared, "train", label_key="image")
 
@@ -196,3 +235,91 @@ def test_records_are_read_by_other_processes_too(tmp_path: Path) -> None:
 def test_a_data_set_is_not_overwritten(folder: Path, prepared: Path) -> None:
     with pytest.raises(DataError, match=r"exists; choose another name or version"):
         prepare(folder, prepared.parent.parent, name="animals", evaluation_share=0.2, seed=0)
+
+
+SHARDS = 200
+
+
+@pytest.fixture(scope="module", params=["array_record", "tfrecord"])
+def sharded(
+    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A data set of one record in each of many files, as ImageNet has 1,024 of them."""
+    root = tmp_path_factory.mktemp(request.param) / "animals" / "1.0.0"
+    root.mkdir(parents=True)
+    content = TfdsSplit(prepared, "train")._examples[0]
+    for i in range(SHARDS):
+        path = root / f"animals-train.{request.param}-{i:05}-of-{SHARDS:05}"
+        if request.param == "tfrecord":
+            path.write_bytes(record(content))
+        else:
+            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+            writer.write(content)
+            writer.close()
+    info = json.loads((prepared / "dataset_info.json").read_text())
+    (split,) = (split for split in info["splits"] if split["name"] == "train")
+    split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    split["shardLengths"] = ["1"] * SHARDS
+    info |= {"splits": [split], "fileFormat": request.param}
+    (root / "dataset_info.json").write_text(json.dumps(info))
+    for file in ("features.json", "label.labels.txt"):
+        shutil.copy(prepared / file, root / file)
+    return root
+
+
+MANY_FILES = """
+    import resource
+    import sys
+    import threading
+
+    from resnet_jax.data import DataError
+    from resnet_jax.data.images.tfds import TfdsSplit
+
+
+    directory, soft, hard = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        split = TfdsSplit(directory, "train")
+    except DataError as error:
+        sys.exit(str(error))
+    found = []
+
+    def read():
+        found.extend(len(split[i].image) for i in range(len(split)))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(len(found), len(set(found)))
+"""
+
+
+@pytest.mark.parametrize("hard", [1024, SHARDS])
+def test_more_files_than_a_shell_allows_are_read(sharded: Path, hard: int) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MANY_FILES), str(sharded), str(SHARDS), str(hard)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        check=False,
+    )
+    if "array_record" in sharded.parents[1].name and hard == SHARDS:
+        assert process.stderr == (
+            "200 files must be open at once, but a process is allowed 200; raise `ulimit -Hn` "
+            "above 264, or prepare the data set in fewer files\n"
+        )
+    else:
+        assert process.stdout == f"{4 * SHARDS} 1\n", process.stderr
+
+
+def test_beam_writes_what_we_write(folder: Path, prepared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("apache_beam")
+    root = prepare(
+        folder, tmp_path, name="animals", evaluation_share=0.2, seed=0, beam="--runner=DirectRunner"
+    )
+    for name in ("train", "validation"):
+        ours, theirs = TfdsSplit(root, name), TfdsSplit(prepared, name)
+        records = [sorted(split[i][:2] for i in range(len(split))) for split in (ours, theirs)]
+        assert records[0] == records[1]
