@@ -98,9 +98,7 @@ def test_networks_that_do_not_fit_the_example_are_refused(
     example: tuple[FlaxExample, ResNet, dict[str, Any]],
 ) -> None:
     _, ours, variables = example
-    with pytest.raises(
-        ValueError, match=r"\d+ unexpected \(batch_stats/\w+Block_3/BatchNorm_0/mean"
-    ):
+    with pytest.raises(ValueError, match=r"\d unexpected \(batch_stats/\w+Block_3/BatchNorm_0"):
         load_weights(ours.clone(stage_sizes=(1, 1, 1)), variables)
     with pytest.raises(ValueError, match=r"missing \(layer3\.2\.bn1"):
         load_weights(ours.clone(stage_sizes=(2, 1, 3)), variables)
