@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from resnet_jax import BatchNorm, GroupNorm, ResNet, create_model
+from resnet_jax import BatchNorm, GroupNorm, ResNet, create_model, stack_blocks, unstack_blocks
 from resnet_jax.models.layers import blur_pool
 
 
@@ -69,6 +69,17 @@ def test_channels_that_do_not_make_whole_groups(name: str, channels: int) -> Non
         init(create_model(name, norm=GroupNorm), images)
     assert "\n" not in str(error.value).split("---")[0].strip()
     init(create_model(name, norm=partial(GroupNorm, num_groups=8)), images)
+
+
+def test_a_name_with_the_tag_of_its_weights() -> None:
+    with pytest.raises(ValueError, match=r"is 'resnet50', .* 'hf://timm/resnet50\.a1_in1k'\)"):
+        create_model("resnet50.a1_in1k")
+
+
+@pytest.mark.parametrize("change", [stack_blocks, unstack_blocks])
+def test_variables_without_their_collection_cannot_be_stacked(change: Any) -> None:
+    with pytest.raises(ValueError, match="variables of one collection"):
+        change({"stem": {}, "stage1": {"block1": {}}})
 
 
 @pytest.mark.parametrize("way", [init, apply])
