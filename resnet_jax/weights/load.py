@@ -13,6 +13,7 @@ import numpy as np
 from resnet_jax.models import ResNet, stack_blocks
 from resnet_jax.weights.bit_names import from_bit, is_bit
 from resnet_jax.weights.flax_example import from_flax_example, is_flax_example
+from resnet_jax.weights.pretrained import list_pretrained
 from resnet_jax.weights.structure import structure
 from resnet_jax.weights.torch_names import (
     Rules,
@@ -238,7 +239,11 @@ def _read(source: str | Path) -> Mapping[str, Any]:
 
     if isinstance(source, str) and source.startswith("hf:"):
         return read_tensors(fetch(source))
-    path = Path(source)
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        raise ValueError(f"{source}: not read from the web; download it, or give hf://OWNER/NAME")
+    path = Path(source).expanduser()
+    if not path.exists() and list_pretrained(str(source)):
+        raise ValueError(f"{source}: there is no such file; did you mean hf://timm/{source}?")
     if path.is_dir():
         return read_orbax(path)
     if path.is_file():

@@ -206,3 +206,23 @@ def test_tensors_of_any_shape_are_misshapen_and_nothing_worse(
     with pytest.raises(ValueError, match=r"1 misshapen \(") as error:
         load_weights(model, {**weights, name: tensor})
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("resnet18.tv_in1k", r"did you mean hf://timm/resnet18\.tv_in1k\?$"),
+        ("https://x.org/resnet18.pth", "not read from the web; download it, or give hf://"),
+    ],
+)
+def test_sources_that_are_no_files_are_answered_with_a_hint(source: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_weights(create_model("resnet18"), source)
+
+
+def test_a_tilde_is_the_home_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: dict[str, np.ndarray]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.savez(tmp_path / "weights.npz", **weights)
+    load_weights(create_model("resnet18"), "~/weights.npz")
