@@ -140,13 +140,16 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
     from resnet_jax.training.goodput import ACTIVITIES, Goodput
     from resnet_jax.training.logging import read_metrics
     from resnet_jax.training.loop import describe, train
-    from resnet_jax.training.run import Run, check
+    from resnet_jax.training.run import Run, check, starting_variables
     from resnet_jax.training.workdir import Workdir
 
     # A file has no edge to wrap at.
     console = Console(width=None if sys.stdout.isatty() else 200, quiet=not is_primary())
     try:
-        check(arguments.config)
+        model, _ = check(arguments.config)
+        # A run that is continued needs its weights no more.
+        if arguments.config.model.weights and not (arguments.workdir / "checkpoints").exists():
+            starting_variables(arguments.config, model)
         run = Run.create(arguments.config)
         arguments.profile.check_steps(run.total_steps)
     except (ImportError, ValueError) as error:

@@ -40,6 +40,9 @@ class ModelConfig:
 
     name: str
     """One of resnet_jax.list_models()."""
+    weights: str | None = None
+    """Where training starts: a source of load_weights, such as hf://timm/resnet50.a1_in1k or a
+    file; the head is new where the number of classes differs.  None starts from scratch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which convolutions compute; parameters, statistics and logits stay float32."""
     zero_init_residual: bool = True

@@ -10,7 +10,7 @@ from flax.linen.module import InterceptorContext
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resnet_jax.models import BatchNorm, ResNet, stack_blocks, unstack_blocks
-from resnet_jax.models.normalization import Shift
+from resnet_jax.models.normalization import Shift, norm_type
 
 Path = tuple[str, ...]
 
@@ -33,9 +33,10 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
         ValueError: the network has other normalisation, or a BatchNorm that does not directly
             follow a plain convolution, as in pre-activation networks.
     """
-    if not issubclass(model.norm, BatchNorm):
+    norm = norm_type(model.norm)
+    if not issubclass(norm, BatchNorm):
         raise ValueError(
-            f"{model.norm.__name__} depends on the image and cannot be folded; "
+            f"{norm.__name__} depends on the image and cannot be folded; "
             "only networks with BatchNorm can"
         )
     variables = unstack_blocks(variables)

@@ -16,7 +16,8 @@ def count_parameters(model: ResNet, image_shape: tuple[int, int, int] = (224, 22
         model: the network.
         image_shape: (H, W, C); the number of channels matters, and the size does not.
     """
-    variables = _abstract_variables(model, _abstract_image(image_shape))
+    # As many, and the blocks of a stage are traced once.
+    variables = _abstract_variables(model.clone(scan=True), _abstract_image(image_shape))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 

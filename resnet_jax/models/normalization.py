@@ -1,5 +1,7 @@
 """Normalisation layers, each called with (x, *, train)."""
 
+import math
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -166,6 +168,9 @@ class GroupNorm(nn.Module):
     Statistics are computed in float32, in two passes, and first over the image, then over the
     channels: short sums lose less.  Over the blocks of a BiT network that halves the error of
     `flax.linen.GroupNorm`.
+
+    Raises:
+        ValueError: the channels do not make whole groups.
     """
 
     num_groups: int = 32
@@ -177,6 +182,11 @@ class GroupNorm(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
         channels = x.shape[-1]
+        if channels % self.num_groups:
+            raise ValueError(
+                f"GroupNorm cannot split {channels} channels into {self.num_groups} groups; give "
+                f"norm=partial(GroupNorm, num_groups={math.gcd(channels, self.num_groups)})"
+            )
         scale = self.param("scale", self.scale_init, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
 
@@ -207,3 +217,8 @@ class Shift(nn.Module):
         del train
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         return x.astype(self.dtype) + bias.astype(self.dtype)
+
+
+def norm_type(norm: Any) -> Any:
+    """The class that builds a layer, where ``norm`` is one or a `functools.partial` of one."""
+    return norm.func if isinstance(norm, partial) else norm

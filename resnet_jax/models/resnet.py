@@ -1,5 +1,6 @@
 """The one residual network: stem, stages of blocks, head."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -23,7 +24,7 @@ from resnet_jax.models.layers import (
     same_max_pool,
     torch_linear,
 )
-from resnet_jax.models.normalization import BatchNorm, GroupNorm, Shift
+from resnet_jax.models.normalization import BatchNorm, GroupNorm, Shift, norm_type
 from resnet_jax.models.rematerialization import remat
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 
@@ -113,6 +114,17 @@ _RATE = (lambda value: 0 <= value < 1, "in [0, 1)")
 _POSITIVE = (lambda value: value > 0, "positive")
 _OPTIONALLY_POSITIVE = (lambda value: value is None or value > 0, "positive or None")
 
+
+def _is_norm(value: Any) -> bool:
+    layer = norm_type(value)
+    # Flax's own layers are called otherwise.
+    return issubclass(layer, nn.Module) and "train" in inspect.signature(layer.__call__).parameters
+
+
+def _is_batch_norm(value: Any) -> bool:
+    return issubclass(norm_type(value), BatchNorm)
+
+
 # What the value of a field must be, and how to say so.
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_classes": (lambda value: value >= 0, "0, for no head, or more"),
@@ -121,6 +133,11 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "cardinality": _POSITIVE,
     "base_width": _POSITIVE,
     "average_down": (lambda value: value in (None, "before", "behind"), "None, before or behind"),
+    "norm": (
+        _is_norm,
+        "resnet_jax.BatchNorm or GroupNorm, or functools.partial(GroupNorm, num_groups=...)",
+    ),
+    "act": (callable, "a function such as jax.nn.silu"),
     "bn_decay": (lambda value: 0 <= value <= 1, "in [0, 1]"),
     "bn_epsilon": _POSITIVE,
     "bn_group_size": _OPTIONALLY_POSITIVE,
@@ -163,7 +180,8 @@ class ResNet(nn.Module):
         average_down: 3x3 average pooling subsamples instead, before or behind them (ResNeSt).
         stride_in_1x1: bottlenecks have their stride in the first convolution ("v1").
         conv: builds convolutions: `conv` or `StandardizedConv`.
-        norm: `BatchNorm` or `GroupNorm`; `Shift` in the place of a folded BatchNorm.
+        norm: `BatchNorm`, `GroupNorm` or ``partial(GroupNorm, num_groups=16)``; `Shift` in the
+            place of a folded BatchNorm.
         act: activation.
         bn_decay: share of the running statistics that a training step keeps, 0 to 1.
         bn_epsilon: added to the variance of BatchNorm.
@@ -204,7 +222,7 @@ class ResNet(nn.Module):
     average_down: Literal["before", "behind"] | None = None
     stride_in_1x1: bool = False
     conv: Conv = conv
-    norm: type[BatchNorm] | type[GroupNorm] | type[Shift] = BatchNorm
+    norm: type[BatchNorm] | type[GroupNorm] | type[Shift] | partial[GroupNorm] = BatchNorm
     act: Activation = nn.relu
     bn_decay: float = 0.9
     bn_epsilon: float = 1e-5
@@ -224,7 +242,11 @@ class ResNet(nn.Module):
     def __post_init__(self) -> None:
         for name, (allowed, wanted) in _ALLOWED.items():
             value = getattr(self, name)
-            if not allowed(value):
+            try:
+                fits = allowed(value)
+            except TypeError:  # Of a comparison: it is of another type.
+                fits = False
+            if not fits:
                 raise ValueError(f"{name} must be {wanted}, but it is {value!r}")
         if not self.stage_sizes or min(self.stage_sizes) < 1:
             raise ValueError(f"every stage needs a block, but stage_sizes is {self.stage_sizes}")
@@ -237,9 +259,15 @@ class ResNet(nn.Module):
                 "padding='same' is for networks of plain convolutions and max-pooling; "
                 "leave it at 'symmetric'"
             )
+        if self.norm is not norm_type(self.norm) and _is_batch_norm(self.norm):
+            raise ValueError(
+                "norm: BatchNorm takes its arguments from bn_decay, bn_epsilon, bn_group_size and "
+                "freeze_bn; set those"
+            )
         unused: dict[type, tuple[str, ...]] = {self.block: self.block.unused}
-        if issubclass(self.norm, GroupNorm):
-            unused[self.norm] = ("bn_decay", "bn_epsilon", "bn_group_size", "freeze_bn")
+        norm = norm_type(self.norm)
+        if issubclass(norm, GroupNorm):
+            unused[norm] = ("bn_decay", "bn_epsilon", "bn_group_size", "freeze_bn")
         for part, names in unused.items():
             for name in names:
                 default = type(self).__dataclass_fields__[name].default
@@ -256,7 +284,7 @@ class ResNet(nn.Module):
             conv_layer = partial(conv_layer, padding="same")
             stem_pool = stem_pool and same_max_pool
         norm_layer = partial(self.norm, dtype=self.dtype)
-        if issubclass(self.norm, BatchNorm):
+        if _is_batch_norm(self.norm):
             norm_layer = partial(
                 norm_layer,
                 momentum=self.bn_decay,

@@ -24,13 +24,16 @@ def stack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The same values, bit for bit.
+
+    Raises:
+        ValueError: they are the variables of one collection, without its name.
     """
-    return {name: _of_stages(_stack, tree) for name, tree in variables.items()}
+    return _of_collections(_stack, variables)
 
 
 def unstack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `stack_blocks`: variables as a network with ``scan=False`` has them."""
-    return {name: _of_stages(_unstack, tree) for name, tree in variables.items()}
+    return _of_collections(_unstack, variables)
 
 
 def unstacked_paths(path: Sequence[str], shape: Sequence[int]) -> list[str]:
@@ -45,6 +48,14 @@ def unstacked_paths(path: Sequence[str], shape: Sequence[int]) -> list[str]:
         return ["/".join(path)]
     stage, _, *layers = path
     return ["/".join((stage, f"block{i + 2}", *layers)) for i in range(shape[0])]
+
+
+def _of_collections(
+    change: Callable[[Mapping[str, Any]], dict[str, Any]], variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    if "stage1" in variables:
+        raise ValueError('these are variables of one collection; give {"params": ...} of them')
+    return {name: _of_stages(change, tree) for name, tree in variables.items()}
 
 
 def _of_stages(

@@ -277,6 +277,12 @@ def create_model(name: str, *, small_input: bool = False, **overrides: Any) -> R
         TypeError: `ResNet` has no field of that name.
     """
     if name not in _VARIANTS:
+        untagged, _, tag = name.partition(".")
+        if tag and untagged in _VARIANTS:
+            raise ValueError(
+                f"unknown model {name!r}: the network is {untagged!r}, and its weights are "
+                f"load_weights(model, 'hf://timm/{name}')"
+            )
         near = difflib.get_close_matches(name, _VARIANTS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see list_models()."
         raise ValueError(f"unknown model {name!r}: {hint}")

@@ -82,6 +82,7 @@ def train(
 
     Raises:
         CheckpointError: the last checkpoint is of other shapes or other data.
+        ConfigError: it starts from weights that cannot be read, or are of another network.
         DataError: an image cannot be read, or the processes do not have the same ones.
         PreemptedError: SIGTERM came; the last step is saved.
         TrainingDivergedError: the loss is no longer finite; no checkpoint of it is written.
@@ -291,6 +292,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
     num_train, num_evaluation = len(dataset.train), len(dataset.evaluation)
     return {
         "model": f"{config.model.name}, {run.num_params:,} parameters, {config.model.dtype}",
+        **({"starts from": config.model.weights} if config.model.weights else {}),
         "devices": f"{len(devices)} x {devices[0].device_kind}"
         + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),

@@ -8,12 +8,15 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.data import Dataset, Split, open_dataset
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.training.digests import describe_arrays, json_digest
+from resnet_jax.training.distributed import gather
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.optimizer import frozen, make_optimizer, make_schedule
 from resnet_jax.training.sharding import (
@@ -23,7 +26,7 @@ from resnet_jax.training.sharding import (
     replicated,
     state_shardings,
 )
-from resnet_jax.training.state import TrainState, create_train_state
+from resnet_jax.training.state import TrainState, create_train_state, state_of
 from resnet_jax.training.step import (
     EvalStep,
     TrainStep,
@@ -31,6 +34,7 @@ from resnet_jax.training.step import (
     make_eval_step,
     make_train_step,
 )
+from resnet_jax.weights import load_weights
 
 
 def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> tuple[ResNet, Mesh]:
@@ -72,6 +76,28 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
         )
         frozen(variables["params"], config.optimizer.freeze)
     return model, mesh
+
+
+def starting_variables(
+    config: TrainConfig, model: ResNet, key: jax.Array | None = None
+) -> dict[str, Any]:
+    """The variables in ``config.model.weights``, as the model has them, on the host.
+
+    Args:
+        config: it must name some.
+        model: the network; where it has other classes than the weights, its head is new.
+        key: of the new head.
+
+    Raises:
+        ConfigError: the source cannot be read, or is of another network; in one line.
+    """
+    source = config.model.weights
+    assert source is not None
+    try:
+        variables = load_weights(model, source, new_head="if_needed", key=key)
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(f"model.weights {source}: {' '.join(str(error).split())}") from error
+    return jax.tree.map(np.asarray, variables)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,23 +167,44 @@ class Run:
         return jax.jit(jax.random.key, out_shardings=replicated(self.mesh))(self.config.seed)
 
     def create_state(self) -> TrainState:
-        """The state before the first step, on all devices."""
+        """The state before the first step, on all devices.
+
+        Raises:
+            ConfigError: it starts from weights, and they cannot be read or are of another network,
+                or the processes have different ones.
+        """
         # 2**32 - 1 is no step number, so this key is used nowhere else.
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2**32 - 1)
-        create = jax.jit(
-            self._create_state,
+        jit = partial(
+            jax.jit,
             out_shardings=self._state_shardings,
             # It runs once: to optimise it takes longer than it could ever save.
             compiler_options={"xla_backend_optimization_level": 0},
         )
-        return create(key)
+        if self.config.model.weights is None:
+            return jit(self._create_state)(key)
+        *_, channels = self._image_shape
+        model = self.model.clone(in_channels=channels)
+        variables = starting_variables(self.config, model, key)
+        found = gather("weights", json_digest(describe_arrays(variables)))
+        if len(set(found)) > 1:
+            raise ConfigError(
+                f"model.weights {self.config.model.weights}: the processes have different files; "
+                "give all of them the same"
+            )
+        create = partial(state_of, optimizer=self.optimizer, ema=self.config.ema_decay > 0)
+        return jit(create)(replicate(variables, self.mesh))
 
     def _create_state(self, key: jax.Array) -> TrainState:
-        images = jax.ShapeDtypeStruct((1, *self.dataset.evaluation.image_shape), jnp.uint8)
-        prepared = jax.eval_shape(self.dataset.prepare, images)
         return create_train_state(
-            key, self.model, self.optimizer, prepared.shape[1:], ema=self.config.ema_decay > 0
+            key, self.model, self.optimizer, self._image_shape, ema=self.config.ema_decay > 0
         )
+
+    @property
+    def _image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of what the model is given."""
+        images = jax.ShapeDtypeStruct((1, *self.dataset.evaluation.image_shape), jnp.uint8)
+        return jax.eval_shape(self.dataset.prepare, images).shape[1:]
 
     @cached_property
     def _state_shapes(self) -> TrainState:

@@ -50,6 +50,13 @@ def create_train_state(
 ) -> TrainState:
     """The state before the first step, for images of shape (H, W, C), with averages or without."""
     variables: Any = model.init(key, jnp.zeros((1, *image_shape)), train=False)
+    return state_of(variables, optimizer, ema=ema)
+
+
+def state_of(
+    variables: dict[str, Any], optimizer: optax.GradientTransformation, *, ema: bool
+) -> TrainState:
+    """The state before the first step, from these parameters and running statistics on."""
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],

@@ -45,15 +45,10 @@ def from_bit(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors: as in the file; kernels [H, W, I, O], everything else [C].
 
     Returns:
-        timm's names to arrays; kernels [O, I, H, W].
-
-    Raises:
-        ValueError: a tensor is none of a BiT network; the message names it.
+        timm's names to arrays; kernels [O, I, H, W].  A tensor that is none of a BiT network keeps
+        its name.
     """
-    result = {}
-    for name, array in tensors.items():
-        theirs = renamed(name, _RULES)
-        if theirs is None:
-            raise ValueError(f"BiT networks have no tensor {name}")
-        result[theirs] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
-    return result
+    return {
+        renamed(name, _RULES) or name: array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+        for name, array in tensors.items()
+    }

@@ -29,14 +29,11 @@ def from_flax_example(variables: Mapping[str, Any], stage_sizes: Sequence[int]) 
     """Renames its modules into ours; layouts are the same.
 
     It numbers the blocks through the whole network, so that names alone do not tell the stages.
+    Blocks that the stages do not have, and modules that the example does not, keep their names.
 
     Args:
         variables: ``params`` and ``batch_stats``.
         stage_sizes: number of blocks of each stage.
-
-    Raises:
-        ValueError: a module is none of the example's networks, or there are more blocks than the
-            stages have.
     """
     return {
         collection: _renamed(modules, list(itertools.accumulate(stage_sizes)))
@@ -47,24 +44,17 @@ def from_flax_example(variables: Mapping[str, Any], stage_sizes: Sequence[int]) 
 def _renamed(modules: Mapping[str, Any], ends: list[int]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, content in modules.items():
-        if match := _BLOCK.fullmatch(name):
-            index = int(match["index"])
-            if index >= ends[-1]:
-                raise ValueError(f"the model has {ends[-1]} blocks, the checkpoint also {name}")
+        match = _BLOCK.fullmatch(name)
+        index = int(match["index"]) if match else ends[-1]
+        if index < ends[-1]:
             stage = bisect.bisect_right(ends, index)
             block = index - (ends[stage - 1] if stage else 0)
             for layer, leaves in content.items():
-                path = (f"stage{stage + 1}", f"block{block + 1}", *_known(_LAYERS, layer))
+                path = (f"stage{stage + 1}", f"block{block + 1}", *_LAYERS.get(layer, (layer,)))
                 _insert(result, path, leaves)
         else:
-            _insert(result, _known(_MODULES, name), content)
+            _insert(result, _MODULES.get(name, (name,)), content)
     return result
-
-
-def _known(names: Mapping[str, tuple[str, ...]], name: str) -> tuple[str, ...]:
-    if name not in names:
-        raise ValueError(f"the networks of Flax's ImageNet example have no module {name}")
-    return names[name]
 
 
 def _insert(tree: dict[str, Any], path: Sequence[str], leaves: Any) -> None:

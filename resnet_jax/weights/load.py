@@ -2,9 +2,9 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from resnet_jax.models import ResNet, stack_blocks
 from resnet_jax.weights.bit_names import from_bit, is_bit
 from resnet_jax.weights.flax_example import from_flax_example, is_flax_example
+from resnet_jax.weights.pretrained import list_pretrained
 from resnet_jax.weights.structure import structure
 from resnet_jax.weights.torch_names import (
     Rules,
@@ -22,6 +23,7 @@ from resnet_jax.weights.torch_names import (
     torch_rules,
 )
 from resnet_jax.weights.transformers_names import from_transformers, is_transformers
+from resnet_jax.weights.wrappers import innermost, without_prefixes
 
 Variables = dict[str, Any]
 Source = Mapping[str, Any] | str | Path
@@ -40,7 +42,7 @@ class LoadReport:
         loaded: taken as they are.
         adapted: taken, with other image channels.
         initialized: of the model, but not in the source or of another shape there.
-        unused: in the source, but not of the model.
+        unused: in the source, but not of the model, such as the head where the model has none.
     """
 
     loaded: tuple[str, ...]
@@ -61,7 +63,7 @@ def load_weights(
     source: Source,
     *,
     strict: bool = True,
-    new_head: bool = False,
+    new_head: bool | Literal["if_needed"] = False,
     key: jax.Array | None = None,
 ) -> Variables:
     """Variables of a model from published weights.
@@ -69,15 +71,17 @@ def load_weights(
     Args:
         model: the network that the weights are for.  Where its ``in_channels`` are not those of the
             weights, the first kernel is adapted as timm does: summed for one channel, else repeated
-            and rescaled.
+            and rescaled.  Without a head (``num_classes=0``) that of the weights is left.
         source: names to arrays in the dialect of torchvision, timm, ``transformers`` or BiT, such
             as ``{k: v.numpy() for k, v in torch_model.state_dict().items()}``; or a
-            ``.safetensors``, ``.pth`` or ``.npz`` file of them; or a repository of the hub such as
+            ``.safetensors``, ``.pth`` or ``.npz`` file of them; what training scripts wrap them in
+            is taken off; or a repository of the hub such as
             ``hf://timm/resnet50.a1_in1k``; or variables of a model of ours; or the work directory
             or one checkpoint of a run of ours or of Flax's ImageNet example, whose networks are
             built with ``padding="same"``.  None of them needs PyTorch.
         strict: every tensor must fit; otherwise those that do not are initialised, and logged.
-        new_head: initialise the head, for other classes.
+        new_head: initialise the head, for other classes; ``"if_needed"`` does so only where that
+            of the source has another number of them, or is absent.
         key: PRNG key of what is initialised; by default one of seed 0.
 
     Returns:
@@ -85,7 +89,8 @@ def load_weights(
         ``model.apply(variables, images, train=False)``.
 
     Raises:
-        ValueError: tensors are missing, unexpected or of another shape; the message names them.
+        ValueError: tensors are missing, unexpected or of another shape; the message counts them and
+            names a few of each kind.
             Or the source cannot be read.
     """
     variables, report = _match(model, source, strict, new_head, key)
@@ -98,7 +103,7 @@ def load_matching_weights(
     model: ResNet,
     source: Source,
     *,
-    new_head: bool = False,
+    new_head: bool | Literal["if_needed"] = False,
     key: jax.Array | None = None,
 ) -> tuple[Variables, LoadReport]:
     """`load_weights` without ``strict``, and what became of every tensor."""
@@ -109,64 +114,90 @@ def _match(
     model: ResNet,
     source: Source,
     strict: bool,
-    new_head: bool,
+    new_head: bool | Literal["if_needed"],
     key: jax.Array | None,
 ) -> tuple[Variables, LoadReport]:
     rules = torch_rules(model)
     tensors = _tensors(model, source, rules)
     stem = _stem_name(tensors, rules)
-    adapted: tuple[str, ...] = ()
-    if stem and model.in_channels and model.in_channels != tensors[stem].shape[1]:
-        tensors |= {stem: adapt_image_channels(tensors[stem], model.in_channels)}
-        adapted = (stem,)
-    channels = tensors[stem].shape[1] if stem else model.in_channels or 3
+    channels = model.in_channels or (tensors[stem].shape[1] if stem else 3)
 
     # PyTorch names every block.
     unrolled = model.clone(scan=False)
     expected, tree = jax.tree_util.tree_flatten_with_path(structure(unrolled, channels))
+    wanted = {torch_name([key.key for key in path], rules): leaf for path, leaf in expected}
+    head = [torch_name(["params", "head", leaf], rules) for leaf in ("kernel", "bias")]
+    if new_head == "if_needed":
+        new_head = any(
+            name not in tensors or _view(tensors[name], leaf).shape != leaf.shape
+            for name in head
+            if (leaf := wanted.get(name))
+        )
     # In the order of the tree; None where nothing fits.
     arrays: dict[str, np.ndarray | None] = {}
-    problems: list[str] = []
-    for path, leaf in expected:
-        names = [key.key for key in path]
-        name = torch_name(names, rules)
+    adapted, missing, misshapen = [], [], []
+    for name, leaf in wanted.items():
         arrays[name] = None
-        if new_head and names[1] == "head":
+        if new_head and name in head:
             continue
         if name not in tensors:
-            problems.append(f"missing {name}")
+            missing.append(name)
             continue
-        array = from_torch_layout(np.asarray(tensors[name], leaf.dtype), leaf.ndim)
+        tensor = tensors[name]
+        if name == stem and _differs_in_channels(tensor.shape, leaf.shape):
+            tensor = adapt_image_channels(tensor, channels)
+            adapted.append(name)
+        # What does not fit is not converted: a damaged file may announce any size.
+        array = _view(tensor, leaf)
         if array.shape == leaf.shape:
-            arrays[name] = array
+            arrays[name] = np.asarray(array, leaf.dtype)
         else:
-            problems.append(f"{name} has shape {array.shape} in our layout, expected {leaf.shape}")
+            misshapen.append(f"{name} has shape {array.shape} in our layout, not {leaf.shape}")
     unused = [name for name in tensors if name not in arrays and not name.endswith(_IGNORED_SUFFIX)]
-    problems += [f"unexpected {name}" for name in unused]
+    # A network without a head takes nothing from that of the source.
+    unexpected = [name for name in unused if model.num_classes or name not in head]
 
-    if problems and strict:
-        raise ValueError(f"these weights do not fit the model: {_few(problems, '; ')}")
+    problems = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    if strict and any(problems.values()):
+        found = ", ".join(
+            f"{len(names)} {kind} ({_few(names)})" for kind, names in problems.items() if names
+        )
+        raise ValueError(f"these weights do not fit the model: {found}")
 
+    created: dict[str, jax.Array] = {}
     initialized = tuple(name for name, array in arrays.items() if array is None)
-    leaves: list[Any] = list(arrays.values())
     if initialized:
-        created = jax.tree.leaves(_init(unrolled, channels, key))
-        leaves = [new if old is None else old for old, new in zip(leaves, created, strict=True)]
-    adapted = tuple(name for name in adapted if arrays.get(name) is not None)
-    loaded = tuple(
-        name for name, array in arrays.items() if array is not None and name not in adapted
-    )
-    variables = jax.tree.unflatten(tree, leaves)
+        created = dict(zip(initialized, _init(unrolled, channels, key, arrays), strict=True))
+    loaded = tuple(name for name in arrays if name not in initialized and name not in adapted)
+    variables = jax.tree.unflatten(tree, (arrays | created).values())
     if model.scan:
         variables = stack_blocks(variables)
-    return variables, LoadReport(loaded, adapted, initialized, tuple(unused))
+    return variables, LoadReport(loaded, tuple(adapted), initialized, tuple(unused))
 
 
-def _init(model: ResNet, channels: int, key: jax.Array | None) -> Variables:
-    # Compiled, because the layers one by one take longer.
-    return jax.jit(lambda key: model.init(key, jnp.zeros((1, 64, 64, channels)), train=False))(
-        jax.random.key(0) if key is None else key
-    )
+def _view(tensor: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    """A tensor of PyTorch in the layout of one of our variables; nothing is copied."""
+    return from_torch_layout(np.asarray(tensor), leaf.ndim)
+
+
+def _differs_in_channels(theirs: Sequence[int], ours: Sequence[int]) -> bool:
+    """Whether a kernel [O, I, H, W] is for other images than ours [H, W, I, O], and else alike."""
+    outputs, channels, *size = theirs
+    return channels != ours[2] and [*size, outputs] == [*ours[:2], ours[3]]
+
+
+def _init(
+    model: ResNet, channels: int, key: jax.Array | None, arrays: Mapping[str, np.ndarray | None]
+) -> list[jax.Array]:
+    """The variables that are None in ``arrays``, which has all of them in the order of the tree."""
+
+    def init(key: jax.Array) -> list[jax.Array]:
+        variables = model.init(key, jnp.zeros((1, 64, 64, channels)), train=False)
+        leaves = zip(arrays.values(), jax.tree.leaves(variables), strict=True)
+        return [leaf for array, leaf in leaves if array is None]
+
+    # Compiled, because the layers one by one take longer.  XLA leaves out what is not returned.
+    return jax.jit(init)(jax.random.key(0) if key is None else key)
 
 
 def adapt_image_channels(kernel: np.ndarray, in_channels: int) -> np.ndarray:
@@ -186,15 +217,13 @@ def adapt_image_channels(kernel: np.ndarray, in_channels: int) -> np.ndarray:
 
 def _tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndarray]:
     """The source in the dialect of torchvision and timm."""
-    tensors = dict(source) if isinstance(source, Mapping) else _read(source)
-    if "params" in tensors:
-        variables = {name: tensors.get(name, {}) for name in ("params", "batch_stats")}
+    content = source if isinstance(source, Mapping) else _read(source)
+    if "params" in content:
+        variables = {name: content.get(name, {}) for name in ("params", "batch_stats")}
         if is_flax_example(variables):
             variables = from_flax_example(variables, model.stage_sizes)
-        try:
-            return to_state_dict(variables, rules)
-        except KeyError as error:
-            raise ValueError(f"these weights do not fit the model: {error.args[0]}") from None
+        return to_state_dict(variables, rules)
+    tensors = without_prefixes(innermost(content))
     if is_bit(tensors):
         return from_bit(tensors)
     if is_transformers(tensors):
@@ -202,7 +231,7 @@ def _tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndarra
     return tensors
 
 
-def _read(source: str | Path) -> dict[str, Any]:
+def _read(source: str | Path) -> Mapping[str, Any]:
     # Only those who load files pay for the libraries that read them.
     from resnet_jax.weights.checkpoints import is_msgpack, read_msgpack, read_orbax
     from resnet_jax.weights.files import read_tensors
@@ -210,7 +239,11 @@ def _read(source: str | Path) -> dict[str, Any]:
 
     if isinstance(source, str) and source.startswith("hf:"):
         return read_tensors(fetch(source))
-    path = Path(source)
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        raise ValueError(f"{source}: not read from the web; download it, or give hf://OWNER/NAME")
+    path = Path(source).expanduser()
+    if not path.exists() and list_pretrained(str(source)):
+        raise ValueError(f"{source}: there is no such file; did you mean hf://timm/{source}?")
     if path.is_dir():
         return read_orbax(path)
     if path.is_file():
@@ -221,14 +254,13 @@ def _read(source: str | Path) -> dict[str, Any]:
 
 
 def _stem_name(tensors: Mapping[str, np.ndarray], rules: Rules) -> str | None:
-    """Name of the first kernel, if it is there."""
+    """Name of the first kernel, if it is there and has image channels."""
     for conv in ("conv", "conv1"):
         name = torch_name(["params", "stem", conv, "kernel"], rules)
-        if name in tensors:
+        if name in tensors and tensors[name].ndim == 4 and tensors[name].shape[1]:
             return name
     return None
 
 
-def _few(names: list[str] | tuple[str, ...], separator: str = ", ") -> str:
-    more = f"{separator}and {len(names) - 5} more" if len(names) > 5 else ""
-    return separator.join(names[:5]) + more
+def _few(names: Sequence[str]) -> str:
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])

@@ -42,11 +42,12 @@ def save_weights(model: ResNet, variables: Mapping[str, Any], path: str | Path) 
         ) from None
 
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-    try:
-        tensors = to_state_dict(collections, torch_rules(model))
-    except KeyError as error:
-        raise ValueError(f"{path}: not written, {error.args[0]}") from None
-    load_weights(model, tensors)
+    rules = torch_rules(model)
+    tensors = to_state_dict(collections, rules)
+    if foreign := [name for name in tensors if "/" in name]:
+        raise ValueError(f"{path}: not written, PyTorch has no variable {foreign[0]}")
+    # A head that the model does not have is left out.
+    tensors = to_state_dict(load_weights(model, tensors), rules)
     # Of a transposed array safetensors would write the bytes in their old order.
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 

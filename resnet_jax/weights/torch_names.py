@@ -110,21 +110,20 @@ def torch_name(path: Sequence[str], rules: Rules) -> str:
         path: collection, modules and leaf name.
         rules: of the network.
 
-    Raises:
-        KeyError: PyTorch has no such variable.
+    Returns:
+        Their name, or the path with slashes where PyTorch has no such variable.
     """
     _, *modules, leaf = path
     theirs = renamed("/".join(modules), rules)
     if theirs is None or leaf not in _LEAVES:
-        raise KeyError(f"PyTorch has no variable {'/'.join(path)}")
+        return "/".join(path)
     return f"{theirs}.{_LEAVES[leaf]}"
 
 
 def to_state_dict(variables: Mapping[str, Any], rules: Rules) -> dict[str, np.ndarray]:
     """Variables of ours, stacked or not, under the names and in the layouts of PyTorch, as float32.
 
-    Raises:
-        KeyError: PyTorch has no such variable.
+    What PyTorch does not have is there too, see `torch_name`.
     """
     tensors = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(unstack_blocks(variables)):

@@ -19,6 +19,8 @@ from typing import IO, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from resnet_jax.weights.wrappers import innermost, without_prefixes
+
 LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 """Within the first bytes of a file that is not a zip archive."""
 
@@ -36,14 +38,6 @@ _DTYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-
-# Where training scripts keep the state dict beside their own state; averaged weights come first,
-# as in timm: they are the ones that such a script evaluates.
-_NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# Of DistributedDataParallel and of torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
-# `torch.optim.swa_utils.AveragedModel` counts what it has averaged in a tensor beside the weights.
-_AVERAGE_COUNT = "n_averaged"
 
 
 class _Refused(Exception):  # noqa: N818, it never leaves this module
@@ -138,7 +132,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     """Reads the state dict in a file of `torch.save`.
 
     Of a checkpoint such as ``{"state_dict": ..., "epoch": 3}`` the state dict is taken, averaged
-    weights first.  A prefix ``module.`` or ``_orig_mod.`` that all names share is taken off.
+    weights first.  A prefix such as ``module.`` that all names share is taken off.
 
     Args:
         path: file in the zip format (PyTorch 1.6 and newer) or in the legacy format.
@@ -234,12 +228,8 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
     """The tensors of what was saved, under their names in the network."""
     if not isinstance(content, dict):
         raise _Refused(f"it holds a {type(content).__name__}, not a state dict")
-    for key in _NESTED_KEYS:
-        if isinstance(content.get(key), dict):
-            content = content[key]
-            break
     tensors, others = {}, []
-    for name, value in content.items():
+    for name, value in innermost(content).items():
         value = getattr(value, "data", None) if isinstance(value, _Parameter) else value
         if isinstance(name, str) and isinstance(value, _Tensor):
             tensors[name] = value
@@ -250,10 +240,7 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
             f"it is no state dict: {', '.join(others[:5])} {'are' if others[1:] else 'is'} "
             "no tensor; save model.state_dict() alone"
         )
-    tensors.pop(_AVERAGE_COUNT, None)
-    for prefix in _WRAPPERS:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    tensors = without_prefixes(tensors)
     for name, tensor in tensors.items():
         _check(name, tensor)
     return tensors

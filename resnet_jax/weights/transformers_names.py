@@ -42,14 +42,10 @@ def is_transformers(names: Iterable[str]) -> bool:
 def from_transformers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames a state dict of ``transformers`` into one of torchvision or timm.
 
-    Raises:
-        ValueError: the tensor is of neither network; the message names it.
+    A tensor that is of neither network keeps its name.
     """
     rules = _RULES + (_BIT_HEAD if any(".norm1." in name for name in tensors) else _RESNET_HEAD)
-    result = {}
-    for name, array in tensors.items():
-        theirs = renamed(name.removeprefix("resnet.").removeprefix("bit."), rules)
-        if theirs is None:
-            raise ValueError(f"the ResNet and BiT of transformers have no tensor {name}")
-        result[theirs] = array
-    return result
+    return {
+        renamed(name.removeprefix("resnet.").removeprefix("bit."), rules) or name: array
+        for name, array in tensors.items()
+    }

@@ -3,11 +3,12 @@
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
-from resnet_jax import GroupNorm, ResNet, create_model
+from resnet_jax import BatchNorm, GroupNorm, ResNet, create_model, stack_blocks, unstack_blocks
 from resnet_jax.models.layers import blur_pool
 
 
@@ -40,6 +41,15 @@ def apply(model: ResNet, images: jax.ShapeDtypeStruct, size: int = 64, channels:
         ("resnetv2_18", {"stride_in_1x1": True}, "stride_in_1x1 does nothing with PreActivationB"),
         ("resnetv2_50", {"antialias": blur_pool}, "antialias does nothing with PreActivationBottl"),
         ("resnet50_gn", {"freeze_bn": True}, "freeze_bn does nothing with GroupNorm"),
+        ("resnet18", {"norm": None}, "norm must be resnet_jax.BatchNorm or GroupNorm, .* None"),
+        ("resnet18", {"norm": "batch"}, "norm must be resnet_jax.BatchNorm or .* 'batch'"),
+        ("resnet18", {"norm": nn.BatchNorm}, "norm must be resnet_jax.BatchNorm or GroupNorm"),
+        ("resnet18", {"norm": partial(BatchNorm, epsilon=1)}, "norm: BatchNorm takes its arg"),
+        ("resnet18", {"norm": partial(GroupNorm), "freeze_bn": True}, "freeze_bn does nothing"),
+        ("resnet18", {"act": "silu"}, "act must be a function such as jax.nn.silu, .* 'silu'"),
+        ("resnet18", {"num_classes": None}, "num_classes must be 0, .* None"),
+        ("resnet18", {"num_classes": "10"}, "num_classes must be 0, .* '10'"),
+        ("resnet18", {"dropout_rate": None}, r"dropout_rate must be in \[0, 1\), .* None"),
         ("resnet18", {"norm": GroupNorm, "bn_group_size": 2}, "bn_group_size does nothing with G"),
     ],
     # Workers of pytest-xdist must agree on the names, and that of a function has its address.
@@ -49,6 +59,27 @@ def test_impossible_fields(name: str, fields: dict[str, Any], message: str) -> N
     with pytest.raises(ValueError, match=message) as error:
         create_model(name, **fields)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("cifar_resnet20", 16), ("resnet50t", 24)])
+def test_channels_that_do_not_make_whole_groups(name: str, channels: int) -> None:
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    message = f"GroupNorm cannot split {channels} channels into 32 groups; give norm=partial"
+    with pytest.raises(ValueError, match=message) as error:
+        init(create_model(name, norm=GroupNorm), images)
+    assert "\n" not in str(error.value).split("---")[0].strip()
+    init(create_model(name, norm=partial(GroupNorm, num_groups=8)), images)
+
+
+def test_a_name_with_the_tag_of_its_weights() -> None:
+    with pytest.raises(ValueError, match=r"is 'resnet50', .* 'hf://timm/resnet50\.a1_in1k'\)"):
+        create_model("resnet50.a1_in1k")
+
+
+@pytest.mark.parametrize("change", [stack_blocks, unstack_blocks])
+def test_variables_without_their_collection_cannot_be_stacked(change: Any) -> None:
+    with pytest.raises(ValueError, match="variables of one collection"):
+        change({"stem": {}, "stage1": {"block1": {}}})
 
 
 @pytest.mark.parametrize("way", [init, apply])

@@ -1,6 +1,7 @@
 """Multiply-accumulates, against published tables."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import pytest
 
 from resnet_jax import count_macs, create_model
 from resnet_jax.models.complexity import _count, count_parameters
+from resnet_jax.models.layers import conv
 from tests.golden import golden
 
 # From timm's results tables: GMAC, and the height and width of the images in pixels.
@@ -93,6 +95,23 @@ def test_parameters_follow_the_channels_of_the_image_and_not_its_size() -> None:
     three, one = (count_parameters(model, (32, 32, channels)) for channels in (3, 1))
     assert three - one == 3 * 3 * 2 * 16
     assert count_parameters(model, (48, 40, 3)) == three
+
+
+def test_parameters_of_a_deep_network_are_counted_without_tracing_each_block() -> None:
+    traced = {}
+    for depth in (5, 50):
+        layers = []
+
+        def counted(*arguments: Any, layers: list = layers, **options: Any) -> Any:
+            layers.append(arguments)
+            return conv(*arguments, **options)
+
+        model = create_model("cifar_resnet20", stage_sizes=(depth,) * 3, conv=counted)
+        more = 2 * sum(9 * width**2 + 2 * width for width in (16, 32, 64))
+        twenty = count_parameters(create_model("cifar_resnet20"))
+        assert count_parameters(model) == twenty + (depth - 3) * more
+        traced[depth] = len(layers)
+    assert traced[5] == traced[50]
 
 
 def macs(program: Callable[..., object], *arguments: jax.Array | bool) -> int:

@@ -21,6 +21,7 @@ def initialized(model: ResNet, channels: int) -> Any:
     ("name", "fields"),
     [
         ("resnet18", {"norm": GroupNorm, "num_classes": 7}),
+        ("cifar_resnet20", {"norm": partial(GroupNorm, num_groups=16)}),
         ("resnet50", {"padding": "same", "num_classes": 0}),
         ("resnet26t", {"output_stride": 8, "stride_in_1x1": True}),
         ("resnetrs50", {"stage_sizes": (1, 2, 1, 1)}),

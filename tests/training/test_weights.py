@@ -1,0 +1,120 @@
+"""Runs that start from weights."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import train
+from resnet_jax import create_model, load_weights, save_weights
+from resnet_jax.config import ConfigError, TrainConfig
+from resnet_jax.training import loop
+from resnet_jax.training.run import Run, starting_variables
+from resnet_jax.training.workdir import Workdir
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of colour images in seven classes, where digits are grey and of ten."""
+    model = create_model("cifar_resnet20", num_classes=7)
+    variables = jax.jit(lambda key: model.init(key, np.zeros((1, 8, 8, 3), "f"), train=False))(
+        jax.random.key(5)
+    )
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_weights(model, variables, path)
+    return path
+
+
+def starting_from(config: TrainConfig, source: object, **model: Any) -> TrainConfig:
+    model = {"weights": str(source)} | model
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_run_starts_from_weights(small_config: TrainConfig, source: Path, scan: bool) -> None:
+    config = starting_from(small_config, source, scan=scan)
+    run = Run.create(dataclasses.replace(config, ema_decay=0.9, shard_optimizer=True))
+    state = run.create_state()
+    expected = load_weights(
+        create_model("cifar_resnet20", num_classes=10, in_channels=1, scan=scan),
+        source,
+        new_head=True,
+    )
+    fresh = jax.device_get(state.params.pop("head"))
+    del expected["params"]["head"]
+    assert fresh["kernel"].shape == (64, 10)
+    assert fresh["kernel"].std() > 0
+    jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        state.ema,
+        {**expected, "params": {**expected["params"], "head": fresh}},
+    )
+    state.params["head"] = fresh
+    for leaf, abstract in zip(
+        jax.tree.leaves(state.opt_state), jax.tree.leaves(run.abstract_state.opt_state), strict=True
+    ):
+        assert leaf.sharding == abstract.sharding
+    assert int(state.step) == 0
+
+
+def test_the_header_says_where_it_starts(small_config: TrainConfig, tmp_path: Path) -> None:
+    run = Run.create(starting_from(small_config, "hf://timm/x"))
+    with Workdir(tmp_path / "run", run.config) as workdir:
+        facts = loop.describe(run, workdir)
+    assert facts["starts from"] == "hf://timm/x"
+
+
+def test_a_wrong_source_is_refused_in_one_line(small_config: TrainConfig, tmp_path: Path) -> None:
+    model = create_model("cifar_resnet20")
+    absent = starting_from(small_config, tmp_path / "absent.pth")
+    with pytest.raises(ConfigError, match=r"model\.weights .*: there is no such file") as error:
+        starting_variables(absent, model)
+    assert "\n" not in str(error.value)
+    np.savez(tmp_path / "other.npz", x=np.ones(3))
+    other = starting_from(small_config, tmp_path / "other.npz")
+    with pytest.raises(ConfigError, match=r"do not fit the model: .* 1 unexpected \(x\)"):
+        starting_variables(other, model)
+
+
+def test_a_run_that_is_continued_needs_no_weights(
+    small_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = starting_from(
+        dataclasses.replace(small_config, epochs=0.2), tmp_path / "absent.safetensors"
+    )
+    run = Run.create(config, jax.devices()[:1])
+    scratch = dataclasses.replace(
+        run, config=dataclasses.replace(config, model=small_config.model)
+    ).create_state()
+    with (
+        Workdir(tmp_path / "run", config) as workdir,
+        loop.Checkpoints(workdir.checkpoints, config.checkpoint) as checkpoints,
+    ):
+        metadata = {"data": {"fingerprint": run.dataset.fingerprint}}
+        checkpoints.save(scratch, badness=0.0, metadata=metadata)
+        checkpoints.wait()
+        continued = loop._first_state(run, checkpoints, Console(quiet=True))
+    jax.tree.map(np.testing.assert_array_equal, continued.params, scratch.params)
+
+
+def test_the_program_ends_before_it_opens_the_data(tmp_path: Path) -> None:
+    options = ["--model.weights", str(tmp_path / "absent.pth"), "--workdir", str(tmp_path / "run")]
+    process = subprocess.run(
+        [sys.executable, Path(train.__file__), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("error: model.weights ")
+    assert "there is no such file" in line
+    assert not (tmp_path / "run").exists()
