@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
 from resnet_jax.training.workdir import WorkdirError
+
+# Its classes are made at run time.
+_proto: Any = event_pb2
 
 
 class MetricWriter:
@@ -46,9 +49,9 @@ class MetricWriter:
             tensorboard.mkdir(parents=True, exist_ok=True)
             # Not `SummaryWriter`, whose thread dies of a full disk, and the next writes wait.
             self._events = EventsWriter(str(tensorboard / "events"))
-            start = SessionLog(status=SessionLog.START)
+            start = _proto.SessionLog(status=_proto.SessionLog.START)
             self._events.write_event(
-                Event(wall_time=time.time(), step=start_step + 1, session_log=start)
+                _proto.Event(wall_time=time.time(), step=start_step + 1, session_log=start)
             )
 
     def __enter__(self) -> Self:
@@ -76,7 +79,9 @@ class MetricWriter:
             self._jsonl.flush()
             for name, value in values.items():
                 summary = scalar(f"{kind}/{name}", value)
-                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+                self._events.write_event(
+                    _proto.Event(wall_time=time.time(), step=step, summary=summary)
+                )
             self._events.flush()
 
     @contextmanager

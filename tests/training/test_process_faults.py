@@ -144,7 +144,7 @@ def test_without_process_0_the_others_end_and_name_it(
         since = time.monotonic()
         [code] = ended(ranks[1:], within=60)
         survived = time.monotonic() - since
-        assert ranks[0].process.poll() is (None if fault == signal.SIGSTOP else -signal.SIGKILL)
+        assert ranks[0].process.poll() in (None, -signal.SIGKILL)
         ranks[0].process.send_signal(signal.SIGCONT)
         assert ended(ranks[:1], within=60)[0] != 0
     assert code == -signal.SIGABRT
