@@ -88,7 +88,7 @@ def test_a_disk_that_is_full_of_metrics_ends_the_run_in_one_line(tmp_path: Path)
 def test_ctrl_c_does_not_wait_for_a_compilation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nothing of it is known: it takes half a minute and more.
+    # With an empty cache it takes longer than the run is given to end.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     options = (*ENDLESS, "--model.name=cifar_resnet110")
     with started(tmp_path / "run", *options, processes=1) as [rank]:
