@@ -18,6 +18,7 @@ from rich.console import Console
 
 from configs import DESCRIPTIONS, EXPERIMENTS
 from resnet_jax.config import ConfigError, DistributedConfig, ProfileConfig, TrainConfig
+from resnet_jax.host_memory import keep_freed_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,7 @@ def main() -> None:
     except ConfigError as error:
         refuse(error)
 
+    keep_freed_memory()
     # Only now the slow imports: help and most mistakes are answered at once.
     from resnet_jax.data import DataError
     from resnet_jax.training.checkpoint import CheckpointError
@@ -137,9 +139,10 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
 
     from resnet_jax.inference.report import write_report
     from resnet_jax.training.distributed import gather, is_primary, primary_first
-    from resnet_jax.training.goodput import ACTIVITIES, Goodput
+    from resnet_jax.training.goodput import ACTIVITIES, Goodput, in_words
     from resnet_jax.training.logging import read_metrics
     from resnet_jax.training.loop import describe, train
+    from resnet_jax.training.preemption import PreemptedError
     from resnet_jax.training.run import Run, check, starting_variables
     from resnet_jax.training.workdir import Workdir
 
@@ -166,14 +169,18 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(workdir.compilation.absolute()))
     goodput = Goodput(started)
-    result = train(
-        run,
-        workdir,
-        console,
-        goodput=goodput,
-        profile=arguments.profile,
-        watchdog_timeout=arguments.watchdog_timeout,
-    )
+    try:
+        result = train(
+            run,
+            workdir,
+            console,
+            goodput=goodput,
+            profile=arguments.profile,
+            watchdog_timeout=arguments.watchdog_timeout,
+        )
+    except PreemptedError:
+        console.print(f"Wall time: {in_words(goodput.shares)}")
+        raise
     dataset = result.run.dataset
     skipped = {}
     for found in gather(
@@ -210,10 +217,7 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
         operations=result.operations,
     )
     workdir.complete({"split": split, **result.metrics, "seconds": seconds, "goodput": shares})
-    console.print(
-        "Wall time: "
-        + ", ".join(f"{ACTIVITIES[activity]} {share:.1%}" for activity, share in shares.items())
-    )
+    console.print(f"Wall time: {in_words(shares)}")
     console.print(
         f"[bold]{split} top-1 {result.metrics['top1']:.2%}[/bold] in {seconds:.1f} s, "
         f"of which compilation {result.compile_seconds:.1f} s.  Report: {workdir.report}"

@@ -228,10 +228,9 @@ def _product_backward(
             preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
         )
 
-    # The barriers keep XLA from moving the transpositions into the products, and from computing
-    # crosswise what is transposed.  The narrower of the two is the cheaper one to turn.
+    # The barriers keep XLA from moving the transpositions into the products.  The narrower of the
+    # two is the cheaper one to turn.
     apart = jax.lax.optimization_barrier
-    x, gradient = apart((x, gradient))
     if x.shape[1] <= gradient.shape[1]:
         of_kernel = dot(apart(x.T), gradient)
     else:

@@ -132,12 +132,11 @@ def leave(message: str, code: int) -> NoReturn:
         code: of all processes, unless another one has failed before.
     """
     _print(message)
-    if _num_processes() == 1:
-        sys.exit(code)
-    failure = {"process": _process_id(), "code": code, "message": message}
-    # Only the first failure stands.
-    with suppress(Exception):
-        _client().key_value_set(_FAILURE, json.dumps(failure))
+    if _num_processes() > 1:
+        failure = {"process": _process_id(), "code": code, "message": message}
+        # Only the first failure stands.
+        with suppress(Exception):
+            _client().key_value_set(_FAILURE, json.dumps(failure))
     _exit(code)
 
 
@@ -147,12 +146,12 @@ def leave_after(error: Exception, config: DistributedConfig) -> NoReturn:
     Where it is the trace of a process that is gone (see `of_a_peer`), JAX finds out which one it is
     when its heartbeats have been missing for long enough, and then ends all processes.
     """
-    if _num_processes() == 1:
-        raise error
     trace = "".join(traceback.format_exception(error)).rstrip()
+    if _num_processes() == 1:
+        leave(trace, 1)
     if of_a_peer(error):
         # Where another one has failed with a message, `_end_with_the_others` is about to print it.
-        time.sleep(1)
+        time.sleep(3)
         _print(
             f"another process seems to be gone ({_first_line(error)}); within "
             f"{config.heartbeat_timeout} s it will be known which one"
@@ -203,11 +202,11 @@ def _end_with_the_others() -> None:
 
 
 def _exit(code: int) -> NoReturn:
-    if is_primary():
+    if is_primary() and _num_processes() > 1:
         # The store ends with this process, and JAX then aborts the others: they must have heard,
         # and ended, before.
         time.sleep(1)
-    # An orderly end would wait for processes that wait for this one.
+    # An orderly end would wait for processes that wait for this one, and for a compilation.
     os._exit(code)
 
 

@@ -13,7 +13,7 @@ ACTIVITIES: dict[Activity, str] = {
     "data": "waiting for data",
     "evaluation": "evaluation",
     "checkpoint": "checkpoints",
-    "other": "start and the rest",
+    "other": "idle and start",
 }
 """What the host may be at, with names for people."""
 
@@ -64,3 +64,8 @@ class Goodput:
         self._seconds[previous] += now - self._since
         self._activity, self._since = activity, now
         return previous
+
+
+def in_words(shares: dict[Activity, float]) -> str:
+    """The shares in one line, for people."""
+    return ", ".join(f"{ACTIVITIES[activity]} {share:.1%}" for activity, share in shares.items())

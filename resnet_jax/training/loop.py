@@ -93,12 +93,12 @@ def train(
         describe(run, workdir),
     )
     _require_the_same_images(run)
-    with (
-        ThreadPoolExecutor(1, thread_name_prefix="compile") as compiler,
-        Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints,
-    ):
+    with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
         # While it compiles, the state is made or read, and the first batches too.
+        compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         compiling = compiler.submit(_timed(run.compile))
+        # The thread ends with its task, for which an error or Ctrl-C in the meantime does not wait.
+        compiler.shutdown(wait=False)
         with goodput.spent_on("checkpoint" if checkpoints.latest_step else "compile"):
             state = _first_state(run, checkpoints, console)
             start_step = int(state.step)

@@ -32,7 +32,8 @@ def make_train_step(
 
     The key is the run's own and stays the same: the step number is folded into it.  The metrics
     are those of the forward pass of training, under the parameters before the update; of mixed
-    images the accuracies count the label of the first.
+    images the accuracies count the label of the first.  Training batches are full, as the endless
+    iterators of the splits make them: the mask counts in the metrics alone.
 
     Args:
         model: the network.

@@ -8,6 +8,7 @@ complete and hold what its step was saved with, to the bit; no older step than t
 save had ended may come back; and what the killed write has left must be gone.
 """
 
+import itertools
 import json
 import random
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -105,11 +107,12 @@ def kill_once(directory: Path, rng: random.Random) -> dict[str, int]:
     return {"saved": saved, "restored": restored, "unfinished": len(unfinished)}
 
 
-def kill(times: int, *, seed: int) -> list[dict[str, int]]:
-    """Does it so often in one directory, in which each child goes on from the one before."""
+def kills(*, seed: int) -> Iterator[dict[str, int]]:
+    """One after the other, in one directory, in which each child goes on from the one before."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as directory:
-        return [kill_once(Path(directory), rng) for _ in range(times)]
+        while True:
+            yield kill_once(Path(directory), rng)
 
 
 def main() -> None:
@@ -118,7 +121,7 @@ def main() -> None:
         save_for_ever(Path(sys.argv[2]))
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     started = time.monotonic()
-    outcomes = kill(times, seed=time.time_ns())
+    outcomes = list(itertools.islice(kills(seed=time.time_ns()), times))
     for outcome in outcomes:
         print(json.dumps(outcome))
     amid = sum(outcome["unfinished"] > 0 for outcome in outcomes)

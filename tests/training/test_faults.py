@@ -1,6 +1,8 @@
 """Faults of the machine below a run: a full disk, a clock that jumps, devices that hang."""
 
+import itertools
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -14,8 +16,10 @@ import pytest
 
 from resnet_jax.config import CheckpointConfig
 from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
+from resnet_jax.training.logging import read_metrics
 from resnet_jax.training.watchdog import EXIT_CODE
-from tests.nightly.kill_during_save import kill
+from tests.nightly.kill_during_save import kills
+from tests.training.ranks import ENDLESS, ended, started, wait_until
 from tests.training.test_checkpoint import abstract, make_state
 
 KEEP_ALL = CheckpointConfig(keep_latest=100)
@@ -24,10 +28,10 @@ LARGE = 100_000
 
 
 @contextmanager
-def little_space(directory: Path) -> Iterator[None]:
-    """A disk of 1 MB, where mounting is allowed; elsewhere, files of at most 1 MB."""
+def little_space(directory: Path, size: int) -> Iterator[None]:
+    """A disk of so many bytes, where mounting is allowed; elsewhere, files of at most so many."""
     directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(directory)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(directory)]
     if subprocess.run(mount, check=False, capture_output=True).returncode == 0:
         try:
             yield
@@ -35,7 +39,7 @@ def little_space(directory: Path) -> Iterator[None]:
             subprocess.run(["umount", "--lazy", str(directory)], check=True)
         return
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
@@ -44,7 +48,7 @@ def little_space(directory: Path) -> Iterator[None]:
 
 def test_a_full_disk_ends_the_run_and_leaves_what_is_there(tmp_path: Path) -> None:
     directory = tmp_path / "disk"
-    with little_space(directory):
+    with little_space(directory, 1_000_000):
         with Checkpoints(directory, KEEP_ALL) as checkpoints:
             checkpoints.save(make_state(1), badness=1, metadata={})
         with (
@@ -60,6 +64,39 @@ def test_a_full_disk_ends_the_run_and_leaves_what_is_there(tmp_path: Path) -> No
             assert checkpoints.latest_step == 1
             state, _ = checkpoints.restore(abstract(make_state(1)))
     jax.tree.map(np.testing.assert_array_equal, state, make_state(1))
+
+
+def test_a_disk_that_is_full_of_metrics_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    workdir = tmp_path / "disk"
+    # Some sixty steps, with no checkpoint in between.
+    with (
+        little_space(workdir, 60_000),
+        started(workdir, *ENDLESS, "--checkpoint.every-steps=100000", processes=1) as [rank],
+    ):
+        assert ended([rank]) == [2], rank.err
+        assert rank.err in {
+            f"error: metrics could not be written to {workdir}: {reason}; mend that, and the same "
+            "command continues from the last checkpoint\n"
+            for reason in ("No space left on device", "File too large")
+        }
+        # Not one record was lost before.
+        steps = [record["step"] for record in read_metrics(workdir / "metrics.jsonl")]
+    assert f"step {len(steps)}/6000" in rank.out or f"step {len(steps) - 1}/6000" in rank.out
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_ctrl_c_does_not_wait_for_a_compilation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With an empty cache it takes longer than the run is given to end.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    options = (*ENDLESS, "--model.name=cifar_resnet110")
+    with started(tmp_path / "run", *options, processes=1) as [rank]:
+        wait_until(lambda: "software" in rank.out, [rank])
+        rank.process.send_signal(signal.SIGINT)
+        assert ended([rank], within=15) == [130]
+    assert rank.err == "interrupted; the same command continues from the last checkpoint\n"
+    assert "Compiled in" not in rank.out
 
 
 def test_the_order_of_checkpoints_is_that_of_their_steps_whatever_the_clock_says(
@@ -123,6 +160,11 @@ def test_the_watchdog_ends_what_hangs_and_nothing_else(where: str, message: str 
 
 
 def test_a_kill_at_a_random_moment_of_a_save_loses_nothing_that_was_saved() -> None:
-    outcomes = kill(3, seed=0)
+    outcomes = []
+    for outcome in itertools.islice(kills(seed=0), 10):
+        outcomes.append(outcome)
+        # One kill in four comes between two writes.
+        if len(outcomes) >= 3 and any(outcome["unfinished"] for outcome in outcomes):
+            break
     assert outcomes[-1]["restored"] > 0
     assert any(outcome["unfinished"] for outcome in outcomes), "no kill hit a write"

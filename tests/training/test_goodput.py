@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from resnet_jax.training.goodput import Goodput
+from resnet_jax.training.goodput import Goodput, in_words
 
 
 def test_every_second_counts_once_and_for_the_innermost_activity() -> None:
@@ -21,3 +21,5 @@ def test_every_second_counts_once_and_for_the_innermost_activity() -> None:
     shares = goodput.shares  # Asked at 17.
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["other"] == pytest.approx(7 / 12)
+    assert in_words(shares).startswith("training steps 25.0%, compilation 0.0%, waiting for data ")
+    assert in_words(shares).endswith(", idle and start 58.3%")

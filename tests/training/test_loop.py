@@ -1,6 +1,7 @@
 """What the host does between steps, with steps that only count."""
 
 import dataclasses
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from resnet_jax.config import TrainConfig
+from resnet_jax.config import ModelConfig, TrainConfig
 from resnet_jax.data import ArraySplit, DataError
 from resnet_jax.training.goodput import Goodput
-from resnet_jax.training.loop import train
+from resnet_jax.training.loop import describe, train
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.run import Run
 from resnet_jax.training.state import TrainState
@@ -115,6 +116,65 @@ def test_a_slow_input_shows_as_waiting_for_data(run: CountingRun, tmp_path: Path
     # Two of the thirteen are made before the first is asked for.
     assert seconds["data"] > 10 * 0.05
     assert seconds["data"] > 5 * seconds["step"]
+
+
+def test_the_first_batch_is_drawn_while_the_steps_compile(
+    run: CountingRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, drawn = slowed(run), threading.Event()
+    split: Any = run.dataset.train
+    compiled, batches = run.compile, split.train_batches
+
+    def train_batches(*arguments: Any, **options: Any) -> Iterator[Any]:
+        drawn.set()
+        return batches(*arguments, **options)
+
+    def compile_after_the_batch() -> Any:
+        assert drawn.wait(60), "no batch is drawn before the steps are compiled"
+        return compiled()
+
+    monkeypatch.setitem(split.__dict__, "train_batches", train_batches)
+    monkeypatch.setitem(run.__dict__, "compile", compile_after_the_batch)
+    trained(run, tmp_path / "run")
+    assert run.done == [13]
+
+
+def test_an_error_does_not_wait_for_a_compilation(
+    run: CountingRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    monkeypatch.setitem(run.__dict__, "compile", over.wait)
+
+    def interrupted() -> TrainState:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(run.__dict__, "create_state", interrupted)
+    # Should it wait, then not for ever.
+    timer = threading.Timer(60, over.set)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        trained(run, tmp_path / "run")
+    assert not over.is_set()
+    timer.cancel()
+    over.set()
+
+
+@pytest.mark.parametrize(
+    ("model", "devices", "expected"),
+    [
+        ({}, 1, "statistics of the batch"),
+        ({"bn_group_size": 16}, 2, "statistics of groups of 16"),
+        ({"bn_group_size": "device"}, 2, "statistics of groups of 32, each device by itself"),
+        ({"freeze_bn": True}, 1, "frozen"),
+    ],
+)
+def test_the_statistics_of_batch_norm_are_named(
+    model: dict[str, Any], devices: int, expected: str, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(small_config, model=ModelConfig("cifar_resnet20", **model))
+    run = Run.create(config, jax.devices()[:devices])
+    with Workdir(tmp_path / "run", config) as workdir:
+        assert describe(run, workdir)["BatchNorm"] == expected
 
 
 def test_an_error_of_the_input_ends_the_run(

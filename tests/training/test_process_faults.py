@@ -1,6 +1,7 @@
 """A process that is told to end, is killed, stops, or fails: what becomes of the others."""
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -99,6 +100,9 @@ def test_sigterm_to_any_process_saves_the_same_step_in_all(
     assert second.err.count("\n") == 1
     assert f"step {last}/6000" in first.out
     assert f"step {last + 1}/6000" not in first.out
+    assert re.search(
+        r"^Wall time: training steps [\d.]+%, .*, idle and start [\d.]+%$", first.out, re.M
+    )
 
 
 def test_a_preempted_run_continues_bit_for_bit(
@@ -122,6 +126,32 @@ def test_a_process_that_is_gone_ends_the_others_and_is_named(
     assert "The following tasks are unhealthy (stopped sending heartbeats):\n1\n" in survivor.err
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (signal.SIGSTOP, "process 1: process 0 has not answered for 1.25 s; unless it does, this"),
+        # In the words of JAX, whose leader is process 0.
+        (signal.SIGKILL, "Either the leader task was preempted/died/restarted unexpectedly"),
+    ],
+    ids=["stopped", "killed"],
+)
+def test_without_process_0_the_others_end_and_name_it(
+    fault: signal.Signals, message: str, tmp_path: Path
+) -> None:
+    with started(tmp_path / "run", *OPTIONS) as ranks:
+        wait_until(lambda: "step 4/" in ranks[0].out, ranks)
+        ranks[0].process.send_signal(fault)
+        since = time.monotonic()
+        [code] = ended(ranks[1:], within=60)
+        survived = time.monotonic() - since
+        assert ranks[0].process.poll() in (None, -signal.SIGKILL)
+        ranks[0].process.send_signal(signal.SIGCONT)
+        assert ended(ranks[:1], within=60)[0] != 0
+    assert code == -signal.SIGABRT
+    assert survived < 30, "5 s without a heartbeat, and what it takes to notice"
+    assert message in ranks[1].err
+
+
 def test_by_default_half_a_minute_is_given() -> None:
     assert DistributedConfig().heartbeat_timeout == 30
 
@@ -132,7 +162,7 @@ def test_an_error_in_one_process_ends_all_with_its_message(tmp_path: Path) -> No
         wait_until(lambda: "step 4/" in ranks[0].out, ranks)
         # Of all errors that happen within Python, this one can be sent from outside.
         ranks[1].process.send_signal(signal.SIGINT)
-        assert ended(ranks, within=30) == [130, 130]
+        assert ended(ranks, within=60) == [130, 130]
     message = "interrupted; the same command continues from the last checkpoint"
     assert ranks[1].err == f"process 1: {message}\n"
     assert ranks[0].err == f"process 0: ended, since process 1 failed: {message}\n"
