@@ -27,8 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.peers import interleaved, timed, write_json
-from benchmarks.train_step import Stepper
+from benchmarks.peers import Stepper, interleaved, timed, write_json
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch

@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.train_step import FLAX, flax_example_step
+from benchmarks import flax_example
+from benchmarks.peers import FLAX
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
@@ -37,7 +38,6 @@ UNROLLED, SCANNED, OPTION = "unrolled", "scanned", "scanned, no fusion emitters"
 WAYS = [UNROLLED, SCANNED, OPTION, FLAX]
 # Kernels by LLVM alone: a choice of XLA's CPU backend.
 COMPILER_OPTIONS = {OPTION: {"xla_cpu_use_fusion_emitters": False}}
-FLAX_EXAMPLES = {"resnet50": (3, 4, 6, 3), "resnet152": (3, 8, 36, 3)}
 PHASES = ["trace", "lower", "compile"]
 
 
@@ -47,12 +47,12 @@ def program(name: str, way: str, shape: tuple[int, ...]) -> tuple[Any, tuple[Any
     labels = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
     key = jax.random.key(0)
     if way == FLAX:
-        example = FlaxExample(FLAX_EXAMPLES[name], bottleneck=True)
+        example = FlaxExample(flax_example.STAGES[name], bottleneck=True)
         sgd = optax.sgd(0.1, momentum=0.9, nesterov=True)
         variables = jax.eval_shape(partial(example.init, train=False), key, images)
         params = variables["params"]
         state = params, variables["batch_stats"], jax.eval_shape(sgd.init, params)
-        return flax_example_step(example, sgd), (state, images, labels)
+        return flax_example.train_step(example, sgd), (state, images, labels)
     model = create_model(name, scan=way != UNROLLED)
     optimizer = make_optimizer(SGDConfig(), lambda _: 0.1)
     step = make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
@@ -106,7 +106,7 @@ def main() -> None:
 
     sizes = [f"--image-size={options.image_size}", f"--batch-size={options.batch_size}", "--here"]
     for name in options.networks:
-        ways = [way for way in options.ways if way != FLAX or name in FLAX_EXAMPLES]
+        ways = [way for way in options.ways if way != FLAX or name in flax_example.STAGES]
         cold: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         warm: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(options.rounds):

@@ -5,6 +5,7 @@ import datetime
 import json
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 import jax
 
+FLAX, FLAX_KEPT = "Flax example", "Flax example, memory kept"
 TORCH = {"PyTorch eager": (), "torch.compile": ("--compile",)}
 TIMM = {"timm eager": ("--timm",), "timm, torch.compile": ("--timm", "--compile")}
 
@@ -25,7 +27,8 @@ class Peer:
 
     def __init__(self, python: str, script: str, *options: str) -> None:
         self.process = subprocess.Popen(
-            [python, str(Path(__file__).with_name(script)), *options],
+            [python, "-m", f"benchmarks.{Path(script).stem}", *options],
+            cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -77,6 +80,25 @@ def add_options(parser: argparse.ArgumentParser, *, batch_sizes: list[int]) -> N
         "--timm", action="store_true", help="measure timm's network too; that Python has it"
     )
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
+
+
+def flax_names() -> list[str]:
+    """The rows of Flax's example, of which the last is the one that runs in this process.
+
+    On accelerators, whose memory one process takes, that is the only one.
+    """
+    return [FLAX, FLAX_KEPT] if jax.default_backend() == "cpu" else [FLAX]
+
+
+def flax_peers(options: argparse.Namespace, mode: str, batch_size: int) -> dict[str, Peer]:
+    """The others by name, started."""
+    shared = (
+        mode,
+        f"--batch-size={batch_size}",
+        f"--image-size={options.image_size}",
+        f"--dtype={options.dtype}",
+    )
+    return {name: Peer(sys.executable, "flax_example.py", *shared) for name in flax_names()[:-1]}
 
 
 def torch_peers(options: argparse.Namespace, mode: str, batch_size: int) -> dict[str, Peer]:
@@ -133,6 +155,21 @@ def compiled(program: Any, *inputs: Any) -> tuple[Any, float, float]:
         + memory.temp_size_in_bytes
     )
     return executable, seconds, needed / 2**30
+
+
+class Stepper:
+    """A compiled step that keeps its state."""
+
+    def __init__(self, step: Any, state: Any, *inputs: Any) -> None:
+        self.step, self.seconds, self.gibibytes = compiled(
+            jax.jit(step, donate_argnums=0), state, *inputs
+        )
+        self.state, self.inputs = state, inputs
+
+    def __call__(self) -> Any:
+        """One step; the new state and its metrics."""
+        self.state, metrics = self.step(self.state, *self.inputs)
+        return self.state, metrics
 
 
 def timed(program: Callable[[], Any]) -> Callable[[], float]:

@@ -1,0 +1,97 @@
+"""ResNet-50 as in Flax's ImageNet example: its training step and its inference.
+
+As a program it writes the seconds of the first call, then for each line of its input those of one
+call, as `benchmarks.peers` wants it: in a process of its own, where nothing of ours is at work.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.peers import Stepper, compiled, timed
+from tests.weights.flax_example import FlaxExample
+
+STAGES = {"resnet50": (3, 4, 6, 3), "resnet152": (3, 8, 36, 3)}
+
+
+def stepper(images: jax.Array, labels: jax.Array, *, dtype: Any = "float32") -> Stepper:
+    """That of Flax's ``examples/imagenet/train.py``: L2 of all but vectors is part of the loss."""
+    model = FlaxExample(STAGES["resnet50"], bottleneck=True, dtype=jnp.dtype(dtype))
+    optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
+    variables = _initial(model, images)
+    params = variables["params"]
+    state = params, variables["batch_stats"], optimizer.init(params)
+    return Stepper(train_step(model, optimizer), state, images, labels)
+
+
+def train_step(model: FlaxExample, optimizer: optax.GradientTransformation) -> Any:
+    """A pure function (state, images, labels) -> (state, metrics)."""
+
+    def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:
+        params, batch_stats, opt_state = state
+
+        def loss_fn(params: Any) -> Any:
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            targets = jax.nn.one_hot(labels, 1000)
+            loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
+            kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+            penalty = 1e-4 * 0.5 * sum(jnp.sum(kernel**2) for kernel in kernels)
+            return loss + penalty, (loss, logits, updated["batch_stats"])
+
+        grads, (loss, logits, batch_stats_) = jax.grad(loss_fn, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        metrics = {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == labels)}
+        return (optax.apply_updates(params, updates), batch_stats_, opt_state), metrics
+
+    return step
+
+
+def inference(
+    images: jax.Array, *, dtype: Any = "float32"
+) -> tuple[Callable[[], Any], float, float]:
+    """A function that computes logits, the seconds to compile it, and its peak in GiB."""
+    model = FlaxExample(STAGES["resnet50"], bottleneck=True, dtype=jnp.dtype(dtype))
+    variables = _initial(model, images)
+    apply = jax.jit(partial(model.apply, train=False))
+    executable, seconds, gibibytes = compiled(apply, variables, images)
+    return partial(executable, variables, images), seconds, gibibytes
+
+
+def _initial(model: FlaxExample, images: jax.Array) -> Any:
+    return jax.jit(partial(model.init, train=False))(jax.random.key(1), images[:1])
+
+
+def main() -> None:
+    """Answers each line of the input with the seconds of a call."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mode", choices=["train", "inference"])
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    options = parser.parse_args()
+    shape = (options.batch_size, options.image_size, options.image_size, 3)
+    images = jax.random.normal(jax.random.key(2), shape, options.dtype)
+    if options.mode == "train":
+        program = stepper(images, jnp.arange(len(images)) % 1000, dtype=options.dtype)
+    else:
+        program, _, _ = inference(images, dtype=options.dtype)
+    call = timed(program)
+    print(json.dumps(call()), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(call()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
