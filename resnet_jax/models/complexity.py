@@ -16,8 +16,7 @@ def count_parameters(model: ResNet, image_shape: tuple[int, int, int] = (224, 22
         model: the network.
         image_shape: (H, W, C); the number of channels matters, and the size does not.
     """
-    # As many, and the blocks of a stage are traced once.
-    variables = _abstract_variables(model.clone(scan=True), _abstract_image(image_shape))
+    variables = _abstract_variables(_traced_once(model), _abstract_image(image_shape))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
@@ -34,11 +33,16 @@ def count_macs(model: ResNet, image_shape: tuple[int, int, int] = (224, 224, 3))
         model: the network.
         image_shape: (H, W, C).
     """
-    image = _abstract_image(image_shape)
+    image, model = _abstract_image(image_shape), _traced_once(model)
     program = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))(
         _abstract_variables(model, image), image
     )
     return _count(program)
+
+
+def _traced_once(model: ResNet) -> ResNet:
+    """The same network, of whose equal blocks one is traced."""
+    return model.clone(scan=True)
 
 
 def _abstract_image(shape: tuple[int, int, int]) -> jax.ShapeDtypeStruct:

@@ -1,10 +1,12 @@
 """BatchNorm in the convolutions before it: the same logits."""
 
+import math
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from resnet_jax import create_model
@@ -14,15 +16,17 @@ from tests.comparison import deviation
 
 def trained(model: Any, images: jax.Array) -> Any:
     """Variables of which none has the value it starts from."""
-    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    factors = [
-        jax.random.uniform(key, x.shape, minval=0.5) for key, x in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(
-        structure, [(x + 0.1) * f for x, f in zip(leaves, factors, strict=True)]
-    )
+    rng = np.random.default_rng(1)
+
+    def values(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if leaf.ndim == 1:
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        fan_in = math.prod(leaf.shape[:-1])
+        return (rng.standard_normal(leaf.shape) / fan_in**0.5).astype(np.float32)
+
+    # Not drawn by JAX, which would compile a program for every shape.
+    init = partial(model.init, train=False)
+    return jax.tree.map(values, jax.eval_shape(init, jax.random.key(0), images))
 
 
 @pytest.mark.parametrize(

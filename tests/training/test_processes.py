@@ -8,15 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resnet_jax.models.variants import _VARIANTS
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.run import Run
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation
 from tests.training.ranks import TINY, Rank, run
-from tests.training.tiny_train import train
+from tests.training.tiny_train import NETWORK, train
 
 # One worker for all of it: what the fixtures make is dear.
 pytestmark = pytest.mark.xdist_group("processes")
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network of the processes is known here too, where their checkpoints are read."""
+    for name, factory in NETWORK.items():
+        monkeypatch.setitem(_VARIANTS, name, factory)
 
 
 @pytest.fixture(scope="module")

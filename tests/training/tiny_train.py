@@ -6,7 +6,9 @@ python tests/training/tiny_train.py synthetic-resnet50 --model.name=cifar_resnet
 import train
 from resnet_jax.models.variants import _VARIANTS, _cifar
 
+NETWORK = {"cifar_resnet8": _cifar(8)}
+
 if __name__ == "__main__":
     # Only where it is the program: pytest imports it in search of doctests.
-    _VARIANTS["cifar_resnet8"] = _cifar(8)
+    _VARIANTS.update(NETWORK)
     train.main()
