@@ -1,5 +1,6 @@
 """The code that the documentation shows runs as it stands there."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -39,7 +40,8 @@ def write_weights(directory: Path) -> None:
     """The sources of weights that `docs/models.md` names, but for those that it writes itself."""
     weights = golden.state_dict("resnet18")
     state = {f"module.{name}": tensor(array) for name, array in weights.items()}
-    save_zip(directory / "resnet18.pth", {"epoch": 90, "state_dict": state})
+    checkpoint = {"epoch": 90, "state_dict": state, "args": argparse.Namespace(lr=0.1)}
+    save_zip(directory / "resnet18.pth", checkpoint)
 
     repository = directory / "hub" / "hub" / "models--timm--resnet18.a1_in1k"
     snapshot = repository / "snapshots" / ("0" * 40)
