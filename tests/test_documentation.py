@@ -43,7 +43,7 @@ def write_weights(directory: Path) -> None:
     checkpoint = {"epoch": 90, "state_dict": state, "args": argparse.Namespace(lr=0.1)}
     save_zip(directory / "resnet18.pth", checkpoint)
 
-    repository = directory / "hub" / "hub" / "models--timm--resnet18.a1_in1k"
+    repository = directory / "hub" / "models--timm--resnet18.a1_in1k"
     snapshot = repository / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     save_file(weights, snapshot / "model.safetensors")
@@ -69,7 +69,7 @@ def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
         write_weights(tmp_path)
     process = subprocess.run(
         [sys.executable, "-c", python_of(page)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")},
         capture_output=True,
         text=True,
         cwd=tmp_path,
