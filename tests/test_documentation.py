@@ -1,11 +1,27 @@
 """The code that the documentation shows runs as it stands there."""
 
+import argparse
+import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax.serialization import msgpack_serialize
+from orbax.checkpoint import v1
+from safetensors.numpy import save_file
+
+from resnet_jax import create_model
+from resnet_jax.weights.structure import structure
+from tests.golden import golden
+from tests.weights.flax_example import FlaxExample
+from tests.weights.test_torch_pickle import save_zip, tensor
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -16,12 +32,44 @@ def python_of(page: Path) -> str:
     return "\n".join(blocks)
 
 
+def ones_like(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), tree)
+
+
+def write_weights(directory: Path) -> None:
+    """The sources of weights that `docs/models.md` names, but for those that it writes itself."""
+    weights = golden.state_dict("resnet18")
+    state = {f"module.{name}": tensor(array) for name, array in weights.items()}
+    checkpoint = {"epoch": 90, "state_dict": state, "args": argparse.Namespace(lr=0.1)}
+    save_zip(directory / "resnet18.pth", checkpoint)
+
+    repository = directory / "hub" / "models--timm--resnet18.a1_in1k"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    save_file(weights, snapshot / "model.safetensors")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(snapshot.name)
+
+    run = directory / "runs" / "digits-resnet20" / "checkpoints" / "1000"
+    run.parent.mkdir(parents=True)
+    ocp: Any = v1
+    ocp.save(run, ones_like(structure(create_model("cifar_resnet20"), in_channels=1)))
+
+    example = partial(FlaxExample((2, 2, 2, 2), bottleneck=False).init, train=False)
+    variables = jax.eval_shape(example, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    content = msgpack_serialize({"step": 112500, **ones_like(variables)})
+    (directory / "checkpoint_112500").write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name
 )
 def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
+    if page.name == "models.md":
+        write_weights(tmp_path)
     process = subprocess.run(
         [sys.executable, "-c", python_of(page)],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")},
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -132,8 +132,8 @@ class ResidualBlock(nn.Module):
             sizes = ("x".join(map(str, y.shape[1:])) for y in (residual, shortcut))
             raise ValueError(
                 f"{'/'.join(self.path)} cannot add its residual branch, {next(sizes)}, to its "
-                f"shortcut, {next(sizes)}; average pooling in place of a stride needs images whose "
-                "height and width are multiples of 32"
+                f"shortcut, {next(sizes)}; average pooling in place of a stride rounds some sizes "
+                "down; give images of another size, multiples of 32 always fit"
             )
         return residual + shortcut
 

@@ -2,8 +2,9 @@
 
 Both formats are a pickle of the saved object, in which tensors refer to storages by key, and the
 bytes of the storages.  Since PyTorch 1.6 they are members of a zip archive, before that they
-follow the pickle.  The pickle may name only the globals that a state dict needs, and calling those
-only records arguments; whatever a tensor says of its storage is checked before a byte is read.
+follow the pickle.  The pickle may name only the globals that a state dict needs and a few that
+training scripts keep beside it, and calling those only records or drops arguments; whatever a
+tensor says of its storage is checked before a byte is read.
 """
 
 import io
@@ -82,6 +83,30 @@ class _Parameter(metaclass=_Frozen):
         self.data = state[0]
 
 
+class _Size(tuple[Any, ...], metaclass=_Frozen):
+    """In the place of ``torch.Size``, a tuple too."""
+
+    __slots__ = ()
+
+
+class _Namespace(metaclass=_Frozen):
+    """In the place of ``argparse.Namespace`` and alike: arguments and state are forgotten."""
+
+    __slots__ = ()
+
+    def __init__(self, *unused: Any) -> None:
+        del unused
+
+    def __setstate__(self, state: Any) -> None:
+        del state
+
+
+# What `torch.dtype` pickles as is its name.
+_DTYPE_NAMES = (
+    *("float64", "float32", "float16", "bfloat16", "complex64", "complex128"),
+    *("int64", "int32", "int16", "int8", "uint8", "bool"),
+)
+
 _GLOBALS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor"): _Tensor,
@@ -89,7 +114,11 @@ _GLOBALS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): _Parameter,
     ("torch.nn.parameter", "Parameter"): _Parameter,
     # A string, of which a pickle can change nothing.
-    **{("torch", name): name for name in _DTYPES},
+    **{("torch", name): name for name in (*_DTYPES, *_DTYPE_NAMES)},
+    # The arguments of torchvision's and timm's training scripts, and what may be among them.
+    ("argparse", "Namespace"): _Namespace,
+    ("torch", "device"): _Namespace,
+    ("torch", "Size"): _Size,
 }
 
 
@@ -132,7 +161,8 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     """Reads the state dict in a file of `torch.save`.
 
     Of a checkpoint such as ``{"state_dict": ..., "epoch": 3}`` the state dict is taken, averaged
-    weights first.  A prefix such as ``module.`` that all names share is taken off.
+    weights first; numbers, tensors and the ``argparse.Namespace`` beside it are dropped.  A prefix
+    such as ``module.`` that all names share is taken off.
 
     Args:
         path: file in the zip format (PyTorch 1.6 and newer) or in the legacy format.
@@ -142,7 +172,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         is.  Tensors that share a storage share memory.
 
     Raises:
-        ValueError: the file is damaged, holds no state dict, or asks for anything but tensors.
+        ValueError: the file is damaged, holds no state dict, or asks for other objects.
     """
     try:
         with path.open("rb") as file:
@@ -227,7 +257,7 @@ def _read_legacy(content: bytes) -> dict[str, np.ndarray]:
 def _state_dict(content: Any) -> dict[str, _Tensor]:
     """The tensors of what was saved, under their names in the network."""
     if not isinstance(content, dict):
-        raise _Refused(f"it holds a {type(content).__name__}, not a state dict")
+        raise _Refused(f"it holds a {type(content).__name__.lstrip('_')}, not a state dict")
     tensors, others = {}, []
     for name, value in innermost(content).items():
         value = getattr(value, "data", None) if isinstance(value, _Parameter) else value

@@ -18,6 +18,7 @@ PyTorch itself made the files in `data`, with this program (torch 2.14.1):
         )
 """
 
+import argparse
 import copyreg
 import io
 import os
@@ -256,6 +257,73 @@ def test_parameters_of_pytorch_0_3_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_torch(path)["x"], np.arange(6).reshape(2, 3))
 
 
+def text(value: str) -> bytes:
+    return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+
+def beside_a_state_dict(value: bytes) -> bytes:
+    """The pickle of a checkpoint whose "args" are given as opcodes; its tensor "x" has size 3."""
+    storage = (
+        b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x03tQ"
+    )
+    x = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x03\x85K\x01\x85\x89}tR"
+    state = b"}" + text("x") + x + b"s"
+    return b"\x80\x02}(" + text("model") + state + text("args") + value + b"u."
+
+
+SIZE = b"ctorch\nSize\nK\x02K\x03\x86\x85R"
+DEVICE = b"ctorch\ndevice\n" + text("cuda") + b"K\x00\x86R"
+DTYPE = b"ctorch\nbfloat16\n"
+NAMESPACE = b"cargparse\nNamespace\n)\x81"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        SIZE,
+        DEVICE,
+        DTYPE,
+        NAMESPACE + b"}" + text("lr") + b"K\x01sb",
+        NAMESPACE + b"}(" + b"".join(map(text, "ab")) + text("device") + DEVICE + b"ub",
+        NAMESPACE + b"}(" + text("size") + SIZE + text("dtype") + DTYPE + b"ub",
+        # State that would change the object or what is called on it next.
+        NAMESPACE + b"}(" + text("__class__") + SIZE + text("__setstate__") + DEVICE + b"ub}b",
+        NAMESPACE + b"N}" + text("__class__") + b"cargparse\nNamespace\ns\x86b",
+    ],
+)
+def test_what_training_scripts_keep_beside_the_weights_is_dropped(
+    value: bytes, tmp_path: Path
+) -> None:
+    members = {
+        "data.pkl": beside_a_state_dict(value),
+        "data/0": np.arange(3, dtype="<f4").tobytes(),
+    }
+    tensors = read_torch(save_zip(tmp_path / "file", {}, **members))
+    assert list(tensors) == ["x"]
+    np.testing.assert_array_equal(tensors["x"], [0, 1, 2])
+
+
+def test_the_size_of_a_tensor_may_be_one_of_torch(tmp_path: Path) -> None:
+    payload = beside_a_state_dict(b"N")
+    sized = payload.replace(b"K\x03\x85K\x01", b"ctorch\nSize\nK\x03\x85\x85RK\x01")
+    assert sized != payload
+    members = {"data.pkl": sized, "data/0": np.arange(3, dtype="<f4").tobytes()}
+    np.testing.assert_array_equal(
+        read_torch(save_zip(tmp_path / "file", {}, **members))["x"], [0, 1, 2]
+    )
+
+
+@SAVERS
+def test_the_checkpoint_of_a_training_script_is_read(save: Save, tmp_path: Path) -> None:
+    args = argparse.Namespace(model="resnet18", lr=0.1, milestones=[30, 60], resume=None)
+    content = {"model": {"x": tensor(np.arange(3))}, "epoch": 89, "args": args}
+    np.testing.assert_array_equal(read_torch(save(tmp_path / "file", content))["x"], [0, 1, 2])
+    with pytest.raises(ValueError, match="it is no state dict: 'model' is no tensor"):
+        read_torch(save(tmp_path / "other", {"model": args}))
+    with pytest.raises(ValueError, match="it holds a Namespace, not a state dict"):
+        read_torch(save(tmp_path / "other", args))
+
+
 class Reduced:
     """Anything that a pickle can call."""
 
@@ -297,6 +365,14 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(
         b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.fromkeys\x93.",
         b"\x80\x02ctorch\nload\n.",
         b"\x80\x02ctorch.storage\n_load_from_bytes\n.",
+        # Neighbours of what is admitted.
+        b"\x80\x02cargparse\nArgumentParser\n.",
+        b"\x80\x02cargparse\n_sys\n.",
+        b"\x80\x02ctorch\nTensor\n.",
+        b"\x80\x04\x8c\x08argparse\x8c\x12Namespace.__init__\x93.",
+        b"\x80\x04\x8c\x05torch\x8c\x0cSize.__new__\x93.",
+        beside_a_state_dict(NAMESPACE + b"}" + text("x") + b"cposix\nsystem\nsb"),
+        beside_a_state_dict(b"cargparse\nNamespace\ncposix\nsystem\n\x85R"),
         # (i)nst, the global of protocol 0.
         b"(S'true'\nios\nsystem\n.",
     ],
@@ -313,6 +389,10 @@ def test_other_ways_to_a_global_are_refused(payload: bytes, tmp_path: Path) -> N
         b"torch._utils\n_rebuild_tensor_v2",
         b"torch.nn.parameter\nParameter",
         b"torch\nFloatStorage",
+        b"torch\nfloat32",
+        b"torch\nSize",
+        b"torch\ndevice",
+        b"argparse\nNamespace",
     ],
 )
 def test_a_pickle_cannot_change_what_it_may_call(name: bytes, tmp_path: Path) -> None:
