@@ -1,13 +1,5 @@
-"""ResNet-50 as in Flax's ImageNet example: its training step and its inference.
+"""ResNet-50 as in Flax's ImageNet example: its training step and its inference."""
 
-As a program it writes the seconds of the first call, then for each line of its input those of one
-call, as `benchmarks.peers` wants it: in a process of its own, where nothing of ours is at work.
-"""
-
-import argparse
-import json
-import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.peers import Stepper, compiled, timed
+from benchmarks.peers import Program, Stepper, compiled
 from tests.weights.flax_example import FlaxExample
 
 STAGES = {"resnet50": (3, 4, 6, 3), "resnet152": (3, 8, 36, 3)}
@@ -58,40 +50,14 @@ def train_step(model: FlaxExample, optimizer: optax.GradientTransformation) -> A
     return step
 
 
-def inference(
-    images: jax.Array, *, dtype: Any = "float32"
-) -> tuple[Callable[[], Any], float, float]:
-    """A function that computes logits, the seconds to compile it, and its peak in GiB."""
+def inference(images: jax.Array, *, dtype: Any = "float32") -> Program:
+    """The logits of the images."""
     model = FlaxExample(STAGES["resnet50"], bottleneck=True, dtype=jnp.dtype(dtype))
     variables = _initial(model, images)
     apply = jax.jit(partial(model.apply, train=False))
     executable, seconds, gibibytes = compiled(apply, variables, images)
-    return partial(executable, variables, images), seconds, gibibytes
+    return Program(partial(executable, variables, images), seconds, gibibytes)
 
 
 def _initial(model: FlaxExample, images: jax.Array) -> Any:
     return jax.jit(partial(model.init, train=False))(jax.random.key(1), images[:1])
-
-
-def main() -> None:
-    """Answers each line of the input with the seconds of a call."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("mode", choices=["train", "inference"])
-    parser.add_argument("--batch-size", type=int, required=True)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    options = parser.parse_args()
-    shape = (options.batch_size, options.image_size, options.image_size, 3)
-    images = jax.random.normal(jax.random.key(2), shape, options.dtype)
-    if options.mode == "train":
-        program = stepper(images, jnp.arange(len(images)) % 1000, dtype=options.dtype)
-    else:
-        program, _, _ = inference(images, dtype=options.dtype)
-    call = timed(program)
-    print(json.dumps(call()), flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(call()), flush=True)
-
-
-if __name__ == "__main__":
-    main()

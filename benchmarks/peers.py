@@ -1,6 +1,7 @@
 """What all benchmarks share: interleaved rounds, and peers that run in another Python."""
 
 import argparse
+import dataclasses
 import datetime
 import json
 import statistics
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,26 +81,20 @@ def add_options(parser: argparse.ArgumentParser, *, batch_sizes: list[int]) -> N
     parser.add_argument(
         "--timm", action="store_true", help="measure timm's network too; that Python has it"
     )
+    parser.add_argument("--serve", metavar="ROW", help="be this row, for the process that measures")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
 
 
 def flax_names() -> list[str]:
-    """The rows of Flax's example, of which the last is the one that runs in this process.
-
-    On accelerators, whose memory one process takes, that is the only one.
-    """
+    """The rows of Flax's example: as it is, and on CPUs where freed memory is kept too."""
     return [FLAX, FLAX_KEPT] if jax.default_backend() == "cpu" else [FLAX]
 
 
-def flax_peers(options: argparse.Namespace, mode: str, batch_size: int) -> dict[str, Peer]:
-    """The others by name, started."""
-    shared = (
-        mode,
-        f"--batch-size={batch_size}",
-        f"--image-size={options.image_size}",
-        f"--dtype={options.dtype}",
-    )
-    return {name: Peer(sys.executable, "flax_example.py", *shared) for name in flax_names()[:-1]}
+def serve(program: "Program") -> None:
+    """Is the other end of a `Peer`."""
+    print(json.dumps(program()), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(program(line.strip())), flush=True)
 
 
 def torch_peers(options: argparse.Namespace, mode: str, batch_size: int) -> dict[str, Peer]:
@@ -157,6 +153,30 @@ def compiled(program: Any, *inputs: Any) -> tuple[Any, float, float]:
     return executable, seconds, needed / 2**30
 
 
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Something compiled that answers as a `Peer` does."""
+
+    run: Callable[[], Any]
+    seconds: float
+    gibibytes: float
+
+    def __call__(self, request: str = "") -> float:
+        """Seconds of a call, or the seconds to compile or the peak of memory in GiB.
+
+        One call goes before it, as in training: a system may have taken memory from a process that
+        was idle.
+        """
+        match request:
+            case "seconds":
+                return self.seconds
+            case "gibibytes":
+                return self.gibibytes
+            case _:
+                jax.block_until_ready(self.run())
+                return timed(self.run)()
+
+
 class Stepper:
     """A compiled step that keeps its state."""
 
@@ -192,6 +212,76 @@ def interleaved(rounds: int, contenders: dict[str, Callable[[], float]]) -> dict
             if i:
                 seconds[name].append(took)
     return seconds
+
+
+def race(
+    script: str,
+    build: Callable[[str, argparse.Namespace, int], Program],
+    rows: list[str],
+    mode: str,
+    options: argparse.Namespace,
+    batch_size: int,
+) -> dict[str, dict[str, Any]]:
+    """Runs all contenders in turn.
+
+    On CPUs each has a process of its own, whose heap no other one disturbs.
+
+    Args:
+        script: that serves a row with ``--serve``.
+        build: makes the program of a row.
+        rows: those of JAX.
+        mode: of PyTorch's, ``"train"`` or ``"inference"``.
+        options: of the command line.
+        batch_size: images a call.
+
+    Returns:
+        By row the seconds of each round, images a second by their median, and what compiling took.
+    """
+    shared = (
+        f"--batch-sizes={batch_size}",
+        f"--image-size={options.image_size}",
+        f"--dtype={options.dtype}",
+    )
+    with ExitStack() as stack:
+        programs: dict[str, Program | Peer] = {}
+        for name in rows:
+            if jax.default_backend() == "cpu":
+                peer = Peer(sys.executable, script, f"--serve={name}", *shared)
+                programs[name] = stack.enter_context(peer)
+            else:
+                programs[name] = build(name, options, batch_size)
+        peers = torch_peers(options, mode, batch_size)
+        for peer in peers.values():
+            stack.enter_context(peer)
+        rounds = interleaved(options.rounds, programs | peers)
+        results: dict[str, dict[str, Any]] = {
+            name: {
+                "seconds": seconds,
+                "images_per_second": batch_size / statistics.median(seconds),
+            }
+            for name, seconds in rounds.items()
+        }
+        for name, program in programs.items():
+            results[name]["compile_seconds"] = program("seconds")
+            results[name]["peak_gibibytes"] = program("gibibytes")
+        for name, peer in peers.items():
+            results[name]["first_call_seconds"] = peer.first_seconds
+    return results
+
+
+COMPILED = ("compile s", "peak GiB")
+"""Headings of the cells of `compiled_cells`."""
+
+
+def compiled_cells(results: dict[str, dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """What compiling took, by row."""
+    return {
+        name: (
+            f"{result.get('compile_seconds', result.get('first_call_seconds')):.1f}",
+            f"{result['peak_gibibytes']:.2f}" if "peak_gibibytes" in result else "not measured",
+        )
+        for name, result in results.items()
+    }
 
 
 def print_table(

@@ -69,6 +69,8 @@ def main() -> None:
 
     report()
     for _ in sys.stdin:
+        # As in `benchmarks.peers.Program`: the one that counts follows another.
+        step()
         report()
 
 

@@ -5,8 +5,8 @@ channels-last memory, eager and compiled, where ``--torch-python`` names a Pytho
 All run in turn, one step each a round; random images, SGD with Nesterov momentum; in float32, on
 accelerators in bfloat16 with float32 parameters. Medians; a first round does not count.
 
-On CPUs this process keeps the memory that it frees, as `train.py` does. Flax's example has a
-process of its own, which is as Flax leaves it; "memory kept" is the same step in ours.
+On CPUs each has a process of its own. Ours keep the memory that they free, as `train.py` does;
+Flax's example is as Flax leaves it, and as "memory kept" in a process like ours too.
 
     python -m benchmarks.train_step --torch-python /path/to/python
 
@@ -16,8 +16,6 @@ operations, and "of bound" that of the rate at which memory could feed unfused l
 """
 
 import argparse
-import statistics
-from contextlib import ExitStack
 from typing import Any
 
 import jax
@@ -25,16 +23,17 @@ import jax.numpy as jnp
 
 from benchmarks import bounds, flax_example
 from benchmarks.peers import (
+    COMPILED,
     FLAX,
+    Program,
     Stepper,
     add_options,
+    compiled_cells,
     flax_names,
-    flax_peers,
-    interleaved,
     print_table,
-    timed,
+    race,
+    serve,
     torch_names,
-    torch_peers,
     write_json,
 )
 from resnet_jax import create_model
@@ -63,7 +62,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser, batch_sizes=[16])
     options = parser.parse_args()
-    keep_freed_memory()
+    if options.serve != FLAX:
+        keep_freed_memory()
+    if options.serve:
+        serve(build(options.serve, options, options.batch_sizes[0]))
+        return
     results = {}
     for batch_size in options.batch_sizes:
         print(f"\nbatch {batch_size}, {options.dtype}\n", flush=True)
@@ -72,48 +75,24 @@ def main() -> None:
         write_json(options.json, options, results)
 
 
-def measure(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
-    """Prints a table; returns its numbers by name."""
+def build(name: str, options: argparse.Namespace, batch_size: int) -> Program:
+    """The step of one row, compiled."""
     size, dtype = options.image_size, options.dtype
     images = jax.random.normal(jax.random.key(2), (batch_size, size, size, 3), dtype)
     labels = jnp.arange(batch_size) % 1000
-    steppers = {
-        OURS: ours(images, labels, remat=False, dtype=dtype),
-        REMAT: ours(images, labels, remat=True, dtype=dtype),
-        flax_names()[-1]: flax_example.stepper(images, labels, dtype=dtype),
-    }
-    with ExitStack() as stack:
-        peers = flax_peers(options, "train", batch_size)
-        peers |= torch_peers(options, "train", batch_size)
-        for peer in peers.values():
-            stack.enter_context(peer)
-        seconds = interleaved(
-            options.rounds, {name: timed(stepper) for name, stepper in steppers.items()} | peers
-        )
-    results = {
-        name: {
-            "seconds": seconds[name],
-            "images_per_second": batch_size / statistics.median(seconds[name]),
-            "compile_seconds": stepper.seconds,
-            "peak_gibibytes": stepper.gibibytes,
-        }
-        for name, stepper in steppers.items()
-    } | {
-        name: {
-            "seconds": seconds[name],
-            "images_per_second": batch_size / statistics.median(seconds[name]),
-            "first_step_seconds": peer.first_seconds,
-        }
-        for name, peer in peers.items()
-    }
-    headings = ("compile s", "peak GiB")
-    extra = {
-        name: (
-            f"{result.get('compile_seconds', result.get('first_step_seconds')):.1f}",
-            f"{result['peak_gibibytes']:.2f}" if name in steppers else "not measured",
-        )
-        for name, result in results.items()
-    }
+    if name in (OURS, REMAT):
+        stepper = ours(images, labels, remat=name == REMAT, dtype=dtype)
+    else:
+        stepper = flax_example.stepper(images, labels, dtype=dtype)
+    return Program(stepper, stepper.seconds, stepper.gibibytes)
+
+
+def measure(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
+    """Prints a table; returns its numbers by name."""
+    size, dtype = options.image_size, options.dtype
+    names = [OURS, REMAT, *flax_names()]
+    results = race("train_step.py", build, names, "train", options, batch_size)
+    headings, extra = COMPILED, compiled_cells(results)
     peaks = bounds.peaks(jax.devices()[0].device_kind)
     if peaks:
         headings += ("MFU", "of bound")
@@ -124,7 +103,8 @@ def measure(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
             result["mfu"] = result["images_per_second"] * needed / flops
             result["of_bound"] = result["images_per_second"] * moved / bandwidth
             extra[name] += (f"{result['mfu']:.1%}", f"{result['of_bound']:.1%}")
-    rows = [OURS, REMAT, *flax_names(), *torch_names(options)]
+    seconds = {name: result["seconds"] for name, result in results.items()}
+    rows = [*names, *torch_names(options)]
     print_table(rows, seconds, batch_size, FLAX, extra, headings)
     return results
 
