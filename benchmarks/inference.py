@@ -2,8 +2,9 @@
 
 Ours with BatchNorm as it is and folded, beside Flax's ImageNet example, and beside PyTorch with
 torchvision's network in channels-last memory, eager and compiled, where ``--torch-python`` names a
-Python that has both.  All run in turn, one batch each a round; random images, in float32, on
-accelerators in bfloat16 with float32 parameters. Medians; a first round does not count.
+Python that has both.  All run in turn, each for some batches in a row, of which the first does not
+count; random images, in float32, on accelerators in bfloat16 with float32 parameters.  Medians; a
+first round does not count.
 
 On CPUs each has a process of its own. Ours keep the memory that they free
 (`resnet_jax.host_memory`); Flax's example is as Flax leaves it, and as "memory kept" in a process
@@ -24,10 +25,10 @@ from benchmarks.peers import (
     COMPILED,
     FLAX,
     Program,
-    add_options,
     compiled,
     compiled_cells,
     flax_names,
+    parse_options,
     print_table,
     race,
     serve,
@@ -35,7 +36,6 @@ from benchmarks.peers import (
     write_json,
 )
 from resnet_jax import create_model
-from resnet_jax.host_memory import keep_freed_memory
 from resnet_jax.inference.folding import fold_batch_norm
 
 OURS, FOLDED = "resnet_jax", "resnet_jax, folded"
@@ -43,11 +43,7 @@ OURS, FOLDED = "resnet_jax", "resnet_jax, folded"
 
 def main() -> None:
     """Measures and prints a table for each batch size."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_options(parser, batch_sizes=[1, 32])
-    options = parser.parse_args()
-    if options.serve != FLAX:
-        keep_freed_memory()
+    options = parse_options(__doc__, batch_sizes=[1, 32])
     if options.serve:
         serve(build(options.serve, options, options.batch_sizes[0]))
         return

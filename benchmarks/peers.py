@@ -15,9 +15,14 @@ from typing import Any, Self
 
 import jax
 
+from resnet_jax.host_memory import keep_freed_memory
+
 FLAX, FLAX_KEPT = "Flax example", "Flax example, memory kept"
 TORCH = {"PyTorch eager": (), "torch.compile": ("--compile",)}
 TIMM = {"timm eager": ("--timm",), "timm, torch.compile": ("--timm", "--compile")}
+
+IN_A_ROW = 3
+"""Calls of a `Program` in its turn that count."""
 
 
 class Peer:
@@ -59,22 +64,22 @@ class Peer:
         return json.loads(line)
 
 
-def add_options(parser: argparse.ArgumentParser, *, batch_sizes: list[int]) -> None:
+def parse_options(description: str | None, *, batch_sizes: list[int]) -> argparse.Namespace:
     """Those of every benchmark beside PyTorch; on accelerators other defaults hold.
 
+    All but Flax's example as it is keep the memory that they free from now on.
+
     Args:
-        parser: of the command line.
+        description: of the benchmark.
         batch_sizes: on CPUs.
     """
-    accelerator = jax.default_backend() != "cpu"
-    sizes = [64, 128, 256, 512] if accelerator else batch_sizes
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=sizes)
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--batch-sizes", type=int, nargs="+")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=20 if accelerator else 5)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16"],
-        default="bfloat16" if accelerator else "float32",
         help="in which activations are computed; parameters are float32",
     )
     parser.add_argument("--torch-python", help="a Python with PyTorch and torchvision")
@@ -83,6 +88,15 @@ def add_options(parser: argparse.ArgumentParser, *, batch_sizes: list[int]) -> N
     )
     parser.add_argument("--serve", metavar="ROW", help="be this row, for the process that measures")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
+    options = parser.parse_args()
+    # Before JAX is asked for its backend, whose threads would have memory of their own.
+    if options.serve != FLAX:
+        keep_freed_memory()
+    cpu = jax.default_backend() == "cpu"
+    options.batch_sizes = options.batch_sizes or (batch_sizes if cpu else [64, 128, 256, 512])
+    options.rounds = options.rounds or (5 if cpu else 20)
+    options.dtype = options.dtype or ("float32" if cpu else "bfloat16")
+    return options
 
 
 def flax_names() -> list[str]:
@@ -164,8 +178,8 @@ class Program:
     def __call__(self, request: str = "") -> float:
         """Seconds of a call, or the seconds to compile or the peak of memory in GiB.
 
-        One call goes before it, as in training: a system may have taken memory from a process that
-        was idle.
+        They are the median of some calls in a row, as training makes them.  One goes before these:
+        a system may have taken memory from a process that was idle.
         """
         match request:
             case "seconds":
@@ -173,8 +187,9 @@ class Program:
             case "gibibytes":
                 return self.gibibytes
             case _:
-                jax.block_until_ready(self.run())
-                return timed(self.run)()
+                call = timed(self.run)
+                call()
+                return statistics.median(call() for _ in range(IN_A_ROW))
 
 
 class Stepper:

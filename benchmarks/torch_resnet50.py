@@ -1,11 +1,13 @@
 """The PyTorch side of the benchmarks: ResNet-50 of torchvision or timm, channels last.
 
-Writes the seconds of the first call, then for each line of its input those of one call.
-Run by the other benchmarks with the Python of ``--torch-python``.
+Writes the seconds of the first call, then for each line of its input those of one more: the median
+of three in a row that follow one which does not count, as in `benchmarks.peers.Program`.  Run by
+the other benchmarks with the Python of ``--torch-python``.
 """
 
 import argparse
 import json
+import statistics
 import sys
 import time
 
@@ -60,18 +62,17 @@ def main() -> None:
         torch.nn.functional.cross_entropy(forward().float(), labels).backward()
         optimizer.step()
 
-    def report() -> None:
+    def seconds() -> float:
         started = time.perf_counter()
         step()
         if device == "cuda":
             torch.cuda.synchronize()
-        print(json.dumps(time.perf_counter() - started), flush=True)
+        return time.perf_counter() - started
 
-    report()
+    print(json.dumps(seconds()), flush=True)
     for _ in sys.stdin:
-        # As in `benchmarks.peers.Program`: the one that counts follows another.
-        step()
-        report()
+        seconds()
+        print(json.dumps(statistics.median(seconds() for _ in range(3))), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Beside it the same step of Flax's ImageNet example, and of PyTorch with torchvision's network in
 channels-last memory, eager and compiled, where ``--torch-python`` names a Python that has both.
-All run in turn, one step each a round; random images, SGD with Nesterov momentum; in float32, on
-accelerators in bfloat16 with float32 parameters. Medians; a first round does not count.
+All run in turn, each for some steps in a row, of which the first does not count; random images, SGD
+with Nesterov momentum; in float32, on accelerators in bfloat16 with float32 parameters.  Medians; a
+first round does not count.
 
 On CPUs each has a process of its own. Ours keep the memory that they free, as `train.py` does;
 Flax's example is as Flax leaves it, and as "memory kept" in a process like ours too.
@@ -27,9 +28,9 @@ from benchmarks.peers import (
     FLAX,
     Program,
     Stepper,
-    add_options,
     compiled_cells,
     flax_names,
+    parse_options,
     print_table,
     race,
     serve,
@@ -39,7 +40,6 @@ from benchmarks.peers import (
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
-from resnet_jax.host_memory import keep_freed_memory
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
@@ -59,11 +59,7 @@ def ours(images: jax.Array, labels: jax.Array, *, remat: bool, dtype: Any = "flo
 
 def main() -> None:
     """Measures and prints a table for each batch size."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_options(parser, batch_sizes=[16])
-    options = parser.parse_args()
-    if options.serve != FLAX:
-        keep_freed_memory()
+    options = parse_options(__doc__, batch_sizes=[16])
     if options.serve:
         serve(build(options.serve, options, options.batch_sizes[0]))
         return

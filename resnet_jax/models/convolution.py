@@ -31,6 +31,9 @@ _PART = 4 * 2**20
 # More parts take longer to compile than they save.
 _MOST_PARTS = 8
 
+# Channels up to which a product is over too soon for it to pay that an operand is turned before.
+_WORTH_TURNING = 256
+
 # Channels from which a product with the taps of a kernel one by one has the width it needs to be
 # fast; with fewer, the taps of a row are put side by side.
 _WIDE = 128
@@ -116,7 +119,8 @@ def convolve(
         return _convolution(x, kernel, strides, pads, dilation, feature_group_count, precision)
     if window == (1, 1) and pads == ((0, 0), (0, 0)):
         x = x[:, :: strides[0], :: strides[1]]
-        y = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision)
+        strided = tuple(strides) != (1, 1)
+        y = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision, strided)
         return y.reshape(*x.shape[:-1], -1)
     in_parts = _current() == "parts"
     return _convolve(x, kernel, tuple(strides), pads, dilation, precision, in_parts)
@@ -203,39 +207,44 @@ def _space_to_depth(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Arra
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
-    """[N, C] times [C, features], in whose gradients no operand of a product lies crosswise."""
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(x: jax.Array, kernel: jax.Array, precision: Any, strided: bool) -> jax.Array:
+    """[N, C] times [C, features]; ``strided`` tells that x are pixels with others between them."""
+    del strided
     return jnp.dot(x, kernel, precision=precision)
 
 
 def _product_forward(
-    x: jax.Array, kernel: jax.Array, precision: Any
+    x: jax.Array, kernel: jax.Array, *static: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(x, kernel, precision), (x, kernel)
+    return _product(x, kernel, *static), (x, kernel)
 
 
 def _product_backward(
-    precision: Any, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+    precision: Any, strided: bool, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-
-    def dot(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.dot(
-            x,
-            y,
-            precision=precision,
-            preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
-        )
-
-    # The barriers keep XLA from moving the transpositions into the products.  The narrower of the
-    # two is the cheaper one to turn.
-    apart = jax.lax.optimization_barrier
-    if x.shape[1] <= gradient.shape[1]:
-        of_kernel = dot(apart(x.T), gradient)
-    else:
-        of_kernel = apart(dot(apart(gradient.T), x)).T
     of_x = jnp.dot(gradient, kernel.T, precision=precision)
+    dot = partial(
+        jax.lax.dot_general,
+        precision=precision,
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )
+    # The barriers keep XLA from moving the transpositions into the products, where they are slow.
+    apart = jax.lax.optimization_barrier
+    narrow, wide = sorted((x.shape[1], gradient.shape[1]))
+    if wide <= _WORTH_TURNING or strided:
+        # To turn an operand takes as long as the product; and what turns pixels that are apart
+        # from each other computes them anew.
+        parts = jax.device_count() * _MOST_PARTS
+        if wide > _WORTH_TURNING or len(x) % parts:
+            parts = 1
+        xs, gradients = (array.reshape(parts, -1, array.shape[1]) for array in (x, gradient))
+        of_kernel = jnp.sum(dot(xs, gradients, (((1,), (1,)), ((0,), (0,)))), axis=0)
+    elif x.shape[1] == narrow:
+        of_kernel = dot(apart(x.T), gradient, (((1,), (0,)), ((), ())))
+    else:
+        of_kernel = apart(dot(apart(gradient.T), x, (((1,), (0,)), ((), ())))).T
     return of_x, of_kernel.astype(kernel.dtype)
 
 
