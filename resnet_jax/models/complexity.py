@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from resnet_jax.models.convolution import formulation
 from resnet_jax.models.resnet import ResNet
 
 
@@ -34,10 +35,10 @@ def count_macs(model: ResNet, image_shape: tuple[int, int, int] = (224, 224, 3))
         image_shape: (H, W, C).
     """
     image, model = _abstract_image(image_shape), _traced_once(model)
-    program = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))(
-        _abstract_variables(model, image), image
-    )
-    return _count(program)
+    evaluate = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))
+    # What other formulations compute beyond that is no part of the network.
+    with formulation("convolution"):
+        return _count(evaluate(_abstract_variables(model, image), image))
 
 
 def _traced_once(model: ResNet) -> ResNet:

@@ -1,8 +1,9 @@
 """How convolutions and max-pooling are computed: the same numbers, in the way a platform does fast.
 
 Accelerators have kernels for `jax.lax.conv_general_dilated`, and get it.  XLA's CPU backend is slow
-at the gradients of kernels where a batch does not fit into the caches, and of max-pooling.  There,
-the former are sums over parts of the batch, 1x1 convolutions are products of two matrices, and
+at convolutions of few features, at the gradients of kernels where a batch does not fit into the
+caches, and at those of max-pooling.  There, the columns of a kernel are features at first, the
+gradients are sums over parts of the batch, 1x1 convolutions are products of two matrices, and
 max-pooling is written with elementwise operations on shifted images.
 
 Arrays are NHWC and kernels HWIO.
@@ -12,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -35,8 +36,11 @@ _MOST_PARTS = 8
 _WORTH_TURNING = 256
 
 # Channels from which a product with the taps of a kernel one by one has the width it needs to be
-# fast; with fewer, the taps of a row are put side by side.
+# fast; with fewer, the taps of a row are put side by side.  As many features a convolution needs.
 _WIDE = 128
+
+# Channels from which a convolution is worth more features.
+_WORTH_WIDENING = 16
 
 
 @contextmanager
@@ -187,6 +191,31 @@ def _convolution(
     )
 
 
+def _widened(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    pads: Pads,
+    dilation: Sequence[int],
+    precision: Any,
+) -> jax.Array:
+    """A convolution; where it has few features, the columns of its kernel are features at first.
+
+    XLA's CPU backend takes as long for 64 features as for 128.  The results of the columns are then
+    added up, each shifted by its place.
+    """
+    rows, columns, channels, features = kernel.shape
+    narrow = columns > 1 and features < _WIDE and channels >= _WORTH_WIDENING
+    if not narrow or tuple(strides) != (1, 1) or x.dtype != jnp.float32:
+        return _convolution(x, kernel, strides, pads, dilation, 1, precision)
+    side_by_side = kernel.swapaxes(1, 2).reshape(rows, 1, channels, columns * features)
+    y = _convolution(x, side_by_side, (1, 1), pads, dilation, 1, precision)
+    y = y.reshape(*y.shape[:3], columns, features)
+    width = y.shape[2] - dilation[1] * (columns - 1)
+    taps = (_taps(y[..., j, :], j * dilation[1], width, 1, 2) for j in range(columns))
+    return reduce(jnp.add, taps)
+
+
 def _space_to_depth(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
     """A 7x7 convolution of stride 2 as a 4x4 one of squares of 2x2 pixels, with more channels.
 
@@ -263,7 +292,7 @@ def _convolve(
 ) -> jax.Array:
     """A convolution whose kernel has its gradient from parts of the batch, or from products."""
     del in_parts
-    return _convolution(x, kernel, strides, pads, dilation, 1, precision)
+    return _widened(x, kernel, strides, pads, dilation, precision)
 
 
 def _forward(
@@ -286,13 +315,23 @@ def _backward(
     def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return _convolution(x, kernel, strides, pads, dilation, 1, precision)
 
-    _, transposed = jax.vjp(lambda x: convolution(x, kernel), x)
+    if strides == (1, 1):
+        # Written as the convolution that it is: within loops, XLA is slow at its own.
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        reach = [d * (n - 1) for d, n in zip(dilation, kernel.shape[:2], strict=True)]
+        rows, columns = (
+            (n - before, n - after) for n, (before, after) in zip(reach, pads, strict=True)
+        )
+        of_x = _widened(gradient, flipped, strides, (rows, columns), dilation, precision)
+    else:
+        _, transposed = jax.vjp(lambda x: convolution(x, kernel), x)
+        of_x = transposed(gradient)[0]
     of_kernel = (
         _from_parts(convolution, x, kernel, gradient)
         if in_parts
         else _from_products(x, kernel, gradient, strides, pads, dilation, precision)
     )
-    return transposed(gradient)[0], of_kernel.astype(kernel.dtype)
+    return of_x, of_kernel.astype(kernel.dtype)
 
 
 _convolve.defvjp(_forward, _backward)

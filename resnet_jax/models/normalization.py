@@ -65,27 +65,27 @@ class BatchNorm(nn.Module):
         if self.frozen or not train:
             return self._normalize(x, running_mean.value, running_var.value, scale, bias)
 
-        groups, weights = self._grouped(x, mask)
-        mean, var, share = _moments(groups, weights)
+        grouped = self.group_size not in (None, len(x))
+        # An axis of one group would be a reshape, behind which XLA computes anew what is there.
+        groups, weights = self._groups(x, mask) if grouped else (x, mask)
+        mean, var, share = _moments(groups, weights, batch_axis=int(grouped))
         if not self.is_initializing():
             for running, value in ((running_mean, mean), (running_var, var)):
                 new = jnp.sum(share * value.reshape(-1, channels), axis=0)
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
         return self._normalize(groups, mean, var, scale, bias).reshape(x.shape)
 
-    def _grouped(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        """[G, B/G, ..., C], and weights of as many axes."""
-        batch = len(x)
-        size = self.group_size or batch
+    def _groups(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        """[G, B/G, ..., C], and the mask of as many examples."""
+        batch, size = len(x), self.group_size
+        assert size
         if batch % size:
             raise ValueError(
                 f"a batch of {batch} images has no whole groups of {size}; change the batch size "
                 "or bn_group_size"
             )
         groups = x.reshape(batch // size, size, *x.shape[1:])
-        if mask is None:
-            return groups, None
-        return groups, mask.reshape(batch // size, size, *(1,) * (x.ndim - 1))
+        return groups, None if mask is None else mask.reshape(batch // size, size)
 
     def _normalize(
         self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array
@@ -99,8 +99,8 @@ def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -
     """``(x - mean) * factor + bias``.
 
     Args:
-        x: [G, N, ..., C].
-        mean: [G, 1, ..., C], or [C].
+        x: [N, ..., C], or of groups [G, N, ..., C].
+        mean: [1, ..., C] or [G, 1, ..., C]; or [C].
         factor: as ``mean``.
         bias: [C].
     """
@@ -135,31 +135,40 @@ _affine_with_sums.defvjp(_affine_forward, _affine_backward)
 
 
 def _moments(
-    groups: jax.Array, weights: jax.Array | None
+    x: jax.Array, mask: jax.Array | None, *, batch_axis: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and biased variance of [G, N, ..., C], and the share of each group in their average.
+    """Mean and biased variance, and the share of each group in their average.
 
     Both come from one pass over the data, so that devices exchange them together.
 
+    Args:
+        x: [N, ..., C], or of groups [G, N, ..., C].
+        mask: bool[N] or [G, N], which examples count.
+        batch_axis: that of N.
+
     Returns:
-        float32[G, 1, ..., C] twice, and float32[G, 1].
+        float32[1, ..., C] or [G, 1, ..., C] twice, and float32[G, 1].
     """
-    values = groups.astype(jnp.float32)
-    axes = tuple(range(1, groups.ndim - 1))
-    if weights is None:
-        mean, square = (jnp.mean(x, axes, keepdims=True) for x in (values, values**2))
-        share = jnp.full((len(groups), 1), 1 / len(groups))
+    values = x.astype(jnp.float32)
+    axes = tuple(range(batch_axis, x.ndim - 1))
+    mean, square = (_mean(x, axes, mask) for x in (values, values**2))
+    if mask is None:
+        groups = math.prod(x.shape[:batch_axis])
+        share = jnp.full((groups, 1), 1 / groups)
     else:
-        examples = jnp.sum(weights, axis=tuple(range(1, groups.ndim)), dtype=jnp.float32)
-        share = (examples / jnp.maximum(jnp.sum(examples), 1))[:, None]
-        mean, square = (
-            # Where a group has no example, nothing divided by something.
-            jnp.mean(jnp.where(weights, x, 0), axes, keepdims=True)
-            * groups.shape[1]
-            / jnp.maximum(examples, 1).reshape(-1, *(1,) * (groups.ndim - 1))
-            for x in (values, values**2)
-        )
+        examples = jnp.sum(mask, axis=-1, dtype=jnp.float32).reshape(-1, 1)
+        share = examples / jnp.maximum(jnp.sum(examples), 1)
     return mean, jnp.maximum(square - mean**2, 0), share
+
+
+def _mean(x: jax.Array, axes: tuple[int, ...], mask: jax.Array | None) -> jax.Array:
+    """Of the examples that count; where a group has none, zero."""
+    if mask is None:
+        return jnp.mean(x, axes, keepdims=True)
+    weights = mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
+    share = jnp.mean(weights, axes, keepdims=True, dtype=jnp.float32)
+    mean = jnp.mean(jnp.where(weights, x, 0), axes, keepdims=True)
+    return mean / jnp.where(share > 0, share, 1)
 
 
 class GroupNorm(nn.Module):

@@ -51,7 +51,7 @@ def assert_equal_to_rounding(
             np.testing.assert_allclose(actual, expected, atol=tolerance * abs(expected).max())
 
 
-@pytest.mark.parametrize("channels", [3, 128])
+@pytest.mark.parametrize("channels", [3, 32, 128])
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 @pytest.mark.parametrize(
     ("kernel_size", "stride", "dilation"),
@@ -66,10 +66,18 @@ def test_convolutions(
     padding: Any,
     channels: int,
 ) -> None:
-    layer = conv(8, kernel_size, stride, dilation=dilation, padding=padding)
+    layer = conv(24, kernel_size, stride, dilation=dilation, padding=padding)
     x = jax.random.normal(jax.random.key(0), (2, *size, channels))
     params = layer.init(jax.random.key(1), x)
     assert_equal_to_rounding(layer.apply, params, x)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("channels", "features"), [(12, 40), (300, 20), (20, 300)])
+def test_products(channels: int, features: int, stride: int) -> None:
+    layer = conv(features, 1, stride)
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, channels))
+    assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x)
 
 
 @pytest.mark.parametrize(("batch", "num_parts"), [(16, 2), (32, 4), (40, 5), (4, 1), (1024, 8)])
@@ -89,17 +97,20 @@ def test_a_batch_is_cut_into_parts_that_every_device_has_a_share_of(
     assert convolution._num_parts(x, kernel, x) == num_parts
 
 
-def test_parts_are_exchanged_between_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_parts_are_exchanged_between_no_devices(
+    kernel_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(convolution, "_PART", 1)
-    layer = conv(2, 3)
+    layer = conv(2, kernel_size)
     mesh = make_mesh()
     whole, spread = replicated(mesh), batch_sharded(mesh)
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
         return jnp.sum(layer.apply(params, x) ** 2)
 
-    params = jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 5, 6, 2)))
-    x = jax.ShapeDtypeStruct((32, 5, 6, 2), jnp.float32)
+    params = jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 4, 6, 2)))
+    x = jax.ShapeDtypeStruct((32, 4, 6, 2), jnp.float32)
     compiled = jax.jit(jax.grad(loss), in_shardings=(whole, spread), out_shardings=whole)
     with formulation("parts"):
         program = compiled.lower(params, x).compile().as_text()
