@@ -193,8 +193,9 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
     seconds, shares = time.perf_counter() - started, goodput.shares
     facts = describe(result.run, workdir)
     if skipped:
-        facts["skipped"] = f"{len(skipped)} unreadable images, such as {next(iter(skipped))}"
-        console.print(f"Skipped {facts['skipped']}.", style="yellow")
+        unreadable, reason = next(iter(skipped.items()))
+        facts["skipped"] = f"{len(skipped)} unreadable images, such as {unreadable}: {reason}"
+        console.print(f"Skipped {facts['skipped']}.", style="yellow", soft_wrap=True)
     write_report(
         workdir.report,
         title=name,
