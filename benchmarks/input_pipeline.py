@@ -58,10 +58,13 @@ def make_images(directory: Path, count: int) -> None:
 def ours(
     directory: Path, interpolation: str, *, threads: int = 1, workers: int = 0, batch: int = BATCH
 ) -> Iterator[Any]:
-    """`ImageSplit.train_batches`."""
+    """`ImageSplit.train_batches`, as `train.py` has them."""
     from resnet_jax.config import ImageConfig
     from resnet_jax.data.images.folder import open_splits
     from resnet_jax.data.images.loading import ImageSplit
+    from resnet_jax.host_memory import keep_freed_memory
+
+    keep_freed_memory()
 
     train = open_splits(directory, evaluation_share=0.01, seed=0)["train"]
     config = ImageConfig(

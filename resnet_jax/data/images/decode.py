@@ -13,8 +13,8 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 Interpolation = Literal["linear", "pil_bilinear", "pil_bicubic"]
-"""``linear`` is OpenCV's without antialiasing, the fastest; the others are Pillow's with it, as
-torchvision and timm have them."""
+"""``linear`` is OpenCV's without antialiasing, the fastest, and random crops of JPEGs are then
+decoded roughly too; the others are Pillow's with it, as torchvision and timm have them."""
 
 _PIL = {
     "pil_bilinear": Image.Resampling.BILINEAR,
@@ -54,7 +54,12 @@ class _Jpeg(NamedTuple):
 
 
 def decode(
-    data: bytes, *, shrink: int = 1, rows: int | None = None, strict: bool = False
+    data: bytes,
+    *,
+    shrink: int = 1,
+    rows: int | None = None,
+    rough: bool = False,
+    strict: bool = False,
 ) -> np.ndarray:
     """Decodes any image file to colours.
 
@@ -67,6 +72,9 @@ def decode(
         shrink: a JPEG may come smaller by this factor, 1, 2, 4 or 8.
         rows: only so many of the uppermost rows, counted before shrinking, are needed; a JPEG may
             come without the others.
+        rough: a JPEG may come with cosines of few bits, as TensorFlow has them by default, and with
+            colours that are repeated where they are shared, instead of interpolated; that is
+            quicker.
         strict: refuse a JPEG that libjpeg warns of, although the rest of it can be shown.
 
     Returns:
@@ -78,7 +86,7 @@ def decode(
     """
     if header := _jpeg_header(data):
         try:
-            return _decode_jpeg(data, header, shrink, rows)
+            return _decode_jpeg(data, header, shrink, rows, rough)
         except ValueError as error:
             if strict:
                 raise DecodeError(f"{error}, {len(data)} bytes") from None
@@ -93,23 +101,22 @@ def decode(
         raise DecodeError(f"no whole image, {len(data)} bytes ({reason[:100]})") from None
 
 
-def _decode_jpeg(data: bytes, header: _Jpeg, shrink: int, rows: int | None) -> np.ndarray:
+def _decode_jpeg(
+    data: bytes, header: _Jpeg, shrink: int, rows: int | None, rough: bool
+) -> np.ndarray:
     height, width, at, rows_of_colour = header
+    decode = partial(simplejpeg.decode_jpeg, fastdct=rough, fastupsample=rough)
     # Colours are interpolated between their rows, so one more of those is needed.
     needed = height if rows is None else rows + 2 * rows_of_colour * shrink
     # What is cut off has no end, and decoders need not look that far to notice.
     if at is None or needed >= height or data.rfind(b"\xff\xd9", at) < 0:
-        return simplejpeg.decode_jpeg(
-            data, "RGB", min_height=-(-height // shrink), min_width=-(-width // shrink)
-        )
+        return decode(data, "RGB", min_height=-(-height // shrink), min_width=-(-width // shrink))
     # libjpeg decodes as many rows as the header announces.
     shorter = bytearray(data)
     shorter[at : at + 2] = needed.to_bytes(2, "big")
     pixels = np.empty((-(-needed // shrink), -(-width // shrink), 3), np.uint8)
     try:
-        simplejpeg.decode_jpeg(
-            shorter, "RGB", min_height=len(pixels), min_width=pixels.shape[1], buffer=pixels
-        )
+        decode(shorter, "RGB", min_height=len(pixels), min_width=pixels.shape[1], buffer=pixels)
     except ValueError as error:
         if not _ROWS_LEFT.search(str(error)):
             raise
@@ -235,7 +242,8 @@ def random_resized_crop(
     else:
         box = draw(header.height, header.width)
         shrink = next((f for f in _JPEG_FACTORS if min(box[2:]) >= f * len(out)), 1)
-        pixels = decode(data, shrink=shrink, rows=box[0] + box[2])
+        rough = interpolation == "linear"
+        pixels = decode(data, shrink=shrink, rows=box[0] + box[2], rough=rough)
         if pixels.shape[1] != header.width:
             _resize_part(pixels, [side / shrink for side in box], out, interpolation)
             return
