@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax
 
 from resnet_jax.models.attention import SpatialUnit
+from resnet_jax.models.convolution import forward_mode
 from resnet_jax.models.layers import Activation, Conv, Norm, drop_path
+from resnet_jax.models.ordering import together
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 
 Rate = jax.Array | float | None
@@ -109,6 +111,16 @@ class ResidualBlock(nn.Module):
             x = self.antialias(x, stride)
         return x
 
+    def at_once(self, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Inputs of the last convolution and of the shortcut, as they are.
+
+        Devices exchange the sums that belong to the gradients of both normalisations together.
+        """
+        projects = self.stride > 1 or x.shape[-1] != self.expansion * self.features
+        if not projects or jax.device_count() == 1 or forward_mode():
+            return y, x
+        return together(y, x)
+
     def last_conv(
         self, x: jax.Array, features: int, kernel_size: int, index: int, *, train: bool
     ) -> jax.Array:
@@ -168,6 +180,7 @@ class BasicBlock(ResidualBlock):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
         y = self.strided_conv(x, self.features, self.stride, 1, groups=1, train=train)
+        y, x = self.at_once(y, x)
         y = self.last_conv(y, self.features, 3, 2, train=train)
         return self.act(self.add(x, y, train=train, drop_path_rate=drop_path_rate))
 
@@ -188,6 +201,7 @@ class BottleneckBlock(ResidualBlock):
         strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         y = self.pointwise_conv(x, width, strides[0], 1, train=train)
         y = self.strided_conv(y, width, strides[1], 2, groups=self.cardinality, train=train)
+        y, x = self.at_once(y, x)
         y = self.last_conv(y, self.expansion * self.features, 1, 3, train=train)
         return self.act(self.add(x, y, train=train, drop_path_rate=drop_path_rate))
 
