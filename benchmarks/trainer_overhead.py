@@ -21,6 +21,7 @@ from rich.console import Console
 
 from benchmarks.peers import interleaved
 from resnet_jax.config import CheckpointConfig, ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
+from resnet_jax.host_memory import keep_freed_memory
 from resnet_jax.training.goodput import Goodput
 from resnet_jax.training.loop import train
 from resnet_jax.training.prefetch import Prefetch
@@ -58,6 +59,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="a round; whole intervals of records")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    # As `train.py` does.
+    keep_freed_memory()
 
     # One step more, whose call ends the last interval.
     steps = options.steps + 1

@@ -7,16 +7,18 @@ system then clears every page of them again: a fifth of a ResNet-50's training s
 
 import ctypes
 
+import jax
+
 # Parameters of `mallopt`, by their numbers in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
     """Lets the C library keep what is freed; the process stays as large as it once was.
 
-    It must come before JAX starts its threads, that is before the first array or the first
-    ``jax.devices()``: a thread that has memory of its own by then goes on as before.  All threads
-    allocate from one heap afterwards.
+    On CPUs, computations run in the thread that calls them from then on, and are done when the call
+    returns: only the main thread has a heap for arrays of any size, those of others hold 64 MiB.
+    It must come before the first array or the first ``jax.devices()``.
 
     Returns:
         Whether there is such a choice; other C libraries than glibc have none.
@@ -25,5 +27,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
-    return all(mallopt(parameter, value) for parameter, value in settings)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    return all(
+        mallopt(parameter, value)
+        for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
+    )
