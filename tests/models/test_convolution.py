@@ -57,7 +57,7 @@ def assert_equal_to_rounding(
     ("kernel_size", "stride", "dilation"),
     [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (7, 2, 1)],
 )
-@pytest.mark.parametrize("size", [(9, 7), (8, 10)])
+@pytest.mark.parametrize("size", [(9, 7), (8, 10), (2, 5)])
 def test_convolutions(
     size: tuple[int, int],
     kernel_size: int,
@@ -147,7 +147,7 @@ def test_a_padded_kernel_of_one_tap() -> None:
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("size", [(9, 7), (8, 10)])
+@pytest.mark.parametrize("size", [(9, 7), (8, 10), (2, 5)])
 @pytest.mark.parametrize(
     "pool",
     [
