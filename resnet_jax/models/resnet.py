@@ -69,6 +69,7 @@ class Stage(nn.Module):
 
         size = len(self.drop_path_rates)
         looped = size - 1 if self.scan and size > 2 else 0
+        self._check_stacking(stacked=looped > 0)
         for i, rate in enumerate(self.drop_path_rates[: size - looped]):
             block = self.block(
                 stride=self.stride if i == 0 else 1,
@@ -100,6 +101,16 @@ class Stage(nn.Module):
                 check_constancy_invariants=False,
             )(block, x, jnp.asarray(rates) if any(rates) else None)
         return x
+
+    def _check_stacking(self, *, stacked: bool) -> None:
+        params = self.variables.get("params", {})
+        if self.is_initializing() or not params or ("blocks" in params) == stacked:
+            return
+        found, change = ("scan=False", "stack") if stacked else ("scan=True", "unstack")
+        raise ValueError(
+            f"the variables of {'/'.join(self.path)} are those of a network with {found}; give "
+            f"{change}_blocks(variables)"
+        )
 
 
 def _is_contraction(primitive: Any, *_: Any, **__: Any) -> bool:
@@ -392,7 +403,8 @@ class ResNet(nn.Module):
 
         Raises:
             ValueError: the images have no four axes, another number of channels, no pixels, too few
-                pixels for a pooling, or integers for values.
+                pixels for a pooling, or integers for values; or the variables are stacked where the
+                blocks are not, or the other way round.
         """
         self._check_images(images)
         with _masked(mask):

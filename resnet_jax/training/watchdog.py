@@ -63,7 +63,7 @@ class Watchdog:
 
     def _end(self) -> None:
         who = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
-        what = "the devices have not finished a step" if self._pending else "no step has begun"
+        what = "the devices have not finished a step" if self._pending else "no step has ended"
         sys.stdout.flush()
         sys.stderr.write(
             f"{who}error: {what} for {self._timeout:g} s; the stacks of all threads follow; the "

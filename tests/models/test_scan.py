@@ -129,6 +129,20 @@ def test_paths_of_stacked_parameters_are_an_interface() -> None:
     assert paths["batch_stats/stage4/blocks/norm1/var"] == (2, 512)
 
 
+def test_variables_of_the_other_kind_are_named() -> None:
+    unrolled, scanned = (
+        create_model("cifar_resnet20", **SMALL, scan=scan) for scan in (False, True)
+    )
+    variables = random_variables(unrolled)
+    images = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    for model, wrong, message in (
+        (scanned, variables, r"stage2 .* with scan=False; give stack_blocks\(variables\)"),
+        (unrolled, stack_blocks(variables), r"scan=True; give unstack_blocks\(variables\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(partial(model.apply, train=False), wrong, images)
+
+
 def test_two_blocks_are_no_loop() -> None:
     plain, scanned = (create_model("resnet18", scan=scan) for scan in (False, True))
     assert jax.tree.map(jnp.shape, abstract(scanned)) == jax.tree.map(jnp.shape, abstract(plain))

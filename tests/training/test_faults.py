@@ -139,7 +139,7 @@ print("came to its end")
     ("where", "message"),
     [
         ("device", "error: the devices have not finished a step for 2 s; the stacks of all"),
-        ("host", "error: no step has begun for 2 s; the stacks of all threads follow"),
+        ("host", "error: no step has ended for 2 s; the stacks of all threads follow"),
         ("nowhere", None),
     ],
 )
