@@ -89,7 +89,7 @@ def parse_options(description: str | None, *, batch_sizes: list[int]) -> argpars
     parser.add_argument("--serve", metavar="ROW", help="be this row, for the process that measures")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
     options = parser.parse_args()
-    # Before JAX is asked for its backend, whose threads would have memory of their own.
+    # Before JAX is asked for its backend, which then computes in the thread that calls it.
     if options.serve != FLAX:
         keep_freed_memory()
     cpu = jax.default_backend() == "cpu"

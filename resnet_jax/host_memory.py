@@ -28,7 +28,4 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    return all(
-        mallopt(parameter, value)
-        for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
-    )
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))

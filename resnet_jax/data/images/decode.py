@@ -105,18 +105,18 @@ def _decode_jpeg(
     data: bytes, header: _Jpeg, shrink: int, rows: int | None, rough: bool
 ) -> np.ndarray:
     height, width, at, rows_of_colour = header
-    decode = partial(simplejpeg.decode_jpeg, fastdct=rough, fastupsample=rough)
+    to_rgb = partial(simplejpeg.decode_jpeg, colorspace="RGB", fastdct=rough, fastupsample=rough)
     # Colours are interpolated between their rows, so one more of those is needed.
     needed = height if rows is None else rows + 2 * rows_of_colour * shrink
     # What is cut off has no end, and decoders need not look that far to notice.
     if at is None or needed >= height or data.rfind(b"\xff\xd9", at) < 0:
-        return decode(data, "RGB", min_height=-(-height // shrink), min_width=-(-width // shrink))
+        return to_rgb(data, min_height=-(-height // shrink), min_width=-(-width // shrink))
     # libjpeg decodes as many rows as the header announces.
     shorter = bytearray(data)
     shorter[at : at + 2] = needed.to_bytes(2, "big")
     pixels = np.empty((-(-needed // shrink), -(-width // shrink), 3), np.uint8)
     try:
-        decode(shorter, "RGB", min_height=len(pixels), min_width=pixels.shape[1], buffer=pixels)
+        to_rgb(shorter, min_height=len(pixels), min_width=pixels.shape[1], buffer=pixels)
     except ValueError as error:
         if not _ROWS_LEFT.search(str(error)):
             raise
