@@ -63,17 +63,23 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
 
         if self.frozen or not train:
-            return self._normalize(x, running_mean.value, running_var.value, scale, bias)
+            factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
+            affine = _affine if forward_mode() else _affine_by_hand
+            return affine(x, running_mean.value, factor, bias).astype(self.dtype)
 
         grouped = self.group_size not in (None, len(x))
         # An axis of one group would be a reshape, behind which XLA computes anew what is there.
         groups, weights = self._groups(x, mask) if grouped else (x, mask)
-        mean, var, share = _moments(groups, weights, batch_axis=int(grouped))
+        normalize = _normalize if forward_mode() else _normalize_by_hand
+        y, *moments = normalize(
+            groups, scale, bias, weights, self.epsilon, int(grouped), self.dtype
+        )
         if not self.is_initializing():
-            for running, value in ((running_mean, mean), (running_var, var)):
-                new = jnp.sum(share * value.reshape(-1, channels), axis=0)
+            for running, value in zip((running_mean, running_var), moments, strict=True):
+                new = jax.lax.stop_gradient(value)
+                new = _over_groups(new, weights) if grouped else new.reshape(channels)
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
-        return self._normalize(groups, mean, var, scale, bias).reshape(x.shape)
+        return y.reshape(x.shape)
 
     def _groups(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
         """[G, B/G, ..., C], and the mask of as many examples."""
@@ -87,23 +93,8 @@ class BatchNorm(nn.Module):
         groups = x.reshape(batch // size, size, *x.shape[1:])
         return groups, None if mask is None else mask.reshape(batch // size, size)
 
-    def _normalize(
-        self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array
-    ) -> jax.Array:
-        factor = jax.lax.rsqrt(var + self.epsilon) * scale
-        affine = _affine if forward_mode() else _affine_with_sums
-        return affine(x, mean, factor, bias).astype(self.dtype)
-
 
 def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
-    """``(x - mean) * factor + bias``.
-
-    Args:
-        x: [N, ..., C], or of groups [G, N, ..., C].
-        mean: [1, ..., C] or [G, 1, ..., C]; or [C].
-        factor: as ``mean``.
-        bias: [C].
-    """
     return (x - mean) * factor + bias
 
 
@@ -117,58 +108,145 @@ def _affine_backward(
     saved: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     x, mean, factor = saved
-    axes = tuple(axis for axis in range(x.ndim - 1) if mean.ndim == 1 or mean.shape[axis] == 1)
-    total = jnp.sum(gradient, axes, keepdims=mean.ndim > 1)
-    moment = jnp.sum(gradient * x, axes, keepdims=mean.ndim > 1)
+    total, moment = _sums(x, gradient, tuple(range(x.ndim - 1)))
     return (
         (gradient * factor).astype(x.dtype),
         (-factor * total).astype(mean.dtype),
         (moment - mean * total).astype(factor.dtype),
-        jnp.sum(total, tuple(range(total.ndim - 1))).astype(factor.dtype),
+        total.astype(factor.dtype),
     )
 
 
-# The same, whose gradients are two sums over x as it is.  Left to itself, JAX keeps or recomputes
-# ``x - mean`` for them, and sums a scaled gradient beside the gradient.
-_affine_with_sums = jax.custom_vjp(_affine)
-_affine_with_sums.defvjp(_affine_forward, _affine_backward)
+# The same for x [..., C] and three [C].  Left to itself, JAX keeps ``x - mean`` beside x.
+_affine_by_hand = jax.custom_vjp(_affine)
+_affine_by_hand.defvjp(_affine_forward, _affine_backward)
 
 
-def _moments(
-    x: jax.Array, mask: jax.Array | None, *, batch_axis: int
+def _sums(
+    x: jax.Array, gradient: jax.Array, axes: tuple[int, ...], *, keepdims: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Of the gradient, and of its product with x.
+
+    Over x as it is: what is subtracted from it need not be kept, nor computed a second time.
+    """
+    total = jnp.sum(gradient, axes, keepdims=keepdims)
+    return total, jnp.sum(gradient * x, axes, keepdims=keepdims)
+
+
+def _normalize(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mask: jax.Array | None,
+    epsilon: float,
+    batch_axis: int,
+    dtype: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and biased variance, and the share of each group in their average.
-
-    Both come from one pass over the data, so that devices exchange them together.
+    """Normalises by the moments of x itself.
 
     Args:
         x: [N, ..., C], or of groups [G, N, ..., C].
-        mask: bool[N] or [G, N], which examples count.
+        scale: [C].
+        bias: [C].
+        mask: bool[N] or [G, N], which examples count in the moments.
+        epsilon: added to the variance.
         batch_axis: that of N.
+        dtype: of the first result.
 
     Returns:
-        float32[1, ..., C] or [G, 1, ..., C] twice, and float32[G, 1].
+        dtype[...] as x, and its mean and biased variance, float32[1, ..., C] or [G, 1, ..., C].
     """
     values = x.astype(jnp.float32)
     axes = tuple(range(batch_axis, x.ndim - 1))
-    mean, square = (_mean(x, axes, mask) for x in (values, values**2))
-    if mask is None:
-        groups = math.prod(x.shape[:batch_axis])
-        share = jnp.full((groups, 1), 1 / groups)
-    else:
-        examples = jnp.sum(mask, axis=-1, dtype=jnp.float32).reshape(-1, 1)
-        share = examples / jnp.maximum(jnp.sum(examples), 1)
-    return mean, jnp.maximum(square - mean**2, 0), share
+    weights, count = _counted(x, mask, batch_axis)
+
+    def average(values: jax.Array) -> jax.Array:
+        counted = values if weights is None else jnp.where(weights, values, 0)
+        return jnp.sum(counted, axes, keepdims=True) / count
+
+    # From one pass over the data, so that devices exchange both together.
+    mean, square = average(values), average(values**2)
+    var = jnp.maximum(square - mean**2, 0)
+    y = _affine(x, mean, jax.lax.rsqrt(var + epsilon) * scale, bias)
+    return y.astype(dtype), mean, var
 
 
-def _mean(x: jax.Array, axes: tuple[int, ...], mask: jax.Array | None) -> jax.Array:
-    """Of the examples that count; where a group has none, zero."""
+def _forward(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mask: jax.Array | None,
+    epsilon: float,
+    *static: Any,
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array | None, ...]]:
+    y, mean, var = _normalize(x, scale, bias, mask, epsilon, *static)
+    return (y, mean, var), (x, scale, bias, mask, mean, jax.lax.rsqrt(var + epsilon))
+
+
+def _backward(
+    epsilon: float,
+    batch_axis: int,
+    dtype: Any,
+    saved: tuple[jax.Array, ...],
+    gradients: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    """The gradients of x, scale and bias; the moments are taken to have none."""
+    del epsilon, dtype
+    x, scale, bias, mask, mean, inverse = saved
+    gradient = gradients[0].astype(jnp.promote_types(x.dtype, jnp.float32))
+    axes = tuple(range(batch_axis, x.ndim - 1))
+    total, moment = _sums(x, gradient, axes, keepdims=True)
+    of_scale = (moment - mean * total) * inverse
+    weights, count = _counted(x, mask, batch_axis)
+    through_moments = total / count + (x - mean) * (inverse * of_scale / count)
+    if weights is not None:
+        through_moments = jnp.where(weights, through_moments, 0)
+    of_x = (gradient - through_moments) * (inverse * scale)
+    groups = tuple(range(x.ndim - 1))
+    return (
+        of_x.astype(x.dtype),
+        jnp.sum(of_scale, groups).astype(scale.dtype),
+        jnp.sum(total, groups).astype(bias.dtype),
+        None,
+    )
+
+
+# The same with a gradient of two sums and one pass.  Left to itself, JAX differentiates the moments
+# one by one, and keeps or recomputes what is between them.
+_normalize_by_hand = jax.custom_vjp(_normalize, nondiff_argnums=(4, 5, 6))
+_normalize_by_hand.defvjp(_forward, _backward)
+
+
+def _over_groups(moments: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Their mean, in which every example counts as much.
+
+    Args:
+        moments: float32[G, 1, ..., C].
+        mask: bool[G, N], which examples count.
+
+    Returns:
+        float32[C].
+    """
+    moments = moments.reshape(len(moments), -1)
     if mask is None:
-        return jnp.mean(x, axes, keepdims=True)
+        return jnp.mean(moments, axis=0)
+    examples = jnp.sum(mask, axis=-1, dtype=jnp.float32)
+    return jnp.sum(examples[:, None] * moments, axis=0) / jnp.maximum(jnp.sum(examples), 1)
+
+
+def _counted(
+    x: jax.Array, mask: jax.Array | None, batch_axis: int
+) -> tuple[jax.Array | None, jax.Array | int]:
+    """What counts in the moments of x: bool in its rank, and how many values; without a mask all.
+
+    A group in which nothing counts is taken to have one value, so that it can be divided by.
+    """
+    pixels = math.prod(x.shape[batch_axis + 1 : -1])
+    if mask is None:
+        return None, x.shape[batch_axis] * pixels
     weights = mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
-    share = jnp.mean(weights, axes, keepdims=True, dtype=jnp.float32)
-    mean = jnp.mean(jnp.where(weights, x, 0), axes, keepdims=True)
-    return mean / jnp.where(share > 0, share, 1)
+    examples = jnp.sum(weights, batch_axis, keepdims=True, dtype=jnp.float32)
+    return weights, jnp.maximum(pixels * examples, 1)
 
 
 class GroupNorm(nn.Module):

@@ -1,5 +1,6 @@
 """BatchNorm: frozen, of groups, and of the examples that a mask leaves."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,12 @@ import pytest
 from resnet_jax import BatchNorm, create_model
 from resnet_jax.config import ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
 from resnet_jax.data import Batch
-from resnet_jax.models.normalization import _affine_with_sums
+from resnet_jax.models.normalization import (
+    _affine,
+    _affine_by_hand,
+    _normalize,
+    _normalize_by_hand,
+)
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.run import check
 from resnet_jax.training.state import create_train_state
@@ -151,31 +157,67 @@ def test_a_batch_without_whole_groups_is_refused() -> None:
         normalized(np.ones((12, 2, 2, 3), np.float32), 5)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 3, 3, 4), (2, 4, 3, 3, 4)], ids=["batch", "groups"])
+def assert_equal_gradients(actual: Sequence[jax.Array], expected: Sequence[jax.Array]) -> None:
+    """In shape and type, and in value to rounding."""
+    for left, right in zip(actual, expected, strict=True):
+        assert (left.shape, left.dtype) == (right.shape, right.dtype)
+        tolerance = 2**-7 if left.dtype == jnp.bfloat16 else 1e-5
+        left, right = (np.asarray(array, np.float64) for array in (left, right))
+        np.testing.assert_allclose(left, right, atol=tolerance * abs(right).max())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", [(8, 3, 3, 4), (2, 4, 3, 3, 4)], ids=["batch", "groups"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_written_gradient_is_that_of_the_formula(shape: tuple[int, ...], dtype: Any) -> None:
+def test_the_written_gradient_is_that_of_the_formula(
+    shape: tuple[int, ...], dtype: Any, masked: bool
+) -> None:
+    keys = jax.random.split(jax.random.key(0), 4)
+    axis = len(shape) - 4
+    x = 1 + jax.random.normal(keys[0], shape, dtype)
+    scale, bias = (jax.random.normal(key, shape[-1:]) for key in keys[1:3])
+    mask = jnp.arange(8).reshape(shape[: axis + 1]) % 3 > 0 if masked else None
+
+    def normalized(function: Any, *inputs: jax.Array) -> jax.Array:
+        return function(*inputs, mask, 1e-5, axis, dtype)[0]
+
+    expected, plain = jax.vjp(partial(normalized, _normalize), x, scale, bias)
+    actual, written = jax.vjp(partial(normalized, _normalize_by_hand), x, scale, bias)
+    cotangent = jax.random.normal(keys[3], shape, dtype)
+    assert_equal_gradients((actual, *written(cotangent)), (expected, *plain(cotangent)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_written_gradient_of_frozen_statistics_is_that_of_the_formula(dtype: Any) -> None:
     keys = jax.random.split(jax.random.key(0), 5)
-    statistics = (shape[0], *(1,) * (len(shape) - 2), shape[-1])
-    x = jax.random.normal(keys[0], shape, dtype)
-    mean, factor = (jax.random.normal(key, statistics) for key in keys[1:3])
-    bias = jax.random.normal(keys[3], shape[-1:])
-    for inputs in ((x, mean, factor, bias), (x, mean[0, 0, 0, 0], factor[0, 0, 0, 0], bias)):
-        expected, plain = jax.vjp(lambda x, m, f, b: (x - m) * f + b, *inputs)
-        actual, written = jax.vjp(_affine_with_sums, *inputs)
-        cotangent = jax.random.normal(keys[4], shape, expected.dtype)
-        np.testing.assert_array_equal(actual, expected)
-        for left, right in zip(written(cotangent), plain(cotangent), strict=True):
-            assert (left.shape, left.dtype) == (right.shape, right.dtype)
-            tolerance = 2**-7 if left.dtype == jnp.bfloat16 else 1e-5
-            left, right = (np.asarray(array, np.float64) for array in (left, right))
-            np.testing.assert_allclose(left, right, atol=tolerance * abs(right).max())
+    x = jax.random.normal(keys[0], (8, 3, 3, 4), dtype)
+    channels = [jax.random.normal(key, (4,)) for key in keys[1:4]]
+    expected, plain = jax.vjp(_affine, x, *channels)
+    actual, written = jax.vjp(_affine_by_hand, x, *channels)
+    cotangent = jax.random.normal(keys[4], x.shape, expected.dtype)
+    assert_equal_gradients((actual, *written(cotangent)), (expected, *plain(cotangent)))
+
+
+def test_running_statistics_have_no_gradient(images: np.ndarray) -> None:
+    layer = BatchNorm()
+    variables = layer.init(jax.random.key(0), images, train=False)
+
+    def running(images: jax.Array) -> jax.Array:
+        _, updated = layer.apply(variables, images, train=True, mutable=["batch_stats"])
+        return jnp.sum(updated["batch_stats"]["mean"])
+
+    assert not jnp.any(jax.grad(running)(images))
 
 
 def test_double_precision_is_kept_by_the_written_gradient() -> None:
     with jax.enable_x64(True):
-        x = jax.random.normal(jax.random.key(0), (1, 8, 3, 3, 4), jnp.float64)
-        mean = jnp.full((1, 1, 1, 1, 4), 0.3, jnp.float32)
-        y, transposed = jax.vjp(_affine_with_sums, x, mean, mean, mean[0, 0, 0, 0])
+        x = jax.random.normal(jax.random.key(0), (8, 3, 3, 4), jnp.float64)
+        scale = jnp.full(4, 0.3, jnp.float32)
+
+        def normalized(x: jax.Array, scale: jax.Array) -> jax.Array:
+            return _normalize_by_hand(x, scale, scale, None, 1e-5, 0, jnp.float64)[0]
+
+        y, transposed = jax.vjp(normalized, x, scale)
         assert y.dtype == jnp.float64
         assert transposed(y)[0].dtype == jnp.float64
         assert transposed(y)[1].dtype == jnp.float32
