@@ -69,7 +69,8 @@ class ModelConfig:
     """Recompute each block in the backward pass instead of keeping its activations: less memory,
     more time."""
     scan: bool = False
-    """Run the identical blocks of a stage as one loop: a deep network compiles much quicker."""
+    """Run the identical blocks of a stage of five blocks and more as one loop: a deep network
+    compiles much quicker."""
 
     def __post_init__(self) -> None:
         _require(

@@ -27,6 +27,7 @@ from resnet_jax.models.layers import (
 from resnet_jax.models.normalization import BatchNorm, GroupNorm, Shift, norm_type
 from resnet_jax.models.rematerialization import remat
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
+from resnet_jax.models.stacking import loop_length
 
 
 class FeatureInfo(NamedTuple):
@@ -51,7 +52,7 @@ class Stage(nn.Module):
         dilation: in pixels.
         drop_path_rates: of each block; their number is that of the blocks.
         remat: keep only the input of each block for the backward pass.
-        scan: run the blocks behind the first one as a loop, if there are several.
+        scan: run the blocks behind the first one as a loop, if there are enough.
     """
 
     block: Callable[..., ResidualBlock]
@@ -68,7 +69,7 @@ class Stage(nn.Module):
             return block(x, train=train, drop_path_rate=drop_path_rate)
 
         size = len(self.drop_path_rates)
-        looped = size - 1 if self.scan and size > 2 else 0
+        looped = loop_length(size) if self.scan else 0
         self._check_stacking(stacked=looped > 0)
         for i, rate in enumerate(self.drop_path_rates[: size - looped]):
             block = self.block(
@@ -210,8 +211,9 @@ class ResNet(nn.Module):
         block_dropout_rate: between the convolutions of pre-activation blocks (Wide ResNet).
         drop_path_rate: of the last block; from 0 it rises linearly over the blocks.
         remat: recompute each block in the backward pass instead of keeping its inner activations.
-        scan: run the blocks of a stage behind its first one, which are all alike, as one loop:
-            quicker to compile.  Their variables are stacked, see `resnet_jax.stack_blocks`.
+        scan: run the blocks of a stage behind its first one, which are all alike, as one loop, in
+            stages of five blocks and more: quicker to compile.  Their variables are stacked, see
+            `resnet_jax.stack_blocks`.
         dtype: compute type, such as ``jnp.bfloat16``.
     """
 

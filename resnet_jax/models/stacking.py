@@ -1,7 +1,7 @@
 """Variables of identical blocks: one by one, or stacked as ``scan`` has them.
 
 Unrolled, a stage has ``block1``, ``block2``, ...; scanned, it has ``block1``, and ``blocks`` with a
-leading axis over all that follow, if they are more than one.
+leading axis over all that follow, if they are worth a loop.
 """
 
 import re
@@ -13,6 +13,14 @@ import jax.numpy as jnp
 
 _BLOCK = re.compile(r"block(\d+)")
 _STACK = "blocks"
+# Blocks of a stage from which all but the first are a loop.  A loop needs kernels of its own, and
+# of those that occur in several blocks XLA compiles one: fewer are quicker by themselves.
+_FEWEST = 5
+
+
+def loop_length(size: int) -> int:
+    """How many blocks of a stage of so many ``scan`` runs as a loop, the last ones; 0 is none."""
+    return size - 1 if size >= _FEWEST else 0
 
 
 def stack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +78,7 @@ def _of_stages(
 def _stack(blocks: Mapping[str, Any]) -> dict[str, Any]:
     numbered = sorted((int(m[1]), name) for name in blocks if (m := _BLOCK.fullmatch(name)))
     first, *others = [name for _, name in numbered]
-    if len(others) < 2:
+    if not loop_length(len(numbered)):
         return dict(blocks)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(blocks[name] for name in others))
     return {first: blocks[first], _STACK: stacked}

@@ -22,7 +22,7 @@ from resnet_jax.training.workdir import Workdir
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of colour images in seven classes, where digits are grey and of ten."""
-    model = create_model("cifar_resnet20", num_classes=7)
+    model = create_model("cifar_resnet32", num_classes=7)
     variables = jax.jit(lambda key: model.init(key, np.zeros((1, 8, 8, 3), "f"), train=False))(
         jax.random.key(5)
     )
@@ -38,11 +38,11 @@ def starting_from(config: TrainConfig, source: object, **model: Any) -> TrainCon
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_run_starts_from_weights(small_config: TrainConfig, source: Path, scan: bool) -> None:
-    config = starting_from(small_config, source, scan=scan)
+    config = starting_from(small_config, source, name="cifar_resnet32", scan=scan)
     run = Run.create(dataclasses.replace(config, ema_decay=0.9, shard_optimizer=True))
     state = run.create_state()
     expected = load_weights(
-        create_model("cifar_resnet20", num_classes=10, in_channels=1, scan=scan),
+        create_model("cifar_resnet32", num_classes=10, in_channels=1, scan=scan),
         source,
         new_head=True,
     )
