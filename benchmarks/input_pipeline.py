@@ -192,6 +192,8 @@ def serve_layout(layout: str, directory: Path, images: int) -> None:
         for _ in itertools.islice(iterator, 4 + 4 * CORES):
             pass
         print(peak_mib(), flush=True)
+        # What it shares with its workers would be left behind when this process is killed.
+        iterator.close()
 
 
 def main() -> None:

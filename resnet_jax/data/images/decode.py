@@ -84,7 +84,19 @@ def decode(
         DecodeError: it is truncated, damaged, or no image; the message says how many bytes it has.
             Damage below the rows that are needed is not seen, truncation is.
     """
-    if header := _jpeg_header(data):
+    return _decode(data, _jpeg_header(data), shrink, rows, rough=rough, strict=strict)
+
+
+def _decode(
+    data: bytes,
+    header: _Jpeg | None,
+    shrink: int = 1,
+    rows: int | None = None,
+    *,
+    rough: bool = False,
+    strict: bool = False,
+) -> np.ndarray:
+    if header:
         try:
             return _decode_jpeg(data, header, shrink, rows, rough)
         except ValueError as error:
@@ -106,8 +118,10 @@ def _decode_jpeg(
 ) -> np.ndarray:
     height, width, at, rows_of_colour = header
     to_rgb = partial(simplejpeg.decode_jpeg, colorspace="RGB", fastdct=rough, fastupsample=rough)
-    # Colours are interpolated between their rows, so one more of those is needed.
-    needed = height if rows is None else rows + 2 * rows_of_colour * shrink
+    needed = height if rows is None else rows
+    if not rough:
+        # Colours are interpolated between their rows, so one more of those is needed.
+        needed += 2 * rows_of_colour * shrink
     # What is cut off has no end, and decoders need not look that far to notice.
     if at is None or needed >= height or data.rfind(b"\xff\xd9", at) < 0:
         return to_rgb(data, min_height=-(-height // shrink), min_width=-(-width // shrink))
@@ -237,13 +251,13 @@ def random_resized_crop(
     """
     draw = partial(random_box, draws=draws, scale=scale, ratio=ratio)
     if (header := _jpeg_header(data)) is None:
-        pixels = decode(data)
+        pixels = _decode(data, header)
         box = draw(*pixels.shape[:2])
     else:
         box = draw(header.height, header.width)
         shrink = next((f for f in _JPEG_FACTORS if min(box[2:]) >= f * len(out)), 1)
         rough = interpolation == "linear"
-        pixels = decode(data, shrink=shrink, rows=box[0] + box[2], rough=rough)
+        pixels = _decode(data, header, shrink, box[0] + box[2], rough=rough)
         if pixels.shape[1] != header.width:
             _resize_part(pixels, [side / shrink for side in box], out, interpolation)
             return

@@ -52,7 +52,7 @@ class ImageFiles:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Record:
-        path = os.path.join(self.root, self.files[index])
+        path = os.path.join(self._directory, self.files[index])
         try:
             image = read_file(path)
         except OSError as error:
@@ -63,9 +63,14 @@ class ImageFiles:
     def fingerprint(self) -> str:
         """Of names, sizes and labels; the contents are not read."""
         return digest(
-            f"{file} {size_text(os.path.join(self.root, file))} {label}"
+            f"{file} {size_text(os.path.join(self._directory, file))} {label}"
             for file, label in zip(self.files, self.labels, strict=True)
         )
+
+    @functools.cached_property
+    def _directory(self) -> str:
+        """The root as text, which it takes longer to become than a file to be opened."""
+        return os.fspath(self.root)
 
     def take(self, indices: Sequence[int]) -> Self:
         """Some of the files."""

@@ -300,10 +300,14 @@ def test_rows_that_are_not_needed_change_nothing_above_them(
     pixels = photos[0][:201, :150]
     data = jpeg(pixels[..., 0] if grey else pixels, **options)
     whole = decode(data)
+    roughly = decode(data, rough=True)
     for rows in (*range(1, 201, 7), 199, 200, 201):
         upper = decode(data, rows=rows)
         np.testing.assert_array_equal(upper[:rows], whole[:rows])
         assert len(upper) <= rows + 4 or "progressive" in options
+        upper = decode(data, rows=rows, rough=True)
+        np.testing.assert_array_equal(upper[:rows], roughly[:rows])
+        assert len(upper) == rows or "progressive" in options
     for shrink in (2, 4):
         whole = decode(data, shrink=shrink)
         for rows in range(4, 200, 13):
