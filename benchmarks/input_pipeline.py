@@ -191,9 +191,10 @@ def serve_layout(layout: str, directory: Path, images: int) -> None:
         iterator = ours(directory, "linear", threads=threads, workers=workers, batch=LARGE_BATCH)
         for _ in itertools.islice(iterator, 4 + 4 * CORES):
             pass
-        print(peak_mib(), flush=True)
+        peak = peak_mib()
         # What it shares with its workers would be left behind when this process is killed.
         iterator.close()
+        print(peak, flush=True)
 
 
 def main() -> None:
