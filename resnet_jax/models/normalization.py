@@ -171,7 +171,7 @@ def _normalize(
     return y.astype(dtype), mean, var
 
 
-def _forward(
+def _normalize_forward(
     x: jax.Array,
     scale: jax.Array,
     bias: jax.Array,
@@ -183,7 +183,7 @@ def _forward(
     return (y, mean, var), (x, scale, bias, mask, mean, jax.lax.rsqrt(var + epsilon))
 
 
-def _backward(
+def _normalize_backward(
     epsilon: float,
     batch_axis: int,
     dtype: Any,
@@ -214,7 +214,7 @@ def _backward(
 # The same with a gradient of two sums and one pass.  Left to itself, JAX differentiates the moments
 # one by one, and keeps or recomputes what is between them.
 _normalize_by_hand = jax.custom_vjp(_normalize, nondiff_argnums=(4, 5, 6))
-_normalize_by_hand.defvjp(_forward, _backward)
+_normalize_by_hand.defvjp(_normalize_forward, _normalize_backward)
 
 
 def _over_groups(moments: jax.Array, mask: jax.Array | None) -> jax.Array:
