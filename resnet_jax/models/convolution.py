@@ -36,8 +36,7 @@ _MOST_PARTS = 8
 # Channels up to which a product is over too soon for it to pay that an operand is turned before.
 _WORTH_TURNING = 256
 
-# Channels from which a product with the taps of a kernel one by one has the width it needs to be
-# fast; with fewer, the taps of a row are put side by side.  As many features a convolution needs.
+# Features that a convolution needs to be fast.
 _WIDE = 128
 
 # Channels from which a convolution is worth more features.
@@ -412,24 +411,22 @@ def _from_products(
     dilation: tuple[int, int],
     precision: Any,
 ) -> jax.Array:
-    """The gradient of a kernel, tap by tap or row by row."""
-    rows, columns, channels, features = kernel.shape
+    """The gradient of a kernel, row by row, with the taps of a row side by side."""
+    rows, columns, _, features = kernel.shape
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     height, width = gradient.shape[1:3]
-    parts = [_taps(padded, j * dilation[1], width, strides[1], 2) for j in range(columns)]
-    if channels < _WIDE:
-        parts = [jnp.concatenate(parts, axis=-1)]
+    columns_seen = [_taps(padded, j * dilation[1], width, strides[1], 2) for j in range(columns)]
+    side_by_side = jnp.concatenate(columns_seen, axis=-1)
     products = [
         jax.lax.dot_general(
-            tap.reshape(-1, tap.shape[-1]),
+            row.reshape(-1, row.shape[-1]),
             gradient.reshape(-1, features),
             (((0,), (0,)), ((), ())),
             precision=precision,
             preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
         )
         for i in range(rows)
-        for part in parts
-        for tap in [_taps(part, i * dilation[0], height, strides[0], 1)]
+        for row in [_taps(side_by_side, i * dilation[0], height, strides[0], 1)]
     ]
     return jnp.stack(products).reshape(kernel.shape)
 
