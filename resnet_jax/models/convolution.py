@@ -415,8 +415,10 @@ def _from_products(
     rows, columns, _, features = kernel.shape
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     height, width = gradient.shape[1:3]
-    columns_seen = [_taps(padded, j * dilation[1], width, strides[1], 2) for j in range(columns)]
-    side_by_side = jnp.concatenate(columns_seen, axis=-1)
+    side_by_side = jnp.concatenate(
+        [_taps(padded, j * dilation[1], width, strides[1], 2) for j in range(columns)], axis=-1
+    )
+    taps = (_taps(side_by_side, i * dilation[0], height, strides[0], 1) for i in range(rows))
     products = [
         jax.lax.dot_general(
             row.reshape(-1, row.shape[-1]),
@@ -425,8 +427,7 @@ def _from_products(
             precision=precision,
             preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
         )
-        for i in range(rows)
-        for row in [_taps(side_by_side, i * dilation[0], height, strides[0], 1)]
+        for row in taps
     ]
     return jnp.stack(products).reshape(kernel.shape)
 
