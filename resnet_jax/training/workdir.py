@@ -73,6 +73,9 @@ class Workdir:
             raise WorkdirError(
                 f"{error.filename or path}: {error.strerror}; mend that, or use another --workdir"
             ) from error
+        except WorkdirError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -127,14 +130,16 @@ def _locked(path: Path) -> TextIO:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.seek(0)
+        with file:
+            file.seek(0)
+            holder = file.read().strip() or "another run"
         raise WorkdirError(
-            f"{path.parent} is in use by {file.read().strip() or 'another run'}; wait for it, end "
-            "it, or use another --workdir"
+            f"{path.parent} is in use by {holder}; wait for it, end it, or use another --workdir"
         ) from None
     except OSError as error:
         # Some network file systems know no locks; a run there goes without.
         if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            file.close()
             raise
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

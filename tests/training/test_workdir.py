@@ -20,22 +20,23 @@ def content(path: Path) -> dict[str, bytes]:
 def test_a_new_directory_holds_the_resolved_configuration(
     tmp_path: Path, small_config: TrainConfig
 ) -> None:
-    workdir = Workdir(tmp_path / "a" / "b", small_config)
-    stored = json.loads((workdir.path / "config.json").read_text())
+    with Workdir(tmp_path / "a" / "b", small_config) as workdir:
+        stored = json.loads((workdir.path / "config.json").read_text())
+        assert workdir.result is None
     assert stored["data"]["kind"] == "DigitsConfig"
     assert stored["optimizer"]["learning_rate"] == 0.1
-    assert workdir.result is None
 
 
 def test_the_same_configuration_may_come_back(tmp_path: Path, small_config: TrainConfig) -> None:
-    Workdir(tmp_path / "run", small_config).complete({"top1": 0.5})
+    with Workdir(tmp_path / "run", small_config) as workdir:
+        workdir.complete({"top1": 0.5})
     assert Workdir(tmp_path / "run", small_config).result == {"top1": 0.5}
 
 
 def test_another_configuration_is_refused_with_the_fields_named(
     tmp_path: Path, small_config: TrainConfig
 ) -> None:
-    Workdir(tmp_path / "run", small_config)
+    Workdir(tmp_path / "run", small_config).close()
     before = content(tmp_path)
     other = dataclasses.replace(
         small_config, seed=3, optimizer=SGDConfig(learning_rate=0.2, warmup_epochs=0.1)
@@ -66,6 +67,8 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, small_config: TrainCon
     assert content(tmp_path) == before
 
 
+# As of a file that is left open.
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_one_run_at_a_time(tmp_path: Path, small_config: TrainConfig) -> None:
     with Workdir(tmp_path, small_config):
         before = content(tmp_path)
