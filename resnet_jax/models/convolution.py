@@ -296,11 +296,12 @@ def _product_backward(
     # The barriers keep XLA from moving the transpositions into the products, where they are slow.
     apart = jax.lax.optimization_barrier
     narrow, wide = sorted((x.shape[1], gradient.shape[1]))
-    if wide <= _WORTH_TURNING or strided:
+    small = wide <= _WORTH_TURNING
+    if small or strided:
         # To turn an operand takes as long as the product; and what turns pixels that are apart
         # from each other computes them anew.
-        parts = jax.device_count() * _MOST_PARTS
-        if wide > _WORTH_TURNING or len(x) % parts:
+        parts = jax.device_count() * _MOST_PARTS if small else 1
+        if len(x) % parts:
             parts = 1
         xs, gradients = (array.reshape(parts, -1, array.shape[1]) for array in (x, gradient))
         of_kernel = jnp.sum(dot(xs, gradients, (((1,), (1,)), ((0,), (0,)))), axis=0)

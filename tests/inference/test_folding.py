@@ -1,32 +1,16 @@
 """BatchNorm in the convolutions before it: the same logits."""
 
-import math
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from resnet_jax import create_model
 from resnet_jax.inference.folding import fold_batch_norm
 from tests.comparison import deviation
-
-
-def trained(model: Any, images: jax.Array) -> Any:
-    """Variables of which none has the value it starts from."""
-    rng = np.random.default_rng(1)
-
-    def values(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        if leaf.ndim == 1:
-            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        fan_in = math.prod(leaf.shape[:-1])
-        return (rng.standard_normal(leaf.shape) / fan_in**0.5).astype(np.float32)
-
-    # Not drawn by JAX, which would compile a program for every shape.
-    init = partial(model.init, train=False)
-    return jax.tree.map(values, jax.eval_shape(init, jax.random.key(0), images))
+from tests.variables import random_variables
 
 
 @pytest.mark.parametrize(
@@ -44,7 +28,7 @@ def trained(model: Any, images: jax.Array) -> Any:
 def test_logits_stay(name: str, overrides: dict[str, Any]) -> None:
     model = create_model(name, num_classes=10, **overrides)
     images = jax.random.normal(jax.random.key(2), (2, 32, 32, model.in_channels or 3))
-    variables = trained(model, images)
+    variables = random_variables(model, images)
     folded, folded_variables = fold_batch_norm(model, variables)
 
     assert folded_variables.keys() == {"params"}
@@ -74,7 +58,7 @@ def test_what_cannot_be_folded_is_refused(name: str, message: str) -> None:
 
 def test_the_given_variables_stay_as_they_are() -> None:
     model = create_model("cifar_resnet20")
-    variables = trained(model, jnp.zeros((1, 32, 32, 3)))
+    variables = random_variables(model, jnp.zeros((1, 32, 32, 3)))
     before = jax.tree.leaves(variables)
     fold_batch_norm(model, variables)
     assert all(x is y for x, y in zip(jax.tree.leaves(variables), before, strict=True))

@@ -22,6 +22,7 @@ from resnet_jax.models.convolution import (
 from resnet_jax.models.layers import StandardizedConv, conv, same_max_pool, zero_padded_max_pool
 from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
 from tests.comparison import tree_deviation
+from tests.variables import random_variables
 
 BY_HAND: tuple[Formulation, ...] = ("parts", "product")
 
@@ -209,7 +210,7 @@ def test_networks_count_the_same(name: str) -> None:
 def test_the_gradients_of_a_network() -> None:
     model = create_model("resnet26", num_classes=10, width=8)
     images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
-    variables = model.init(jax.random.key(1), images, train=False)
+    variables = random_variables(model, images)
 
     def loss_fn(params: Any) -> jax.Array:
         # The statistics of a few pixels would magnify any rounding.
@@ -243,7 +244,7 @@ def test_the_body_of_a_loop_has_products_where_nothing_else_is_asked_for() -> No
 def test_plain_derivatives_work_in_forward_mode_too() -> None:
     model = create_model("cifar_resnet20", width=64, stage_sizes=(1,))
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    variables = jax.jit(partial(model.init, train=False))(jax.random.key(1), images)
+    variables = random_variables(model, images)
 
     def program(images: jax.Array) -> jax.Array:
         return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]

@@ -1,5 +1,6 @@
 """What a network can be asked for beyond its name."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +23,7 @@ from resnet_jax.weights.torch_names import torch_name, torch_rules
 from tests.comparison import deviation
 from tests.golden import golden
 from tests.models.test_variants import torch_shape
+from tests.variables import random_variables
 
 
 def abstract(model: ResNet, channels: int = 3) -> dict[str, Any]:
@@ -186,15 +188,18 @@ def test_dropout_follows_its_key_and_spares_evaluation(rates: dict[str, float]) 
     name = "wrn_16_8" if "block_dropout_rate" in rates else "cifar_resnet20"
     plain = create_model(name, width=8, stage_sizes=(1, 1, 1))
     model = plain.clone(**rates)
-    variables = plain.init(jax.random.key(0), images, train=False)
+    variables = random_variables(plain, images)
 
+    @partial(jax.jit, static_argnums=(0, 1))
     def train(model: ResNet, key: int | None) -> jax.Array:
         rngs = None if key is None else {"dropout": jax.random.key(key)}
         return model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])[0]
 
-    np.testing.assert_array_equal(
-        model.apply(variables, images, train=False), plain.apply(variables, images, train=False)
+    evaluated, expected = (
+        jax.jit(partial(network.apply, train=False))(variables, images)
+        for network in (model, plain)
     )
+    np.testing.assert_array_equal(evaluated, expected)
     np.testing.assert_array_equal(train(model, 1), train(model, 1))
     assert deviation(train(model, 1), train(model, 2)) > 1e-3
     assert deviation(train(model, 1), train(plain, None)) > 1e-3

@@ -9,6 +9,7 @@ import pytest
 
 from resnet_jax import create_model
 from tests.comparison import tree_deviation
+from tests.variables import random_variables
 
 
 def program(
@@ -16,7 +17,7 @@ def program(
 ) -> tuple[Callable[[Any], Any], Any]:
     """The gradients and updated statistics of parameters, and the parameters."""
     model = create_model(name, num_classes=10, width=8, remat=remat, **overrides)
-    variables = model.init(jax.random.key(0), images, train=False)
+    variables = random_variables(model, images)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         logits, updated = model.apply(

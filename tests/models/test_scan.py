@@ -30,27 +30,9 @@ from resnet_jax.training.precise_bn import precise_batch_stats
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
 from tests.comparison import deviation, tree_deviation
-
-Variables = dict[str, Any]
+from tests.variables import Variables, abstract_variables, random_variables
 
 IMAGES = np.random.default_rng(0).standard_normal((4, 16, 16, 3), np.float32)
-
-
-def abstract(model: ResNet) -> Variables:
-    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), IMAGES)
-
-
-def random_variables(model: ResNet) -> Variables:
-    """Variables of which every leaf differs from every other, and variances are positive."""
-    rng = np.random.default_rng(1)
-
-    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        if path[-1].key in ("var", "scale"):
-            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        fan_in = max(1, np.prod(leaf.shape[:-1]))
-        return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, abstract(model.clone(scan=False)))
 
 
 def outputs(model: ResNet, variables: Variables, images: jax.Array = IMAGES, **kwargs: Any) -> Any:
@@ -96,9 +78,10 @@ SMALL: dict[str, Any] = {"stage_sizes": (1, 5), "width": 8, "num_classes": 5}
 def test_a_loop_computes_what_its_blocks_compute(name: str, fields: dict[str, Any]) -> None:
     unrolled = create_model(name, **SMALL | fields)
     scanned = unrolled.clone(scan=True)
-    variables = random_variables(unrolled)
+    variables = random_variables(unrolled, IMAGES)
     stacked = stack_blocks(variables)
-    assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(jnp.shape, abstract(scanned))
+    shapes = jax.tree.map(jnp.shape, abstract_variables(scanned, IMAGES))
+    assert jax.tree.map(jnp.shape, stacked) == shapes
     assert "blocks" in stacked["params"][f"stage{len(unrolled.stage_sizes)}"]
 
     tolerance = 2**-6 if unrolled.dtype == jnp.bfloat16 else 1e-4
@@ -110,7 +93,7 @@ def test_a_loop_computes_what_its_blocks_compute(name: str, fields: dict[str, An
 
 def test_copies_of_the_layout_are_the_same_bits() -> None:
     model = create_model("resnet34", width=8)
-    variables = random_variables(model)
+    variables = random_variables(model, IMAGES)
     stacked = stack_blocks(variables)
     assert set(stacked["params"]["stage2"]) == {"block1", "block2", "block3", "block4"}
     assert set(stacked["params"]["stage3"]) == {"block1", "blocks"}
@@ -121,7 +104,7 @@ def test_copies_of_the_layout_are_the_same_bits() -> None:
 
 
 def test_paths_of_stacked_parameters_are_an_interface() -> None:
-    shapes = abstract(create_model("resnet50", scan=True))
+    shapes = abstract_variables(create_model("resnet50", scan=True), IMAGES)
     paths = {"/".join(path): leaf.shape for path, leaf in flatten_dict(shapes).items()}
     # Kernel, scale, bias, mean and variance of the stem, each stage's convolutions, and the head.
     assert len(paths) == (1 + (4 + 2 * 3) + (4 + 3 * 3) + (4 + 3) + (4 + 2 * 3)) * 5 + 2
@@ -135,7 +118,7 @@ def test_variables_of_the_other_kind_are_named() -> None:
     unrolled, scanned = (
         create_model("cifar_resnet20", **SMALL, scan=scan) for scan in (False, True)
     )
-    variables = random_variables(unrolled)
+    variables = random_variables(unrolled, IMAGES)
     images = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
     for model, wrong, message in (
         (scanned, variables, r"stage2 .* with scan=False; give stack_blocks\(variables\)"),
@@ -149,7 +132,10 @@ def test_four_blocks_are_no_loop() -> None:
     plain, scanned = (
         create_model("cifar_resnet20", stage_sizes=(3, 4), scan=scan) for scan in (False, True)
     )
-    assert jax.tree.map(jnp.shape, abstract(scanned)) == jax.tree.map(jnp.shape, abstract(plain))
+    shapes, expected = (
+        jax.tree.map(jnp.shape, abstract_variables(model, IMAGES)) for model in (scanned, plain)
+    )
+    assert shapes == expected
 
 
 def test_every_block_of_a_loop_starts_from_values_of_its_own() -> None:
@@ -163,7 +149,7 @@ def test_every_block_of_a_loop_starts_from_values_of_its_own() -> None:
 def test_masks_and_feature_maps_pass_through_the_loop() -> None:
     unrolled = create_model("cifar_resnet20", **SMALL)
     scanned = unrolled.clone(scan=True)
-    variables = random_variables(unrolled)
+    variables = random_variables(unrolled, IMAGES)
     mask = jnp.arange(4) < 3
 
     @partial(jax.jit, static_argnums=0)
@@ -179,7 +165,7 @@ def test_masks_and_feature_maps_pass_through_the_loop() -> None:
 
 def test_paths_are_dropped_at_the_rate_of_each_block() -> None:
     model = create_model("cifar_resnet20", stage_sizes=(5,), width=4, scan=True, drop_path_rate=0.8)
-    variables = stack_blocks(random_variables(model))
+    variables = stack_blocks(random_variables(model, IMAGES))
     # A block whose residual branch is not zero changes what passes through it: without activation
     # and statistics, its output is its input exactly where the path is dropped.
     model = model.clone(act=lambda x: x, freeze_bn=True)
@@ -209,7 +195,7 @@ def test_paths_are_dropped_at_the_rate_of_each_block() -> None:
 def test_weights_go_in_and_out(tmp_path: Path) -> None:
     unrolled = create_model("resnet34", width=8, num_classes=5, in_channels=3)
     scanned = unrolled.clone(scan=True)
-    variables = random_variables(unrolled)
+    variables = random_variables(unrolled, IMAGES)
     for name, model, given in (
         ("unrolled", unrolled, variables),
         ("scanned", scanned, stack_blocks(variables)),
@@ -233,7 +219,7 @@ def test_what_is_counted_is_the_same() -> None:
 def test_statistics_are_folded_and_computed_afresh() -> None:
     unrolled = create_model("cifar_resnet20", **SMALL)
     scanned = unrolled.clone(scan=True)
-    variables = random_variables(unrolled)
+    variables = random_variables(unrolled, IMAGES)
     stacked = stack_blocks(variables)
 
     precise = precise_batch_stats(scanned, stacked, [IMAGES])
@@ -257,7 +243,7 @@ def test_statistics_are_folded_and_computed_afresh() -> None:
     ],
 )
 def test_the_optimizer_makes_the_same_steps(config: SGDConfig) -> None:
-    params = random_variables(create_model("cifar_resnet32", width=4))["params"]
+    params = random_variables(create_model("cifar_resnet32", width=4), IMAGES)["params"]
     grads = jax.tree.map(lambda leaf: 0.1 * leaf + 0.01, params)
 
     @jax.jit
@@ -275,7 +261,8 @@ def test_the_optimizer_makes_the_same_steps(config: SGDConfig) -> None:
 
 
 def test_blocks_of_one_array_are_frozen_together() -> None:
-    params = stack_blocks(random_variables(create_model("cifar_resnet32", width=4)))["params"]
+    variables = random_variables(create_model("cifar_resnet32", width=4), IMAGES)
+    params = stack_blocks(variables)["params"]
     optimizer = make_optimizer(SGDConfig(freeze=("stage1", "stage2/block[12]")), 0.1)
     with pytest.raises(
         ValueError,

@@ -14,8 +14,9 @@ from resnet_jax.config import CheckpointConfig
 from resnet_jax.data import Batch
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.sharding import make_mesh, replicated
-from resnet_jax.training.state import TrainState, create_train_state
+from resnet_jax.training.state import TrainState, state_of
 from resnet_jax.training.step import make_ema_decay, make_eval_step, make_train_step
+from tests.variables import random_variables
 
 MODEL = create_model("cifar_resnet20", stage_sizes=(1,), width=8)
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
@@ -35,7 +36,7 @@ def abstract(state: TrainState) -> TrainState:
 
 @pytest.fixture(scope="module")
 def initial() -> TrainState:
-    return create_train_state(jax.random.key(0), MODEL, OPTIMIZER, (8, 8, 3), ema=True)
+    return state_of(random_variables(MODEL, jnp.zeros((1, 8, 8, 3))), OPTIMIZER, ema=True)
 
 
 @pytest.mark.parametrize("warmup", [False, True])

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from resnet_jax import GroupNorm, ResNet, create_model
 from resnet_jax.training.precise_bn import precise_batch_stats
 from tests.comparison import deviation, tree_deviation
+from tests.variables import random_variables
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def variables(model: ResNet, images: np.ndarray) -> dict[str, Any]:
-    return model.init(jax.random.key(0), images, train=False)
+    return random_variables(model, images)
 
 
 def test_the_first_layer_gets_the_moments_of_all_its_values(
@@ -110,5 +111,5 @@ def test_without_batches_there_is_an_error(model: ResNet, variables: dict[str, A
 
 def test_a_network_without_statistics_stays_as_it_is(images: np.ndarray) -> None:
     model = create_model("cifar_resnet20", width=32, norm=GroupNorm)
-    variables = model.init(jax.random.key(0), images, train=False)
+    variables = random_variables(model, images)
     assert precise_batch_stats(model, variables, [images]) is variables

@@ -17,15 +17,14 @@ from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.training import loop
 from resnet_jax.training.run import Run, starting_variables
 from resnet_jax.training.workdir import Workdir
+from tests.variables import random_variables
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of colour images in seven classes, where digits are grey and of ten."""
     model = create_model("cifar_resnet32", num_classes=7)
-    variables = jax.jit(lambda key: model.init(key, np.zeros((1, 8, 8, 3), "f"), train=False))(
-        jax.random.key(5)
-    )
+    variables = random_variables(model, np.zeros((1, 8, 8, 3), np.float32))
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     save_weights(model, variables, path)
     return path

@@ -14,8 +14,9 @@ from resnet_jax import ResNet, create_model, load_weights
 from resnet_jax.config import CheckpointConfig, SGDConfig
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.optimizer import make_optimizer
-from resnet_jax.training.state import TrainState, create_train_state
+from resnet_jax.training.state import TrainState, state_of
 from tests.comparison import deviation
+from tests.variables import random_variables
 from tests.weights.flax_example import FlaxExample
 
 SIZES = (2, 1, 2)
@@ -27,13 +28,7 @@ def example(request: pytest.FixtureRequest) -> tuple[FlaxExample, ResNet, dict[s
     """A network of the example with statistics of its own, and ours."""
     theirs = FlaxExample(SIZES, request.param, num_classes=7, width=8)
     ours = create_model("resnet50" if request.param else "resnet18", padding="same", **SMALL)
-    init = jax.jit(partial(theirs.init, train=False))
-    variables = init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda leaf: np.asarray(leaf + rng.uniform(0.1, 0.3, leaf.shape), np.float32), variables
-    )
-    return theirs, ours, variables
+    return theirs, ours, random_variables(theirs, jnp.zeros((1, 32, 32, 3)))
 
 
 # At odd and even sizes SAME pads otherwise.
@@ -122,13 +117,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResNet, TrainState, P
     """A work directory with the checkpoints of steps 1 and 2."""
     model = create_model("cifar_resnet20", width=8, stage_sizes=(1, 1))
     workdir = tmp_path_factory.mktemp("run")
-    state = create_train_state(
-        jax.random.key(0), model, make_optimizer(SGDConfig(), 0.1), (16, 16, 3)
-    )
+    variables = random_variables(model, jnp.zeros((1, 16, 16, 3)))
+    state = state_of(variables, make_optimizer(SGDConfig(), 0.1), ema=False)
     with Checkpoints(workdir / "checkpoints", CheckpointConfig()) as checkpoints:
         for step in (1, 2):
             state = state.replace(
-                step=jnp.asarray(step), params=jax.tree.map(lambda leaf: leaf + 1, state.params)
+                step=jnp.asarray(step), params=jax.tree.map(lambda leaf: 2 * leaf, state.params)
             )
             checkpoints.save(state, badness=0.0, metadata={})
     return model, state, workdir
@@ -140,7 +134,7 @@ def test_a_run_of_ours_is_a_source(run: tuple[ResNet, TrainState, Path]) -> None
         loaded = load_weights(model, source)
         jax.tree.map(np.testing.assert_array_equal, loaded, jax.device_get(state.variables))
     before = load_weights(model, workdir / "checkpoints" / "1")["params"]["head"]["bias"]
-    np.testing.assert_array_equal(before, state.params["head"]["bias"] - 1)
+    np.testing.assert_array_equal(2 * before, state.params["head"]["bias"])
 
 
 def test_its_head_can_be_left_behind(run: tuple[ResNet, TrainState, Path]) -> None:

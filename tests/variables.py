@@ -1,0 +1,29 @@
+"""Variables of networks, drawn by NumPy: JAX would compile a program for each of their shapes."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+Variables = dict[str, Any]
+
+
+def abstract_variables(model: nn.Module, images: ArrayLike) -> Variables:
+    """Shapes and types of the variables that `model.init` makes."""
+    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+
+
+def random_variables(model: nn.Module, images: ArrayLike) -> Variables:
+    """Variables of which every leaf differs from every other, and variances are positive."""
+    rng = np.random.default_rng(1)
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key in ("var", "scale"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        fan_in = max(1, np.prod(leaf.shape[:-1]))
+        return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_variables(model, images))
