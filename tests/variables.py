@@ -11,8 +11,8 @@ from jax.typing import ArrayLike
 Variables = dict[str, Any]
 
 
-def abstract_variables(model: nn.Module, images: ArrayLike) -> Variables:
-    """Shapes and types of the variables that `model.init` makes."""
+def abstract_variables(model: nn.Module, images: ArrayLike | jax.ShapeDtypeStruct) -> Variables:
+    """Shapes and types of the variables that `model.init` makes, for images or their shape."""
     return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
 
 

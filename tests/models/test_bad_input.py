@@ -10,14 +10,13 @@ import pytest
 
 from resnet_jax import BatchNorm, GroupNorm, ResNet, create_model, stack_blocks, unstack_blocks
 from resnet_jax.models.layers import blur_pool
-
-
-def init(model: ResNet, images: jax.ShapeDtypeStruct) -> Any:
-    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+from tests.variables import abstract_variables
 
 
 def apply(model: ResNet, images: jax.ShapeDtypeStruct, size: int = 64, channels: int = 3) -> Any:
-    variables = init(model, jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32))
+    variables = abstract_variables(
+        model, jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    )
     return jax.eval_shape(partial(model.apply, train=False), variables, images)
 
 
@@ -66,9 +65,9 @@ def test_channels_that_do_not_make_whole_groups(name: str, channels: int) -> Non
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     message = f"GroupNorm cannot split {channels} channels into 32 groups; give norm=partial"
     with pytest.raises(ValueError, match=message) as error:
-        init(create_model(name, norm=GroupNorm), images)
+        abstract_variables(create_model(name, norm=GroupNorm), images)
     assert "\n" not in str(error.value).split("---")[0].strip()
-    init(create_model(name, norm=partial(GroupNorm, num_groups=8)), images)
+    abstract_variables(create_model(name, norm=partial(GroupNorm, num_groups=8)), images)
 
 
 def test_a_name_with_the_tag_of_its_weights() -> None:
@@ -82,7 +81,7 @@ def test_variables_without_their_collection_cannot_be_stacked(change: Any) -> No
         change({"stem": {}, "stage1": {"block1": {}}})
 
 
-@pytest.mark.parametrize("way", [init, apply])
+@pytest.mark.parametrize("way", [abstract_variables, apply])
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
@@ -120,7 +119,7 @@ def test_images_of_other_channels_than_the_weights(name: str) -> None:
 def test_images_that_vanish_on_the_way(name: str, size: int, message: str) -> None:
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     with pytest.raises(ValueError, match=f"the images are too small: {message}"):
-        init(create_model(name), images)
+        abstract_variables(create_model(name), images)
     with pytest.raises(ValueError, match=f"the images are too small: {message}"):
         apply(create_model(name), images)
 
@@ -131,4 +130,4 @@ def test_every_member_accepts_the_images_that_show_its_variables() -> None:
             model = create_model(name, output_stride=output_stride).clone(
                 stage_sizes=(1,) * len(create_model(name).stage_sizes)
             )
-            init(model, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+            abstract_variables(model, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))

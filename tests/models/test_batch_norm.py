@@ -30,7 +30,6 @@ def test_frozen_statistics_are_used_and_kept_in_training() -> None:
     model = create_model("cifar_resnet20", stage_sizes=(1, 1), width=8, freeze_bn=True)
     images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
     variables = random_variables(model, images)
-    variables["batch_stats"] = jax.tree.map(lambda leaf: leaf + 0.05, variables["batch_stats"])
 
     def loss_fn(params: dict) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         logits, updated = model.apply(
@@ -38,9 +37,8 @@ def test_frozen_statistics_are_used_and_kept_in_training() -> None:
         )
         return jnp.sum(logits**2), (logits, updated)
 
-    grads, (logits, updated) = jax.jit(jax.grad(loss_fn, has_aux=True))(variables["params"])
-    evaluated = jax.jit(partial(model.apply, train=False))(variables, images)
-    assert deviation(logits, evaluated) < 1e-6
+    grads, (logits, updated) = jax.grad(loss_fn, has_aux=True)(variables["params"])
+    np.testing.assert_array_equal(logits, model.apply(variables, images, train=False))
     jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
     assert jnp.any(grads["stage1"]["block1"]["norm1"]["scale"] != 0)
     assert jnp.any(grads["stage1"]["block1"]["norm1"]["bias"] != 0)

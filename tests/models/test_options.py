@@ -23,14 +23,12 @@ from resnet_jax.weights.torch_names import torch_name, torch_rules
 from tests.comparison import deviation
 from tests.golden import golden
 from tests.models.test_variants import torch_shape
-from tests.variables import random_variables
+from tests.variables import abstract_variables, random_variables
 
 
 def abstract(model: ResNet, channels: int = 3) -> dict[str, Any]:
     images = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
-    return jax.eval_shape(
-        lambda key, images: model.init(key, images, train=False), jax.random.key(0), images
-    )
+    return abstract_variables(model, images)
 
 
 def golden_variables(model: ResNet) -> dict[str, Any]:

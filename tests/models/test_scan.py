@@ -165,7 +165,7 @@ def test_masks_and_feature_maps_pass_through_the_loop() -> None:
 
 def test_paths_are_dropped_at_the_rate_of_each_block() -> None:
     model = create_model("cifar_resnet20", stage_sizes=(5,), width=4, scan=True, drop_path_rate=0.8)
-    variables = stack_blocks(random_variables(model, IMAGES))
+    variables = stack_blocks(random_variables(model.clone(scan=False), IMAGES))
     # A block whose residual branch is not zero changes what passes through it: without activation
     # and statistics, its output is its input exactly where the path is dropped.
     model = model.clone(act=lambda x: x, freeze_bn=True)

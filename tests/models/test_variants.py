@@ -9,6 +9,7 @@ import pytest
 from resnet_jax import create_model, list_models
 from resnet_jax.weights.torch_names import torch_name, torch_rules
 from tests.golden import golden
+from tests.variables import abstract_variables
 
 # In millions as published (He et al. 2015, table 6; He et al. 2016, table 4; Zagoruyko and
 # Komodakis 2016, table 4), and exactly, as their layers add up.
@@ -28,12 +29,10 @@ CIFAR = {
 }
 
 
-def abstract_variables(name: str, **overrides: object) -> dict:
+def member_variables(name: str, **overrides: object) -> dict:
     model = create_model(name, **overrides)
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    return jax.eval_shape(
-        lambda key, images: model.init(key, images, train=False), jax.random.key(0), images
-    )
+    return abstract_variables(model, images)
 
 
 def count(tree: object) -> int:
@@ -50,7 +49,7 @@ def torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("name", golden.members())
 def test_members_have_the_tensors_of_the_reference(name: str) -> None:
-    variables = abstract_variables(name)
+    variables = member_variables(name)
     member = golden.members()[name]
     assert count(variables["params"]) == member["parameters"]
     rules = torch_rules(create_model(name))
@@ -68,20 +67,20 @@ def test_every_member_is_compared_with_something() -> None:
 @pytest.mark.parametrize("name", CIFAR)
 def test_cifar_networks_have_the_size_of_the_paper(name: str) -> None:
     millions, exactly = CIFAR[name]
-    parameters = count(abstract_variables(name)["params"])
+    parameters = count(member_variables(name)["params"])
     assert parameters == exactly
     assert round(parameters / 1e6, 2 if millions < 1 else 1) == millions
 
 
 def test_parameters_and_statistics_are_float32_whatever_the_compute_type() -> None:
-    variables = abstract_variables("resnet50", dtype=jnp.bfloat16)
+    variables = member_variables("resnet50", dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
 def test_paths_of_parameters_are_an_interface() -> None:
     paths = {
         "/".join(key.key for key in path)
-        for path, _ in jax.tree_util.tree_leaves_with_path(abstract_variables("resnet50"))
+        for path, _ in jax.tree_util.tree_leaves_with_path(member_variables("resnet50"))
     }
     assert len(paths) == 53 * 5 + 2
     assert {
@@ -102,7 +101,7 @@ def test_paths_of_parameters_are_an_interface() -> None:
 
 
 def test_projections_stand_only_where_the_shape_changes() -> None:
-    params = abstract_variables("resnet34")["params"]
+    params = member_variables("resnet34")["params"]
     shortcuts = [
         (stage, block)
         for stage, blocks in params.items()
@@ -114,7 +113,7 @@ def test_projections_stand_only_where_the_shape_changes() -> None:
 
 
 def test_overrides_reach_the_network() -> None:
-    variables = abstract_variables("cifar_resnet20", num_classes=7, width=8)
+    variables = member_variables("cifar_resnet20", num_classes=7, width=8)
     assert variables["params"]["head"]["kernel"].shape == (32, 7)
 
 
@@ -152,7 +151,7 @@ def test_feature_maps_have_the_documented_strides(
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     features = jax.eval_shape(
         lambda variables, images: model.apply(variables, images, train=False, method="features"),
-        abstract_variables(name),
+        member_variables(name),
         images,
     )
     assert {k: v.shape[1:3] for k, v in features.items()} == {
@@ -162,7 +161,7 @@ def test_feature_maps_have_the_documented_strides(
 
 def test_logits_are_float32_and_features_of_the_compute_type() -> None:
     model = create_model("resnet18", dtype=jnp.bfloat16)
-    variables = abstract_variables("resnet18")
+    variables = member_variables("resnet18")
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     logits, features = jax.eval_shape(
         lambda variables, images: (

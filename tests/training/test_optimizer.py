@@ -15,6 +15,7 @@ from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.training.losses import cross_entropy
 from resnet_jax.training.optimizer import make_optimizer, make_schedule
+from tests.variables import abstract_variables
 
 
 def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
@@ -89,8 +90,7 @@ def test_label_smoothing_spreads_its_share_over_all_classes() -> None:
 
 def parameters(name: str) -> Any:
     model = create_model(name, width=8)
-    images = jnp.zeros((1, 32, 32, 3))
-    shapes = jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))
+    shapes = abstract_variables(model, jnp.zeros((1, 32, 32, 3)))
     return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes["params"])
 
 

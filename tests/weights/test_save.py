@@ -14,7 +14,7 @@ from resnet_jax.weights.files import read_tensors
 from resnet_jax.weights.save import save_weights
 from resnet_jax.weights.torch_names import torch_name, torch_rules
 from tests.golden import golden
-from tests.models.test_variants import abstract_variables, torch_shape
+from tests.models.test_variants import member_variables, torch_shape
 
 # One for each kind of layer whose layout is its own; narrow, to be fast.
 NARROW = {"width": 32, "num_classes": 10}
@@ -24,7 +24,7 @@ def golden_weights(name: str) -> dict[str, np.ndarray]:
     """A state dict in PyTorch's shapes, which `test_variants` holds to the reference."""
     rules = torch_rules(create_model(name, **NARROW))
     weights = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_variables(name, **NARROW)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(member_variables(name, **NARROW)):
         theirs = torch_name([key.key for key in path], rules)
         weights[theirs] = golden.tensor(theirs, torch_shape(theirs, leaf.shape))
     return weights

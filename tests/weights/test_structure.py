@@ -3,18 +3,17 @@
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 from resnet_jax import GroupNorm, ResNet, create_model
 from resnet_jax.models.layers import conv
 from resnet_jax.weights.structure import structure
+from tests.variables import abstract_variables
 
 
 def initialized(model: ResNet, channels: int) -> Any:
-    images = jnp.zeros((1, 64, 64, channels))
-    return jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))
+    return abstract_variables(model, jnp.zeros((1, 64, 64, channels)))
 
 
 @pytest.mark.parametrize(
