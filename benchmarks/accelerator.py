@@ -2,8 +2,8 @@
 
 - ``train_step`` and ``inference``: the benchmarks of these names over batch sizes, beside PyTorch
   and timm where ``--torch-python`` names a Python that has them,
-- ``variants``: training with convolutions as matrix products, the stem on squares of 2x2 pixels,
-  statistics of BatchNorm in groups, and several steps in one dispatch,
+- ``variants``: training with convolutions of 1x1 as matrix products, the stem on squares of 2x2
+  pixels, statistics of BatchNorm in groups, and several steps in one dispatch,
 - ``flags``: training under the XLA flags of JAX's GPU guide, a process each.
 
 Each part is a process that ends after its share of ``--budget``; one that fails leaves its error,

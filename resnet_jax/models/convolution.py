@@ -1,23 +1,20 @@
-"""How convolutions and max-pooling are computed: the same numbers, in the way a platform does fast.
+"""How convolutions are computed: the same numbers, in the way a platform does fast.
 
 Accelerators have kernels for `jax.lax.conv_general_dilated`, and get it.  XLA's CPU backend is slow
-at convolutions of few features or of images smaller than the kernel, at the gradients of kernels
-where a batch does not fit into the caches, and at those of max-pooling.  There, the columns of a
-kernel are features at first, the gradients are sums over parts of the batch, convolutions of 1x1
-or of tiny images are products of two matrices, and max-pooling is written with elementwise
-operations on shifted images.
+at convolutions of few features or of images smaller than the kernel, and at the gradients of
+kernels where a batch does not fit into the caches.  There, the columns of a kernel are features at
+first, the gradients are sums over parts of the batch, and convolutions of 1x1 or of tiny images are
+products of two matrices.
 
 Arrays are NHWC and kernels HWIO.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, reduce
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -30,8 +27,8 @@ _chosen: ContextVar[Formulation | None] = ContextVar("formulation", default=None
 # level of the caches of a CPU holds.
 _PART = 4 * 2**20
 
-# More parts take longer to compile than they save.
-_MOST_PARTS = 8
+# Where each part has kernels of its own, more take longer to compile than they save.
+_MOST_UNROLLED = 8
 
 # Channels up to which a product is over too soon for it to pay that an operand is turned before.
 _WORTH_TURNING = 256
@@ -53,9 +50,9 @@ def formulation(name: Formulation) -> Iterator[None]:
         name: ``"parts"``, the default on CPUs, or ``"convolution"``, the default elsewhere.
             Where ``"convolution"`` is asked for, no derivative is written by hand, not even that
             of BatchNorm, so that forward mode works too (`jax.jvp`, `jax.hessian`).
-            ``"product"`` is ``"parts"`` whose kernels have their gradients from products of
-            matrices.  ``"space_to_depth"`` computes the stem of ImageNet networks on squares of
-            2x2 pixels, and all else as accelerators do.
+            ``"product"`` computes convolutions of 1x1 as products of matrices, and all else as
+            accelerators do; ``"space_to_depth"`` the stem of ImageNet networks on squares of 2x2
+            pixels.
     """
     token = _chosen.set(name)
     try:
@@ -69,20 +66,13 @@ def forward_mode() -> bool:
     return _chosen.get() == "convolution"
 
 
-def within_loop() -> AbstractContextManager[None]:
-    """Within it, what is traced is the body of a loop.
-
-    There, XLA's CPU backend has no fast kernels for what a kernel's gradient is by itself.
-    """
-    return formulation("product") if _current() == "parts" else nullcontext()
-
-
 def _current() -> Formulation:
     return _chosen.get() or ("parts" if jax.default_backend() == "cpu" else "convolution")
 
 
-def _by_hand() -> bool:
-    return _current() in ("parts", "product")
+def by_hand() -> bool:
+    """Whether what XLA's CPU backend is slow at is to be written in another way."""
+    return _current() == "parts"
 
 
 def convolve(
@@ -115,57 +105,30 @@ def convolve(
     del lhs_dilation, dimension_numbers
     dilation = tuple(rhs_dilation or (1, 1))
     window = tuple(d * (n - 1) + 1 for d, n in zip(dilation, kernel.shape[:2], strict=True))
-    pads = _pads(x, window, strides, padding)
+    pads = explicit_pads(x, window, strides, padding)
     stem = (window, tuple(strides), pads) == ((7, 7), (2, 2), ((3, 3), (3, 3)))
     if _chosen.get() == "space_to_depth" and stem and x.shape[1] % 2 == x.shape[2] % 2 == 0:
         return _space_to_depth(x, kernel, precision)
-    if feature_group_count > 1 or not _by_hand():
-        return _convolution(x, kernel, strides, pads, dilation, feature_group_count, precision)
-    if window == (1, 1) and pads == ((0, 0), (0, 0)):
+    way = _current() if feature_group_count == 1 else "convolution"
+    if way in ("parts", "product") and window == (1, 1) and pads == ((0, 0), (0, 0)):
         x = x[:, :: strides[0], :: strides[1]]
         strided = tuple(strides) != (1, 1)
         y = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision, strided)
         return y.reshape(*x.shape[:-1], -1)
+    if way != "parts":
+        return _convolution(x, kernel, strides, pads, dilation, feature_group_count, precision)
     if x.shape[1] < window[0] or x.shape[2] < window[1]:
         return _of_patches(x, kernel, strides, pads, dilation, precision)
-    in_parts = _current() == "parts"
-    return _convolve(x, kernel, tuple(strides), pads, dilation, precision, in_parts)
+    return _convolve(x, kernel, tuple(strides), pads, dilation, precision)
 
 
-def max_pool(
-    x: jax.Array, size: int, stride: int, padding: str | Sequence[tuple[int, int]]
-) -> jax.Array:
-    """The maximum of each window; its gradient goes to the first of equal maxima.
-
-    Args:
-        x: float[B, H, W, C].
-        size: of the windows, height and width in pixels.
-        stride: in pixels.
-        padding: as in `convolve`; it is never the maximum.
-
-    Returns:
-        [B, H', W', C].
-    """
-    pads = _pads(x, (size, size), (stride, stride), padding)
-    if not _by_hand():
-        return nn.max_pool(x, (size, size), (stride, stride), pads)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-    # Along the rows first: the first maximum of the first row that has it is then the first of all.
-    for axis in (2, 1):
-        length = (x.shape[axis] - size) // stride + 1
-        first, *others = (_taps(x, i, length, stride, axis) for i in range(size))
-        for other in others:
-            first = jnp.where((other > first) | jnp.isnan(other), other, first)
-        x = first
-    return x
-
-
-def _pads(
+def explicit_pads(
     x: jax.Array,
     window: Sequence[int],
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
 ) -> Pads:
+    """Pixels (before, after) of height and width, as they are or as ``"SAME"`` has them."""
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
     (top, bottom), (left, right) = padding
@@ -214,7 +177,7 @@ def _widened(
     y = _convolution(x, side_by_side, (1, 1), pads, dilation, 1, precision)
     y = y.reshape(*y.shape[:3], columns, features)
     width = y.shape[2] - dilation[1] * (columns - 1)
-    taps = (_taps(y[..., j, :], j * dilation[1], width, 1, 2) for j in range(columns))
+    taps = (one_tap(y[..., j, :], j * dilation[1], width, 1, 2) for j in range(columns))
     return reduce(jnp.add, taps)
 
 
@@ -239,7 +202,9 @@ def _of_patches(
         )
     )
     taps = [
-        _taps(_taps(padded, i * dilation[0], height, strides[0], 1), start, width, strides[1], 2)
+        one_tap(
+            one_tap(padded, i * dilation[0], height, strides[0], 1), start, width, strides[1], 2
+        )
         for i in range(rows)
         for start in range(0, columns * dilation[1], dilation[1])
     ]
@@ -300,7 +265,9 @@ def _product_backward(
     if small or strided:
         # To turn an operand takes as long as the product; and what turns pixels that are apart
         # from each other computes them anew.
-        parts = jax.device_count() * _MOST_PARTS if small else 1
+        devices = jax.device_count()
+        fits = x.nbytes + gradient.nbytes <= devices * _PART
+        parts = 1 if fits or not small else devices * _MOST_UNROLLED
         if len(x) % parts:
             parts = 1
         xs, gradients = (array.reshape(parts, -1, array.shape[1]) for array in (x, gradient))
@@ -315,7 +282,7 @@ def _product_backward(
 _product.defvjp(_product_forward, _product_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _convolve(
     x: jax.Array,
     kernel: jax.Array,
@@ -323,10 +290,8 @@ def _convolve(
     pads: Pads,
     dilation: tuple[int, int],
     precision: Any,
-    in_parts: bool,
 ) -> jax.Array:
-    """A convolution whose kernel has its gradient from parts of the batch, or from products."""
-    del in_parts
+    """A convolution whose kernel has its gradient from parts of the batch."""
     return _widened(x, kernel, strides, pads, dilation, precision)
 
 
@@ -341,17 +306,12 @@ def _backward(
     pads: Pads,
     dilation: tuple[int, int],
     precision: Any,
-    in_parts: bool,
     saved: tuple[jax.Array, jax.Array],
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-
-    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _convolution(x, kernel, strides, pads, dilation, 1, precision)
-
+    # Written as the convolutions that they are: within loops, XLA is slow at its own.
     if strides == (1, 1):
-        # Written as the convolution that it is: within loops, XLA is slow at its own.
         flipped = kernel[::-1, ::-1].swapaxes(2, 3)
         reach = [d * (n - 1) for d, n in zip(dilation, kernel.shape[:2], strict=True)]
         rows, columns = (
@@ -359,13 +319,11 @@ def _backward(
         )
         of_x = _widened(gradient, flipped, strides, (rows, columns), dilation, precision)
     else:
-        _, transposed = jax.vjp(lambda x: convolution(x, kernel), x)
+        _, transposed = jax.vjp(
+            lambda x: _convolution(x, kernel, strides, pads, dilation, 1, precision), x
+        )
         of_x = transposed(gradient)[0]
-    of_kernel = (
-        _from_parts(convolution, x, kernel, gradient)
-        if in_parts
-        else _from_products(x, kernel, gradient, strides, pads, dilation, precision)
-    )
+    of_kernel = _from_parts(x, kernel, gradient, strides, pads, dilation, precision)
     return of_x, of_kernel.astype(kernel.dtype)
 
 
@@ -373,37 +331,6 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _from_parts(
-    convolution: Callable[[jax.Array, jax.Array], jax.Array],
-    x: jax.Array,
-    kernel: jax.Array,
-    gradient: jax.Array,
-) -> jax.Array:
-    """The gradient of a kernel, as the sum of those of parts of the batch."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    num_parts = _num_parts(x, kernel, gradient)
-    # Every device has its share of every part, so that none needs the images of another.
-    xs, gradients = (
-        array.astype(wide).reshape(-1, num_parts, *array.shape[1:]) for array in (x, gradient)
-    )
-    total = jnp.zeros(kernel.shape, wide)
-    for i in range(num_parts):
-        _, transposed = jax.vjp(partial(convolution, xs[:, i]), kernel.astype(wide))
-        total += transposed(gradients[:, i])[0]
-    return total
-
-
-def _num_parts(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> int:
-    """So many that each fits into a cache, but none is smaller than the sum that it is added to."""
-    devices = jax.device_count()
-    if len(x) % devices:
-        return 1
-    share = len(x) // devices
-    wanted = (x.nbytes + gradient.nbytes) / devices / max(_PART, kernel.nbytes)
-    most = min(math.ceil(wanted), _MOST_PARTS, share)
-    return max(n for n in range(1, most + 1) if share % n == 0)
-
-
-def _from_products(
     x: jax.Array,
     kernel: jax.Array,
     gradient: jax.Array,
@@ -412,27 +339,62 @@ def _from_products(
     dilation: tuple[int, int],
     precision: Any,
 ) -> jax.Array:
-    """The gradient of a kernel, row by row, with the taps of a row side by side."""
-    rows, columns, _, features = kernel.shape
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    height, width = gradient.shape[1:3]
-    side_by_side = jnp.concatenate(
-        [_taps(padded, j * dilation[1], width, strides[1], 2) for j in range(columns)], axis=-1
+    """The gradient of a kernel, as the sum of those of parts of the batch.
+
+    That of a part is a convolution, whose images are the channels of x and whose kernel is the
+    gradient, strided by the dilation and dilated by the strides.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    num_parts = _num_parts(x, kernel, gradient)
+    # Every device has its share of every part, so that none needs the images of another.
+    xs, gradients = (
+        array.astype(wide).reshape(-1, num_parts, *array.shape[1:]) for array in (x, gradient)
     )
-    taps = (_taps(side_by_side, i * dilation[0], height, strides[0], 1) for i in range(rows))
-    products = [
-        jax.lax.dot_general(
-            row.reshape(-1, row.shape[-1]),
-            gradient.reshape(-1, features),
-            (((0,), (0,)), ((), ())),
-            precision=precision,
-            preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    sizes = zip(x.shape[1:3], gradient.shape[1:3], kernel.shape[:2], strict=True)
+    rows, columns = (
+        # What is behind the last tap of the last window does not count.
+        (before, stride * (windows - 1) + d * (taps - 1) + 1 - before - pixels)
+        for (pixels, windows, taps), stride, (before, _), d in zip(
+            sizes, strides, pads, dilation, strict=True
         )
-        for row in taps
-    ]
-    return jnp.stack(products).reshape(kernel.shape)
+    )
+
+    def of_part(i: jax.Array | int) -> jax.Array:
+        images, windows = (
+            jax.lax.dynamic_index_in_dim(parts, i, axis=1, keepdims=False)
+            for parts in (xs, gradients)
+        )
+        return _convolution(
+            images.transpose(3, 1, 2, 0),
+            windows.transpose(1, 2, 0, 3),
+            dilation,
+            (rows, columns),
+            strides,
+            1,
+            precision,
+        )
+
+    if num_parts == 1 or jax.device_count() > 1:
+        # Several devices would wait for each other after every turn of a loop.
+        total = reduce(jnp.add, map(of_part, range(num_parts)))
+    else:
+        total = jnp.zeros((kernel.shape[2], *kernel.shape[:2], kernel.shape[3]), wide)
+        total = jax.lax.fori_loop(0, num_parts, lambda i, total: total + of_part(i), total)
+    return total.transpose(1, 2, 0, 3)
 
 
-def _taps(x: jax.Array, start: int, length: int, stride: int, axis: int) -> jax.Array:
+def _num_parts(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> int:
+    """So many that each just fits into a cache, but is not smaller than the sum it is added to."""
+    devices = jax.device_count()
+    if len(x) % devices:
+        return 1
+    share = len(x) // devices
+    wanted = (x.nbytes + gradient.nbytes) / devices / max(_PART, kernel.nbytes)
+    most = share if devices == 1 else min(share, _MOST_UNROLLED)
+    divisors = (n for n in range(1, most + 1) if share % n == 0)
+    return min(divisors, key=lambda n: max(n / wanted, wanted / n))
+
+
+def one_tap(x: jax.Array, start: int, length: int, stride: int, axis: int) -> jax.Array:
     """What one tap of the windows sees along an axis."""
     return jax.lax.slice_in_dim(x, start, start + (length - 1) * stride + 1, stride, axis)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models import convolution
+from resnet_jax.models import convolution, pooling
 
 Conv = Callable[..., nn.Module]
 """Builds a convolution: (features, kernel_size, stride, *, dilation, groups, name)."""
@@ -108,18 +108,18 @@ class StandardizedConv(nn.Module):
 
 def max_pool(x: jax.Array, stride: int = 2) -> jax.Array:
     """3x3 max-pooling with padding 1: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C]."""
-    return convolution.max_pool(x, 3, stride, ((1, 1), (1, 1)))
+    return pooling.max_pool(x, 3, stride, ((1, 1), (1, 1)))
 
 
 def same_max_pool(x: jax.Array) -> jax.Array:
     """`max_pool` padded as in TensorFlow; see `conv`."""
-    return convolution.max_pool(x, 3, 2, "SAME")
+    return pooling.max_pool(x, 3, 2, "SAME")
 
 
 def zero_padded_max_pool(x: jax.Array) -> jax.Array:
     """`max_pool` with zeros instead of nothing around the image, as in BiT."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return convolution.max_pool(padded, 3, 2, "VALID")
+    return pooling.max_pool(padded, 3, 2, "VALID")
 
 
 def average_pool(x: jax.Array, stride: int = 2) -> jax.Array:

@@ -13,7 +13,6 @@ from flax.linen.module import InterceptorContext
 
 from resnet_jax.models.attention import SpatialUnit
 from resnet_jax.models.blocks import Rate, ResidualBlock
-from resnet_jax.models.convolution import within_loop
 from resnet_jax.models.layers import (
     Activation,
     Conv,
@@ -91,8 +90,7 @@ class Stage(nn.Module):
             )
 
             def body(block: ResidualBlock, x: jax.Array, rate: Rate) -> tuple[jax.Array, None]:
-                with within_loop():
-                    return kept(block, x, rate), None
+                return kept(block, x, rate), None
 
             x, _ = nn.scan(
                 body,

@@ -12,14 +12,9 @@ import pytest
 
 from resnet_jax import count_macs, create_model
 from resnet_jax.models import convolution
-from resnet_jax.models.convolution import (
-    Formulation,
-    convolve,
-    formulation,
-    max_pool,
-    within_loop,
-)
+from resnet_jax.models.convolution import Formulation, convolve, formulation
 from resnet_jax.models.layers import StandardizedConv, conv, same_max_pool, zero_padded_max_pool
+from resnet_jax.models.pooling import max_pool
 from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
 from tests.comparison import tree_deviation
 from tests.variables import random_variables
@@ -81,10 +76,14 @@ def test_products(channels: int, features: int, stride: int) -> None:
     assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x)
 
 
-@pytest.mark.parametrize(("batch", "num_parts"), [(16, 2), (32, 4), (40, 5), (4, 1), (1024, 8)])
+@pytest.mark.parametrize(
+    ("devices", "batch", "num_parts"),
+    [(8, 16, 2), (8, 32, 4), (8, 40, 5), (8, 4, 1), (8, 1024, 8), (1, 16, 16), (1, 40, 40)],
+)
 def test_a_batch_is_cut_into_parts_that_every_device_has_a_share_of(
-    batch: int, num_parts: int, monkeypatch: pytest.MonkeyPatch
+    devices: int, batch: int, num_parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
     monkeypatch.setattr(convolution, "_PART", 1)
     layer = conv(2, 3)
     # No two images are alike, nor are they of equal weight.
@@ -154,10 +153,12 @@ def test_a_padded_kernel_of_one_tap() -> None:
     [
         partial(max_pool, size=3, stride=2, padding=((1, 1), (1, 1))),
         partial(max_pool, size=3, stride=1, padding=((1, 1), (1, 1))),
+        partial(max_pool, size=2, stride=3, padding=((1, 0), (0, 1))),
+        partial(max_pool, size=5, stride=2, padding=((2, 2), (2, 2))),
         same_max_pool,
         zero_padded_max_pool,
     ],
-    ids=["strided", "dense", "same", "zero-padded"],
+    ids=["strided", "dense", "sparse", "wide", "same", "zero-padded"],
 )
 def test_the_gradient_of_equal_maxima_goes_to_the_first(
     pool: Callable[[jax.Array], jax.Array], size: tuple[int, int], dtype: Any
@@ -225,20 +226,17 @@ def test_the_gradients_of_a_network() -> None:
         assert tree_deviation(grads(way), expected) < 1e-5
 
 
-def test_the_body_of_a_loop_has_products_where_nothing_else_is_asked_for() -> None:
-    def program(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))
-
-    def gradients(x: jax.Array, kernel: jax.Array) -> str:
-        gradient = jax.grad(lambda kernel: jnp.sum(program(x, kernel)))
-        return str(jax.make_jaxpr(gradient)(kernel))
-
-    x, kernel = jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 2))
-    assert "dot_general" not in gradients(x, kernel)
-    with within_loop():
-        assert "dot_general" in gradients(x, kernel)
-    with formulation("convolution"), within_loop():
-        assert "dot_general" not in gradients(x, kernel)
+@pytest.mark.parametrize(
+    ("batch", "size", "channels", "num_parts"),
+    [(16, 56, 64, 8), (16, 28, 128, 4), (16, 14, 256, 2), (16, 7, 512, 1), (1, 56, 64, 1)],
+)
+def test_parts_are_as_near_to_the_size_of_a_cache_as_a_batch_can_be_divided(
+    batch: int, size: int, channels: int, num_parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    x = jnp.zeros((batch, size, size, channels))
+    kernel = jnp.zeros((3, 3, channels, channels))
+    assert convolution._num_parts(x, kernel, x) == num_parts
 
 
 def test_plain_derivatives_work_in_forward_mode_too() -> None:
