@@ -345,11 +345,10 @@ def _from_parts(
     gradient, strided by the dilation and dilated by the strides.
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
+    x, gradient = x.astype(wide), gradient.astype(wide)
     num_parts = _num_parts(x, kernel, gradient)
     # Every device has its share of every part, so that none needs the images of another.
-    xs, gradients = (
-        array.astype(wide).reshape(-1, num_parts, *array.shape[1:]) for array in (x, gradient)
-    )
+    xs, gradients = (array.reshape(-1, num_parts, *array.shape[1:]) for array in (x, gradient))
     sizes = zip(x.shape[1:3], gradient.shape[1:3], kernel.shape[:2], strict=True)
     rows, columns = (
         # What is behind the last tap of the last window does not count.
