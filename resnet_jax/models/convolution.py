@@ -30,9 +30,6 @@ _PART = 4 * 2**20
 # Where each part has kernels of its own, more take longer to compile than they save.
 _MOST_UNROLLED = 8
 
-# Channels up to which a product is over too soon for it to pay that an operand is turned before.
-_WORTH_TURNING = 256
-
 # Features that a convolution needs to be fast.
 _WIDE = 128
 
@@ -112,8 +109,7 @@ def convolve(
     way = _current() if feature_group_count == 1 else "convolution"
     if way in ("parts", "product") and window == (1, 1) and pads == ((0, 0), (0, 0)):
         x = x[:, :: strides[0], :: strides[1]]
-        strided = tuple(strides) != (1, 1)
-        y = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision, strided)
+        y = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision)
         return y.reshape(*x.shape[:-1], -1)
     if way != "parts":
         return _convolution(x, kernel, strides, pads, dilation, feature_group_count, precision)
@@ -235,47 +231,34 @@ def _space_to_depth(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Arra
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _product(x: jax.Array, kernel: jax.Array, precision: Any, strided: bool) -> jax.Array:
-    """[N, C] times [C, features]; ``strided`` tells that x are pixels with others between them."""
-    del strided
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+    """[N, C] times [C, features]."""
     return jnp.dot(x, kernel, precision=precision)
 
 
 def _product_forward(
-    x: jax.Array, kernel: jax.Array, *static: Any
+    x: jax.Array, kernel: jax.Array, precision: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(x, kernel, *static), (x, kernel)
+    return _product(x, kernel, precision), (x, kernel)
 
 
 def _product_backward(
-    precision: Any, strided: bool, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+    precision: Any, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     of_x = jnp.dot(gradient, kernel.T, precision=precision)
-    dot = partial(
+    over_rows = partial(
         jax.lax.dot_general,
+        dimension_numbers=(((0,), (0,)), ((), ())),
         precision=precision,
         preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
-    # The barriers keep XLA from moving the transpositions into the products, where they are slow.
-    apart = jax.lax.optimization_barrier
-    narrow, wide = sorted((x.shape[1], gradient.shape[1]))
-    small = wide <= _WORTH_TURNING
-    if small or strided:
-        # To turn an operand takes as long as the product; and what turns pixels that are apart
-        # from each other computes them anew.
-        devices = jax.device_count()
-        fits = x.nbytes + gradient.nbytes <= devices * _PART
-        parts = 1 if fits or not small else devices * _MOST_UNROLLED
-        if len(x) % parts:
-            parts = 1
-        xs, gradients = (array.reshape(parts, -1, array.shape[1]) for array in (x, gradient))
-        of_kernel = jnp.sum(dot(xs, gradients, (((1,), (1,)), ((0,), (0,)))), axis=0)
-    elif x.shape[1] == narrow:
-        of_kernel = dot(apart(x.T), gradient, (((1,), (0,)), ((), ())))
+    if x.shape[1] <= gradient.shape[1]:
+        of_kernel = over_rows(x, gradient)
     else:
-        of_kernel = apart(dot(apart(gradient.T), x, (((1,), (0,)), ((), ())))).T
+        # XLA turns the first operand, so the smaller one; without a barrier it would swap them.
+        of_kernel = jax.lax.optimization_barrier(over_rows(gradient, x)).T
     return of_x, of_kernel.astype(kernel.dtype)
 
 
