@@ -124,11 +124,22 @@ def explicit_pads(
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
 ) -> Pads:
-    """Pixels (before, after) of height and width, as they are or as ``"SAME"`` has them."""
+    """Pixels (before, after) of height and width, as they are or by ``"SAME"`` or ``"VALID"``."""
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
     (top, bottom), (left, right) = padding
     return (top, bottom), (left, right)
+
+
+def fitted_pads(x: jax.Array, window: Sequence[int], strides: Sequence[int], pads: Pads) -> Pads:
+    """The same where the image ends with its last window; what is negative is cut off."""
+    rows, columns = (
+        (before, after - (before + pixels + after - size) % stride)
+        for pixels, size, stride, (before, after) in zip(
+            x.shape[1:3], window, strides, pads, strict=True
+        )
+    )
+    return rows, columns
 
 
 def _convolution(
@@ -293,8 +304,8 @@ def _backward(
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    # Written as the convolutions that they are: within loops, XLA is slow at its own.
     if strides == (1, 1):
+        # Written as the convolution that it is: within loops, XLA is slow at its own.
         flipped = kernel[::-1, ::-1].swapaxes(2, 3)
         reach = [d * (n - 1) for d, n in zip(dilation, kernel.shape[:2], strict=True)]
         rows, columns = (
@@ -325,21 +336,16 @@ def _from_parts(
     """The gradient of a kernel, as the sum of those of parts of the batch.
 
     That of a part is a convolution, whose images are the channels of x and whose kernel is the
-    gradient, strided by the dilation and dilated by the strides.
+    gradient, strided by the dilation and dilated by the strides.  It is written as one, as XLA is
+    slow at its own within loops.
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, gradient = x.astype(wide), gradient.astype(wide)
     num_parts = _num_parts(x, kernel, gradient)
     # Every device has its share of every part, so that none needs the images of another.
     xs, gradients = (array.reshape(-1, num_parts, *array.shape[1:]) for array in (x, gradient))
-    sizes = zip(x.shape[1:3], gradient.shape[1:3], kernel.shape[:2], strict=True)
-    rows, columns = (
-        # What is behind the last tap of the last window does not count.
-        (before, stride * (windows - 1) + d * (taps - 1) + 1 - before - pixels)
-        for (pixels, windows, taps), stride, (before, _), d in zip(
-            sizes, strides, pads, dilation, strict=True
-        )
-    )
+    window = [d * (n - 1) + 1 for d, n in zip(dilation, kernel.shape[:2], strict=True)]
+    fitted = fitted_pads(x, window, strides, pads)
 
     def of_part(i: jax.Array | int) -> jax.Array:
         images, windows = (
@@ -350,7 +356,7 @@ def _from_parts(
             images.transpose(3, 1, 2, 0),
             windows.transpose(1, 2, 0, 3),
             dilation,
-            (rows, columns),
+            fitted,
             strides,
             1,
             precision,

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models.convolution import Pads, by_hand, explicit_pads, one_tap
+from resnet_jax.models.convolution import by_hand, explicit_pads, fitted_pads, one_tap
 
 # Of the numbers of taps; enough for windows of 181 x 181.
 _TAP = jnp.int16
@@ -39,17 +39,9 @@ def max_pool(
     pads = explicit_pads(x, (size, size), (stride, stride), padding)
     if not by_hand():
         return nn.max_pool(x, (size, size), (stride, stride), pads)
-    nothing = jnp.asarray(-jnp.inf, x.dtype)
-    return _max_pool(jax.lax.pad(x, nothing, _edges(x, size, stride, pads)), size, stride)
-
-
-def _edges(x: jax.Array, size: int, stride: int, pads: Pads) -> list[tuple[int, int, int]]:
-    """As `jax.lax.pad` takes them, so that the image ends where the last window does."""
-    edges = []
-    for pixels, (before, after) in zip(x.shape[1:3], pads, strict=True):
-        unseen = (before + pixels + after - size) % stride
-        edges.append((before, after - unseen, 0))
-    return [(0, 0, 0), *edges, (0, 0, 0)]
+    fitted = fitted_pads(x, (size, size), (stride, stride), pads)
+    edges = [(before, after, 0) for before, after in ((0, 0), *fitted, (0, 0))]
+    return _max_pool(jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), edges), size, stride)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -85,10 +77,6 @@ def _row(size: int, stride: int) -> int:
     return _reach(size, stride) * stride
 
 
-def _forward(x: jax.Array, size: int, stride: int) -> tuple[jax.Array, jax.Array]:
-    return _maxima(x, size, stride)
-
-
 def _backward(size: int, stride: int, taps: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
     reach, row = _reach(size, stride), _row(size, stride)
     image = [stride * (windows - 1) + size for windows in taps.shape[1:3]]
@@ -116,4 +104,4 @@ def _backward(size: int, stride: int, taps: jax.Array, gradient: jax.Array) -> t
     return (total[:, : image[0], : image[1]],)
 
 
-_max_pool.defvjp(_forward, _backward)
+_max_pool.defvjp(_maxima, _backward)
