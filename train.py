@@ -18,7 +18,7 @@ from rich.console import Console
 
 from configs import DESCRIPTIONS, EXPERIMENTS
 from resnet_jax.config import ConfigError, DistributedConfig, ProfileConfig, TrainConfig
-from resnet_jax.host_memory import keep_freed_memory
+from resnet_jax.ops.host_memory import keep_freed_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +82,8 @@ def main() -> None:
     keep_freed_memory()
     # Only now the slow imports: help and most mistakes are answered at once.
     from resnet_jax.data import DataError
-    from resnet_jax.training.checkpoint import CheckpointError
-    from resnet_jax.training.distributed import (
+    from resnet_jax.training.loop import TrainingDivergedError
+    from resnet_jax.training.process.distributed import (
         DistributedError,
         connected,
         is_primary,
@@ -91,9 +91,9 @@ def main() -> None:
         leave_after,
         of_a_peer,
     )
-    from resnet_jax.training.loop import TrainingDivergedError
-    from resnet_jax.training.preemption import EXIT_CODE, PreemptedError
-    from resnet_jax.training.workdir import WorkdirError
+    from resnet_jax.training.process.preemption import EXIT_CODE, PreemptedError
+    from resnet_jax.training.rundir.checkpoints import CheckpointError
+    from resnet_jax.training.rundir.workdir import WorkdirError
 
     # Orbax tells every detail of every save, and of every signal.
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -137,14 +137,14 @@ def train_and_report(name: str, arguments: Arguments, started: float) -> None:
     """
     import jax
 
-    from resnet_jax.inference.report import write_report
-    from resnet_jax.training.distributed import gather, is_primary, primary_first
-    from resnet_jax.training.goodput import ACTIVITIES, Goodput, in_words
-    from resnet_jax.training.logging import read_metrics
+    from resnet_jax.report.page import write_report
     from resnet_jax.training.loop import describe, train
-    from resnet_jax.training.preemption import PreemptedError
-    from resnet_jax.training.run import Run, check, starting_variables
-    from resnet_jax.training.workdir import Workdir
+    from resnet_jax.training.process.distributed import gather, is_primary, primary_first
+    from resnet_jax.training.process.goodput import ACTIVITIES, Goodput, in_words
+    from resnet_jax.training.process.preemption import PreemptedError
+    from resnet_jax.training.rundir.metric_log import read_metrics
+    from resnet_jax.training.rundir.workdir import Workdir
+    from resnet_jax.training.setup import Run, check, starting_variables
 
     # A file has no edge to wrap at.
     console = Console(width=None if sys.stdout.isatty() else 200, quiet=not is_primary())

@@ -31,8 +31,8 @@ from benchmarks.peers import Stepper, interleaved, timed, write_json
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
-from resnet_jax.models.convolution import Formulation, formulation
-from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.ops.convolution import Formulation, formulation
+from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
 
@@ -69,7 +69,7 @@ def variant(
     """The training step of one variant; of several steps the last metrics come out."""
     size = None if bn_group_size is None else min(bn_group_size, len(images))
     model = create_model("resnet50", dtype=images.dtype, bn_group_size=size)
-    optimizer = make_optimizer(SGDConfig(), lambda _: 0.1)
+    optimizer = create_optimizer(SGDConfig(), lambda _: 0.1)
     step = make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
     state = create_train_state(jax.random.key(0), model, optimizer, images.shape[1:])
     batch = Batch(images, jnp.arange(len(images)) % 1000, jnp.ones(len(images), bool))

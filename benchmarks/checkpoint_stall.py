@@ -18,20 +18,22 @@ import jax
 
 from resnet_jax.config import (
     CheckpointConfig,
+    CosineConfig,
     ModelConfig,
     SGDConfig,
     SyntheticConfig,
     TrainConfig,
 )
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.digests import describe_arrays
 from resnet_jax.training.prefetch import Prefetch
-from resnet_jax.training.run import Run
+from resnet_jax.training.rundir.checkpoints import Checkpoints
+from resnet_jax.training.rundir.digests import describe_arrays
+from resnet_jax.training.setup import Run
 
 CONFIG = TrainConfig(
     model=ModelConfig("resnet50"),
     data=SyntheticConfig(),
-    optimizer=SGDConfig(learning_rate=0.1, warmup_epochs=0),
+    optimizer=SGDConfig(learning_rate=0.1),
+    schedule=CosineConfig(warmup_epochs=0.0),
     batch_size=32,
 )
 

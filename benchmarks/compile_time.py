@@ -29,7 +29,7 @@ from benchmarks.peers import FLAX
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
-from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
 from tests.weights.flax_example import FlaxExample
@@ -52,7 +52,7 @@ def program(name: str, way: str, shape: tuple[int, ...]) -> tuple[Any, tuple[Any
         state = params, variables["batch_stats"], jax.eval_shape(sgd.init, params)
         return flax_example.train_step(example, sgd), (state, images, labels)
     model = create_model(name, scan=way != UNROLLED)
-    optimizer = make_optimizer(SGDConfig(), lambda _: 0.1)
+    optimizer = create_optimizer(SGDConfig(), lambda _: 0.1)
     step = make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
     create = partial(create_train_state, model=model, optimizer=optimizer, image_shape=shape[1:])
     batch = Batch(images, labels, jax.ShapeDtypeStruct(shape[:1], jnp.bool_))

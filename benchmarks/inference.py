@@ -7,8 +7,8 @@ count; random images, in float32, on accelerators in bfloat16 with float32 param
 first round does not count.
 
 On CPUs each has a process of its own. Ours keep the memory that they free
-(`resnet_jax.host_memory`); Flax's example is as Flax leaves it, and as "memory kept" in a process
-like ours too.
+(`resnet_jax.ops.host_memory`). Flax's example is measured as Flax leaves it, and as "memory kept"
+in a process like ours too.
 
     python -m benchmarks.inference --torch-python /path/to/python
 """
@@ -36,7 +36,7 @@ from benchmarks.peers import (
     write_json,
 )
 from resnet_jax import create_model
-from resnet_jax.inference.folding import fold_batch_norm
+from resnet_jax.inference.fold import fold_batch_norm
 
 OURS, FOLDED = "resnet_jax", "resnet_jax, folded"
 

@@ -62,7 +62,7 @@ def ours(
     from resnet_jax.config import ImageConfig
     from resnet_jax.data.images.folder import open_splits
     from resnet_jax.data.images.loading import ImageSplit
-    from resnet_jax.host_memory import keep_freed_memory
+    from resnet_jax.ops.host_memory import keep_freed_memory
 
     keep_freed_memory()
 

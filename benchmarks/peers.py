@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import jax
 
-from resnet_jax.host_memory import keep_freed_memory
+from resnet_jax.ops.host_memory import keep_freed_memory
 
 FLAX, FLAX_KEPT = "Flax example", "Flax example, memory kept"
 TORCH = {"PyTorch eager": (), "torch.compile": ("--compile",)}

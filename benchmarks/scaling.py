@@ -149,7 +149,7 @@ def count(num_devices: int, kind: str) -> list[Collective]:
     import jax
 
     from resnet_jax.config import ModelConfig, SyntheticConfig, TrainConfig
-    from resnet_jax.training.run import Run
+    from resnet_jax.training.setup import Run
 
     batch = IMAGES * num_devices
     # A single device is all there is to share with.

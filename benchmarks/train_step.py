@@ -40,7 +40,7 @@ from benchmarks.peers import (
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
-from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
 
@@ -50,7 +50,7 @@ OURS, REMAT = "resnet_jax", "resnet_jax, remat"
 def ours(images: jax.Array, labels: jax.Array, *, remat: bool, dtype: Any = "float32") -> Stepper:
     """The step of `train.py`, without augmentation."""
     model = create_model("resnet50", remat=remat, dtype=jnp.dtype(dtype))
-    optimizer = make_optimizer(SGDConfig(), lambda _: 0.1)
+    optimizer = create_optimizer(SGDConfig(), lambda _: 0.1)
     step = make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
     state = create_train_state(jax.random.key(0), model, optimizer, images.shape[1:])
     batch = Batch(images, labels, jnp.ones(len(labels), bool))

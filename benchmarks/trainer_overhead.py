@@ -20,13 +20,19 @@ import jax
 from rich.console import Console
 
 from benchmarks.peers import interleaved
-from resnet_jax.config import CheckpointConfig, ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
-from resnet_jax.host_memory import keep_freed_memory
-from resnet_jax.training.goodput import Goodput
+from resnet_jax.config import (
+    CheckpointConfig,
+    CosineConfig,
+    ModelConfig,
+    SyntheticConfig,
+    TrainConfig,
+)
+from resnet_jax.ops.host_memory import keep_freed_memory
 from resnet_jax.training.loop import train
 from resnet_jax.training.prefetch import Prefetch
-from resnet_jax.training.run import Run
-from resnet_jax.training.workdir import Workdir
+from resnet_jax.training.process.goodput import Goodput
+from resnet_jax.training.rundir.workdir import Workdir
+from resnet_jax.training.setup import Run
 
 LOOP, BARE = "loop of train.py", "bare jitted step"
 
@@ -68,7 +74,7 @@ def main() -> None:
     config = TrainConfig(
         model=ModelConfig(options.model),
         data=SyntheticConfig(image_size=options.image_size, train_examples=examples),
-        optimizer=SGDConfig(warmup_epochs=0),
+        schedule=CosineConfig(warmup_epochs=0.0),
         checkpoint=CheckpointConfig(every_steps=10 * steps),
         batch_size=options.batch_size,
         epochs=1,

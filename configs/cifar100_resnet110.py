@@ -14,6 +14,7 @@ from resnet_jax.config import (
     AugmentConfig,
     ModelConfig,
     SGDConfig,
+    StepsConfig,
     TfdsArraysConfig,
     TrainConfig,
 )
@@ -32,13 +33,14 @@ CONFIG = TrainConfig(
     ),
     optimizer=SGDConfig(
         learning_rate=0.1,
-        warmup_epochs=1.0,
-        # Of 64,000 steps, the 32,000th and the 48,000th.
-        schedule="steps",
-        decay_epochs=(81.92, 122.88),
         nesterov=False,
         weight_decay=1e-4,
         decay_norm_and_bias=True,
+    ),
+    schedule=StepsConfig(
+        warmup_epochs=1.0,
+        # Steps 32,000 and 48,000 of 64,000.
+        decay_epochs=(81.92, 122.88),
     ),
     batch_size=128,
     epochs=163.84,

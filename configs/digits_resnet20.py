@@ -12,6 +12,7 @@ Measured on two cores of an AMD EPYC with jax 0.10.2, compilation included: test
 
 from resnet_jax.config import (
     CheckpointConfig,
+    CosineConfig,
     DigitsConfig,
     ModelConfig,
     SGDConfig,
@@ -21,7 +22,8 @@ from resnet_jax.config import (
 CONFIG = TrainConfig(
     model=ModelConfig("cifar_resnet20", zero_init_residual=False),
     data=DigitsConfig(image_size=12),
-    optimizer=SGDConfig(learning_rate=0.05, warmup_epochs=2, weight_decay=5e-4),
+    optimizer=SGDConfig(learning_rate=0.05, weight_decay=5e-4),
+    schedule=CosineConfig(warmup_epochs=2.0),
     checkpoint=CheckpointConfig(every_steps=100),
     batch_size=64,
     epochs=25,

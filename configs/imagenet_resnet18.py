@@ -11,12 +11,13 @@ The data set is imagenet2012 as TensorFlow Datasets prepares it, as TFRecord or 
 TensorFlow is not needed to read it.
 """
 
-from resnet_jax.config import ModelConfig, SGDConfig, TfdsConfig, TrainConfig
+from resnet_jax.config import CosineConfig, ModelConfig, SGDConfig, TfdsConfig, TrainConfig
 
 CONFIG = TrainConfig(
     model=ModelConfig("resnet18", dtype="bfloat16"),
     data=TfdsConfig("~/tensorflow_datasets", name="imagenet2012"),
-    optimizer=SGDConfig(learning_rate=0.4, warmup_epochs=5.0, weight_decay=1e-4),
+    optimizer=SGDConfig(learning_rate=0.4, weight_decay=1e-4),
+    schedule=CosineConfig(warmup_epochs=5.0),
     batch_size=1024,
     epochs=90.0,
     label_smoothing=0.1,

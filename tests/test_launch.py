@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from resnet_jax.training.preemption import EXIT_CODE
+from resnet_jax.training.process.preemption import EXIT_CODE
 from train import parse
 
 ROOT = Path(__file__).parent.parent

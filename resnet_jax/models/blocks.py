@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 
 from resnet_jax.models.attention import SpatialUnit
-from resnet_jax.models.convolution import forward_mode
 from resnet_jax.models.layers import Activation, Conv, Norm, drop_path
-from resnet_jax.models.ordering import together
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
+from resnet_jax.ops.convolution import forward_mode
+from resnet_jax.ops.ordering import together
 
 Rate = jax.Array | float | None
 

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models import convolution, pooling
+from resnet_jax.ops import convolution, pooling
 
 Conv = Callable[..., nn.Module]
 """Builds a convolution: (features, kernel_size, stride, *, dilation, groups, name)."""

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models.convolution import forward_mode
+from resnet_jax.ops.convolution import forward_mode
 
 
 class BatchNorm(nn.Module):
@@ -289,7 +289,7 @@ class GroupNorm(nn.Module):
 class Shift(nn.Module):
     """What is left of BatchNorm when its scale is in the convolution before it: a bias.
 
-    See `resnet_jax.inference.folding`.  Float[B, ..., C] to dtype[B, ..., C].
+    See `resnet_jax.inference.fold`.  Float[B, ..., C] to dtype[B, ..., C].
 
     Attributes:
         scale_init: of the BatchNorm in whose place it stands; there is no scale here.

@@ -24,9 +24,9 @@ from resnet_jax.models.layers import (
     torch_linear,
 )
 from resnet_jax.models.normalization import BatchNorm, GroupNorm, Shift, norm_type
-from resnet_jax.models.rematerialization import remat
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 from resnet_jax.models.stacking import loop_length
+from resnet_jax.ops.rematerialization import remat
 
 
 class FeatureInfo(NamedTuple):

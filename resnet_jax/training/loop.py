@@ -14,21 +14,21 @@ from rich.console import Console
 
 from resnet_jax.config import ProfileConfig, TrainConfig
 from resnet_jax.data import DataError
-from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
-from resnet_jax.training.console import ProgressLine, print_header
-from resnet_jax.training.distributed import gather, is_primary
 from resnet_jax.training.evaluate import evaluate
-from resnet_jax.training.goodput import Goodput
-from resnet_jax.training.logging import MetricWriter
 from resnet_jax.training.metrics import Metrics, mean_metrics
-from resnet_jax.training.preemption import PreemptedError, Preemption
 from resnet_jax.training.prefetch import Prefetch
-from resnet_jax.training.profile import Operation, Profile, top_operations
-from resnet_jax.training.run import Run
+from resnet_jax.training.process.distributed import gather, is_primary
+from resnet_jax.training.process.goodput import Goodput
+from resnet_jax.training.process.preemption import PreemptedError, Preemption
+from resnet_jax.training.process.profiling import Operation, Profile, top_operations
+from resnet_jax.training.process.watchdog import Watchdog
+from resnet_jax.training.rundir.checkpoints import CheckpointError, Checkpoints
+from resnet_jax.training.rundir.console import ProgressLine, print_header
+from resnet_jax.training.rundir.metric_log import MetricWriter
+from resnet_jax.training.rundir.workdir import Workdir
+from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import TrainStep
-from resnet_jax.training.watchdog import Watchdog
-from resnet_jax.training.workdir import Workdir
 
 Evaluation = tuple[dict[str, float], np.ndarray]
 Result = TypeVar("Result")
@@ -239,7 +239,7 @@ def _train_steps(
                 raise TrainingDivergedError(
                     f"the loss became {values['loss']} by step {step}; the last checkpoint is of "
                     f"step {checkpoints.latest_step}; lower optimizer.learning_rate or lengthen "
-                    "optimizer.warmup_epochs"
+                    "schedule.warmup_epochs"
                 )
             seconds_per_step = (time.perf_counter() - clock) / len(since_record)
             since_record.clear()

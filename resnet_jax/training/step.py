@@ -10,8 +10,8 @@ import optax
 
 from resnet_jax.data import Batch
 from resnet_jax.models import ResNet
-from resnet_jax.training.losses import cross_entropy
 from resnet_jax.training.metrics import Metrics, batch_metrics
+from resnet_jax.training.objective import cross_entropy
 from resnet_jax.training.state import TrainState
 
 TrainStep = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]

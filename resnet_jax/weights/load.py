@@ -11,19 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.models import ResNet, stack_blocks
-from resnet_jax.weights.bit_names import from_bit, is_bit
-from resnet_jax.weights.flax_example import from_flax_example, is_flax_example
-from resnet_jax.weights.pretrained import list_pretrained
-from resnet_jax.weights.structure import structure
-from resnet_jax.weights.torch_names import (
+from resnet_jax.weights.catalogue import list_pretrained
+from resnet_jax.weights.dialects.bit import from_bit, is_bit
+from resnet_jax.weights.dialects.flax_example import from_flax_example, is_flax_example
+from resnet_jax.weights.dialects.torch import (
     Rules,
     from_torch_layout,
     to_state_dict,
     torch_name,
     torch_rules,
 )
-from resnet_jax.weights.transformers_names import from_transformers, is_transformers
-from resnet_jax.weights.wrappers import innermost, without_prefixes
+from resnet_jax.weights.dialects.transformers import from_transformers, is_transformers
+from resnet_jax.weights.dialects.wrappers import innermost, without_prefixes
+from resnet_jax.weights.structure import structure
 
 Variables = dict[str, Any]
 Source = Mapping[str, Any] | str | Path
@@ -233,8 +233,8 @@ def _tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndarra
 
 def _read(source: str | Path) -> Mapping[str, Any]:
     # Only those who load files pay for the libraries that read them.
-    from resnet_jax.weights.checkpoints import is_msgpack, read_msgpack, read_orbax
-    from resnet_jax.weights.files import read_tensors
+    from resnet_jax.weights.formats.checkpoints import is_msgpack, read_msgpack, read_orbax
+    from resnet_jax.weights.formats.files import read_tensors
     from resnet_jax.weights.hub import fetch
 
     if isinstance(source, str) and source.startswith("hf:"):

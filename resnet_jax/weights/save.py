@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from resnet_jax.models import ResNet
+from resnet_jax.weights.dialects.torch import to_state_dict, torch_rules
 from resnet_jax.weights.load import load_weights
-from resnet_jax.weights.torch_names import to_state_dict, torch_rules
 
 
 def save_weights(model: ResNet, variables: Mapping[str, Any], path: str | Path) -> None:

@@ -18,8 +18,8 @@ from resnet_jax.models.normalization import (
     _normalize,
     _normalize_by_hand,
 )
-from resnet_jax.training.optimizer import make_optimizer
-from resnet_jax.training.run import check
+from resnet_jax.training.optim import create_optimizer
+from resnet_jax.training.setup import check
 from resnet_jax.training.state import state_of
 from resnet_jax.training.step import make_train_step
 from tests.comparison import deviation, tree_deviation
@@ -49,7 +49,7 @@ def test_a_training_step_moves_parameters_and_keeps_frozen_statistics() -> None:
         model=ModelConfig("cifar_resnet20", freeze_bn=True), data=SyntheticConfig(num_classes=10)
     )
     model, _ = check(config)
-    optimizer = make_optimizer(SGDConfig(), 0.1)
+    optimizer = create_optimizer(SGDConfig(), 0.1)
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     before = state_of(random_variables(model, images), optimizer, ema=False)
     batch = Batch(images, jnp.arange(4), jnp.ones(4, bool))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from resnet_jax import ResNet, create_model, load_weights
-from resnet_jax.training.losses import cross_entropy
-from resnet_jax.weights.torch_names import Rules, torch_name, torch_rules
+from resnet_jax.training.objective import cross_entropy
+from resnet_jax.weights.dialects.torch import Rules, torch_name, torch_rules
 from tests.comparison import deviation
 from tests.golden import golden
 from tests.golden.running_variance import unbiased

@@ -19,7 +19,7 @@ from resnet_jax import (
     load_weights,
 )
 from resnet_jax.models.layers import conv
-from resnet_jax.weights.torch_names import torch_name, torch_rules
+from resnet_jax.weights.dialects.torch import torch_name, torch_rules
 from tests.comparison import deviation
 from tests.golden import golden
 from tests.models.test_variants import torch_shape

@@ -21,12 +21,12 @@ from resnet_jax import (
     stack_blocks,
     unstack_blocks,
 )
-from resnet_jax.config import SGDConfig
+from resnet_jax.config import FinetuneConfig, SGDConfig
 from resnet_jax.data import Batch
-from resnet_jax.inference.folding import fold_batch_norm
-from resnet_jax.models.convolution import formulation
-from resnet_jax.training.optimizer import make_optimizer
-from resnet_jax.training.precise_bn import precise_batch_stats
+from resnet_jax.inference.fold import fold_batch_norm
+from resnet_jax.inference.precise_bn import precise_batch_stats
+from resnet_jax.ops.convolution import formulation
+from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
 from tests.comparison import deviation, tree_deviation
@@ -235,20 +235,23 @@ def test_statistics_are_folded_and_computed_afresh() -> None:
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "finetune"),
     [
-        SGDConfig(layer_decay=0.7),
-        SGDConfig(freeze=("stem", "stage[12]/.*norm", "stage3/block"), layer_decay=0.7),
-        SGDConfig(weight_decay=0.1, decay_norm_and_bias=True),
+        (SGDConfig(), FinetuneConfig(layer_decay=0.7)),
+        (
+            SGDConfig(),
+            FinetuneConfig(freeze=("stem", "stage[12]/.*norm", "stage3/block"), layer_decay=0.7),
+        ),
+        (SGDConfig(weight_decay=0.1, decay_norm_and_bias=True), FinetuneConfig()),
     ],
 )
-def test_the_optimizer_makes_the_same_steps(config: SGDConfig) -> None:
+def test_the_optimizer_makes_the_same_steps(config: SGDConfig, finetune: FinetuneConfig) -> None:
     params = random_variables(create_model("cifar_resnet32", width=4), IMAGES)["params"]
     grads = jax.tree.map(lambda leaf: 0.1 * leaf + 0.01, params)
 
     @jax.jit
     def step(params: Any, grads: Any) -> Any:
-        optimizer = make_optimizer(config, 0.1)
+        optimizer = create_optimizer(config, 0.1, finetune)
         updates, _ = optimizer.update(grads, optimizer.init(params), params)
         return updates
 
@@ -263,7 +266,9 @@ def test_the_optimizer_makes_the_same_steps(config: SGDConfig) -> None:
 def test_blocks_of_one_array_are_frozen_together() -> None:
     variables = random_variables(create_model("cifar_resnet32", width=4), IMAGES)
     params = stack_blocks(variables)["params"]
-    optimizer = make_optimizer(SGDConfig(freeze=("stage1", "stage2/block[12]")), 0.1)
+    optimizer = create_optimizer(
+        SGDConfig(), 0.1, FinetuneConfig(freeze=("stage1", "stage2/block[12]"))
+    )
     with pytest.raises(
         ValueError,
         match=r"match stage2/block2/.* and not stage2/block3/.* set model\.scan to False$",
@@ -284,7 +289,7 @@ def number_of_equations(jaxpr: Any) -> int:
 
 def train_step_size(depth: int, **fields: Any) -> int:
     model = create_model(f"cifar_resnet{depth}", **fields)
-    optimizer = make_optimizer(SGDConfig(), 0.1)
+    optimizer = create_optimizer(SGDConfig(), 0.1)
     state = jax.eval_shape(
         lambda key: create_train_state(key, model, optimizer, (32, 32, 3)), jax.random.key(0)
     )

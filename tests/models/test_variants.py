@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax import create_model, list_models
-from resnet_jax.weights.torch_names import torch_name, torch_rules
+from resnet_jax.weights.dialects.torch import torch_name, torch_rules
 from tests.golden import golden
 from tests.variables import abstract_variables
 

@@ -25,8 +25,8 @@ import numpy as np
 import optax
 
 from resnet_jax.config import CheckpointConfig
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.digests import describe_arrays
+from resnet_jax.training.rundir.checkpoints import Checkpoints
+from resnet_jax.training.rundir.digests import describe_arrays
 from resnet_jax.training.sharding import make_mesh, replicated
 from resnet_jax.training.state import TrainState
 

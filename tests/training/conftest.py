@@ -4,6 +4,7 @@ import pytest
 
 from resnet_jax.config import (
     CheckpointConfig,
+    CosineConfig,
     DigitsConfig,
     ModelConfig,
     SGDConfig,
@@ -17,7 +18,8 @@ def small_config() -> TrainConfig:
     return TrainConfig(
         model=ModelConfig("cifar_resnet20"),
         data=DigitsConfig(image_size=8),
-        optimizer=SGDConfig(learning_rate=0.1, warmup_epochs=0.1, weight_decay=5e-4),
+        optimizer=SGDConfig(learning_rate=0.1, weight_decay=5e-4),
+        schedule=CosineConfig(warmup_epochs=0.1),
         checkpoint=CheckpointConfig(every_steps=10),
         batch_size=64,
         epochs=1,

@@ -22,7 +22,7 @@ TINY = (
     "--data.test-examples=20",
     "--batch-size=8",
     "--epochs=1",
-    "--optimizer.warmup-epochs=0.1",
+    "--schedule.warmup-epochs=0.1",
     "--checkpoint.every-steps=3",
     "--log-every-steps=1",
 )

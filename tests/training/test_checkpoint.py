@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from resnet_jax.config import CheckpointConfig
-from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
-from resnet_jax.training.digests import describe_arrays
+from resnet_jax.training.rundir.checkpoints import CheckpointError, Checkpoints
+from resnet_jax.training.rundir.digests import describe_arrays
 from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
 from resnet_jax.training.state import TrainState
 

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from resnet_jax.config import ModelConfig, SyntheticConfig, TrainConfig
-from resnet_jax.training.run import Run
+from resnet_jax.training.setup import Run
 
 # Statistics of which one depends on the other cannot be exchanged together: the stem and three
 # convolutions of each block, where a projection goes along with the last of them.

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
-from resnet_jax.training.digests import describe_arrays
+from resnet_jax.training.rundir.checkpoints import CheckpointError, Checkpoints
+from resnet_jax.training.rundir.digests import describe_arrays
 from resnet_jax.training.state import TrainState
 from tests.training.test_checkpoint import CONFIG, abstract, make_state
 

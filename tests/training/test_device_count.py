@@ -14,7 +14,7 @@ import pytest
 
 from resnet_jax.config import SyntheticConfig, TrainConfig
 from resnet_jax.training.metrics import mean_metrics
-from resnet_jax.training.run import Run
+from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import shard_batch
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation

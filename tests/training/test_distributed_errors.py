@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from resnet_jax.training import distributed
-from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
+from resnet_jax.training.process import distributed
+from resnet_jax.training.rundir.checkpoints import CheckpointError, Checkpoints
 
 
 def wrapped(error: Exception) -> Exception:

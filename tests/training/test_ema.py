@@ -12,7 +12,7 @@ from orbax.checkpoint import v1 as ocp
 from resnet_jax import create_model, load_weights
 from resnet_jax.config import CheckpointConfig
 from resnet_jax.data import Batch
-from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.sharding import make_mesh, replicated
 from resnet_jax.training.state import TrainState, state_of
 from resnet_jax.training.step import make_ema_decay, make_eval_step, make_train_step

@@ -11,7 +11,7 @@ from resnet_jax.config import TrainConfig
 from resnet_jax.data import ArraySplit
 from resnet_jax.training.evaluate import evaluate
 from resnet_jax.training.metrics import batch_metrics, mean_metrics
-from resnet_jax.training.run import Run
+from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import make_mesh
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import make_eval_step

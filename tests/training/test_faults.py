@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from resnet_jax.config import CheckpointConfig
-from resnet_jax.training.checkpoint import CheckpointError, Checkpoints
-from resnet_jax.training.logging import read_metrics
-from resnet_jax.training.watchdog import EXIT_CODE
+from resnet_jax.training.process.watchdog import EXIT_CODE
+from resnet_jax.training.rundir.checkpoints import CheckpointError, Checkpoints
+from resnet_jax.training.rundir.metric_log import read_metrics
 from tests.nightly.kill_during_save import kills
 from tests.training.ranks import ENDLESS, ended, started, wait_until
 from tests.training.test_checkpoint import abstract, make_state
@@ -117,7 +117,7 @@ def test_the_order_of_checkpoints_is_that_of_their_steps_whatever_the_clock_says
 HANGING = '''
 import sys, time
 import jax.numpy as jnp
-from resnet_jax.training.watchdog import Watchdog
+from resnet_jax.training.process.watchdog import Watchdog
 
 class Never:
     """An array that no device will finish.  CPUs let the caller wait for what takes long."""

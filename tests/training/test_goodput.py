@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from resnet_jax.training.goodput import Goodput, in_words
+from resnet_jax.training.process.goodput import Goodput, in_words
 
 
 def test_every_second_counts_once_and_for_the_innermost_activity() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from resnet_jax.training.logging import MetricWriter, read_metrics
+from resnet_jax.training.rundir.metric_log import MetricWriter, read_metrics
 
 
 def test_records_come_back_and_events_are_written(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from resnet_jax.config import ModelConfig, TrainConfig
 from resnet_jax.data import ArraySplit, DataError
-from resnet_jax.training.goodput import Goodput
 from resnet_jax.training.loop import describe, train
 from resnet_jax.training.metrics import Metrics
-from resnet_jax.training.run import Run
+from resnet_jax.training.process.goodput import Goodput
+from resnet_jax.training.rundir.workdir import Workdir
+from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
-from resnet_jax.training.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,14 +12,14 @@ from flax.traverse_util import flatten_dict
 
 from configs import EXPERIMENTS
 from resnet_jax import create_model
-from resnet_jax.config import SGDConfig
-from resnet_jax.training.losses import cross_entropy
-from resnet_jax.training.optimizer import make_optimizer, make_schedule
+from resnet_jax.config import CosineConfig, FinetuneConfig, SGDConfig, StepsConfig
+from resnet_jax.training.objective import cross_entropy
+from resnet_jax.training.optim import create_optimizer
 from tests.variables import abstract_variables
 
 
 def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
-    schedule = make_schedule(SGDConfig(learning_rate=0.4), warmup_steps=10, total_steps=50)
+    schedule = CosineConfig(warmup_epochs=10.0).create(0.4, epochs=50, steps=round)
     rates = np.array([float(schedule(step)) for step in range(51)])
     np.testing.assert_allclose(rates[:11], np.linspace(0, 0.4, 11), rtol=1e-6)
     expected = 0.2 * (1 + np.cos(np.pi * np.arange(41) / 40))
@@ -27,16 +27,14 @@ def test_warm_up_is_linear_and_the_rest_half_a_cosine() -> None:
 
 
 def test_without_warm_up_the_first_step_has_the_peak_rate() -> None:
-    schedule = make_schedule(SGDConfig(learning_rate=0.4), warmup_steps=0, total_steps=50)
+    schedule = CosineConfig(warmup_epochs=0.0).create(0.4, epochs=50, steps=round)
     assert float(schedule(0)) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
 def test_steps_multiply_the_rate_where_they_are_asked_for(warmup: int) -> None:
-    config = SGDConfig(
-        learning_rate=0.4, schedule="steps", decay_epochs=(20.0, 30.0), decay_factor=0.5
-    )
-    schedule = make_schedule(config, warmup_steps=warmup, total_steps=50, decay_steps=[20, 30])
+    config = StepsConfig(warmup_epochs=warmup, decay_epochs=(20.0, 30.0), decay_factor=0.5)
+    schedule = config.create(0.4, epochs=50, steps=round)
     rates = np.array([float(schedule(step)) for step in range(50)])
     steps = np.arange(50)
     expected = 0.4 * 0.5 ** ((steps >= 20).astype(int) + (steps >= 30))
@@ -46,7 +44,8 @@ def test_steps_multiply_the_rate_where_they_are_asked_for(warmup: int) -> None:
 
 def test_the_learning_rate_of_cifar_falls_at_32_and_48_thousand_steps() -> None:
     config = EXPERIMENTS["cifar10-resnet20"]
-    steps = [config.steps(epochs, 50_000) for epochs in config.optimizer.decay_epochs]
+    assert isinstance(config.schedule, StepsConfig)
+    steps = [config.steps(epochs, 50_000) for epochs in config.schedule.decay_epochs]
     assert steps == [32_000, 48_000]
     assert config.steps(config.epochs, 50_000) == 64_000
 
@@ -58,7 +57,7 @@ def test_weight_decay_spares_norm_scales_and_biases(decay_norm_and_bias: bool) -
         "norm": {"scale": jnp.ones(4), "bias": jnp.ones(4)},
         "head": {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)},
     }
-    optimizer = make_optimizer(
+    optimizer = create_optimizer(
         SGDConfig(
             weight_decay=0.5,
             momentum=0.0,
@@ -94,9 +93,9 @@ def parameters(name: str) -> Any:
     return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes["params"])
 
 
-def rates(config: SGDConfig, params: Any) -> dict[str, float]:
+def rates(finetune: FinetuneConfig, params: Any) -> dict[str, float]:
     """Learning rate of each parameter by its path."""
-    optimizer = make_optimizer(config, 1.0)
+    optimizer = create_optimizer(PLAIN, 1.0, finetune)
     updates, _ = optimizer.update(optax.tree.ones_like(params), optimizer.init(params), params)
     return {"/".join(path): -float(leaf.min()) for path, leaf in flatten_dict(updates).items()}
 
@@ -104,8 +103,8 @@ def rates(config: SGDConfig, params: Any) -> dict[str, float]:
 def test_frozen_parameters_stay_and_the_others_move() -> None:
     params = before = parameters("cifar_resnet20")
     size = {"frozen": 0, "free": 0}
-    config = SGDConfig(weight_decay=0.1, freeze=("stem", "stage[12]/.*norm"))
-    optimizer = make_optimizer(config, 0.1)
+    finetune = FinetuneConfig(freeze=("stem", "stage[12]/.*norm"))
+    optimizer = create_optimizer(SGDConfig(weight_decay=0.1), 0.1, finetune)
     state = optimizer.init(params)
     for _ in range(3):
         updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
@@ -122,14 +121,15 @@ def test_frozen_parameters_stay_and_the_others_move() -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_named_with_what_is_near() -> None:
-    optimizer = make_optimizer(SGDConfig(freeze=("stage1", "stem/cnv")), 0.1)
+    optimizer = create_optimizer(SGDConfig(), 0.1, FinetuneConfig(freeze=("stage1", "stem/cnv")))
     with pytest.raises(
         ValueError, match=r"freeze: 'stem/cnv' matches no parameter; there are stem"
     ):
         optimizer.init(parameters("cifar_resnet20"))
 
 
-PLAIN = SGDConfig(momentum=0.0, nesterov=False, weight_decay=0.0, layer_decay=0.5)
+PLAIN = SGDConfig(momentum=0.0, nesterov=False, weight_decay=0.0)
+HALVED = FinetuneConfig(layer_decay=0.5)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_layer_decay_falls_from_the_head_to_the_stem(
     expected = {group: 0.5**above for above, group in enumerate(["head", *blocks[::-1], "stem"])}
     # As in timm, where the last norm of resnetv2 is in the group before it.
     expected["final_norm"] = 0.5
-    for path, rate in rates(PLAIN, parameters(name)).items():
+    for path, rate in rates(HALVED, parameters(name)).items():
         (group,) = (group for group in expected if path.startswith(f"{group}/"))
         assert rate == expected[group], path
 
@@ -153,7 +153,7 @@ def test_layer_decay_falls_from_the_head_to_the_stem(
 def test_frozen_blocks_count_as_layers() -> None:
     params = parameters("cifar_resnet20")
     freeze = ("stem", "stage1", "stage3/block2")
-    free, part = rates(PLAIN, params), rates(dataclasses.replace(PLAIN, freeze=freeze), params)
+    free, part = rates(HALVED, params), rates(dataclasses.replace(HALVED, freeze=freeze), params)
     assert part == {
         path: 0.0 if path.startswith(freeze) else free_rate for path, free_rate in free.items()
     }

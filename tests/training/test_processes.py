@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from resnet_jax.models.variants import _VARIANTS
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.run import Run
+from resnet_jax.training.rundir.checkpoints import Checkpoints
+from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation
 from tests.training.ranks import TINY, Rank, run

@@ -10,10 +10,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from resnet_jax.config import SyntheticConfig, TrainConfig
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.digests import describe_arrays
 from resnet_jax.training.prefetch import Prefetch
-from resnet_jax.training.run import Run
+from resnet_jax.training.rundir.checkpoints import Checkpoints
+from resnet_jax.training.rundir.digests import describe_arrays
+from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import make_mesh, spread
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation

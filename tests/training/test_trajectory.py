@@ -9,7 +9,7 @@ from resnet_jax import create_model, load_weights
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
 from resnet_jax.training.metrics import mean_metrics
-from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import make_eval_step, make_train_step
 from tests.comparison import deviation
@@ -23,7 +23,7 @@ from tests.golden.running_variance import unbiased
 def test_sgd_follows_pytorch(entry: golden.Trajectory) -> None:
     model = create_model(entry["arch"], num_classes=entry["num_classes"])
     initial = load_weights(model, golden.state_dict(entry["arch"], entry["num_classes"]))
-    optimizer = make_optimizer(
+    optimizer = create_optimizer(
         SGDConfig(
             momentum=entry["momentum"],
             nesterov=entry["nesterov"],

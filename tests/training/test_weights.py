@@ -15,8 +15,8 @@ import train
 from resnet_jax import create_model, load_weights, save_weights
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.training import loop
-from resnet_jax.training.run import Run, starting_variables
-from resnet_jax.training.workdir import Workdir
+from resnet_jax.training.rundir.workdir import Workdir
+from resnet_jax.training.setup import Run, starting_variables
 from tests.variables import random_variables
 
 

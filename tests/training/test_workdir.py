@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from resnet_jax.config import SGDConfig, TrainConfig
-from resnet_jax.training.workdir import Workdir, WorkdirError
+from resnet_jax.config import CosineConfig, SGDConfig, TrainConfig
+from resnet_jax.training.rundir.workdir import Workdir, WorkdirError
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -23,7 +23,7 @@ def test_a_new_directory_holds_the_resolved_configuration(
     with Workdir(tmp_path / "a" / "b", small_config) as workdir:
         stored = json.loads((workdir.path / "config.json").read_text())
         assert workdir.result is None
-    assert stored["data"]["kind"] == "DigitsConfig"
+    assert stored["data"]["kind"] == "digits"
     assert stored["optimizer"]["learning_rate"] == 0.1
 
 
@@ -39,7 +39,10 @@ def test_another_configuration_is_refused_with_the_fields_named(
     Workdir(tmp_path / "run", small_config).close()
     before = content(tmp_path)
     other = dataclasses.replace(
-        small_config, seed=3, optimizer=SGDConfig(learning_rate=0.2, warmup_epochs=0.1)
+        small_config,
+        seed=3,
+        optimizer=SGDConfig(learning_rate=0.2),
+        schedule=CosineConfig(warmup_epochs=0.1),
     )
     with pytest.raises(WorkdirError) as error:
         Workdir(tmp_path / "run", other)

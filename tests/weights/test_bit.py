@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import create_model, load_weights
-from resnet_jax.weights.bit_names import from_bit, is_bit
+from resnet_jax.weights.dialects.bit import from_bit, is_bit
 from tests.golden import golden
 
 # Tensors of every kind there is; timm 1.0.31 loads such a file into the same state dict.

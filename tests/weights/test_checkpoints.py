@@ -12,8 +12,8 @@ import pytest
 
 from resnet_jax import ResNet, create_model, load_weights
 from resnet_jax.config import CheckpointConfig, SGDConfig
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.training.optim import create_optimizer
+from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.state import TrainState, state_of
 from tests.comparison import deviation
 from tests.variables import random_variables
@@ -118,7 +118,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResNet, TrainState, P
     model = create_model("cifar_resnet20", width=8, stage_sizes=(1, 1))
     workdir = tmp_path_factory.mktemp("run")
     variables = random_variables(model, jnp.zeros((1, 16, 16, 3)))
-    state = state_of(variables, make_optimizer(SGDConfig(), 0.1), ema=False)
+    state = state_of(variables, create_optimizer(SGDConfig(), 0.1), ema=False)
     with Checkpoints(workdir / "checkpoints", CheckpointConfig()) as checkpoints:
         for step in (1, 2):
             state = state.replace(

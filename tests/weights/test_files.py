@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from resnet_jax.weights.files import read_tensors
+from resnet_jax.weights.formats.files import read_tensors
 
 DATA = Path(__file__).parent / "data"
 TENSORS = {

@@ -10,9 +10,9 @@ import pytest
 
 from resnet_jax import create_model, load_weights
 from resnet_jax.models import ResNet
-from resnet_jax.weights.files import read_tensors
+from resnet_jax.weights.dialects.torch import torch_name, torch_rules
+from resnet_jax.weights.formats.files import read_tensors
 from resnet_jax.weights.save import save_weights
-from resnet_jax.weights.torch_names import torch_name, torch_rules
 from tests.golden import golden
 from tests.models.test_variants import member_variables, torch_shape
 

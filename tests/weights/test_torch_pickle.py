@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.weights.torch_pickle import read_torch
+from resnet_jax.weights.formats.torch_pickle import read_torch
 
 DATA = Path(__file__).parent / "data"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import create_model, load_weights
-from resnet_jax.weights.transformers_names import from_transformers
+from resnet_jax.weights.dialects.transformers import from_transformers
 from tests.golden import golden
 
 RESNET = {

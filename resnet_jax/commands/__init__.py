@@ -1,0 +1,1 @@
+"""The command `resnet-jax`, one file per subcommand."""

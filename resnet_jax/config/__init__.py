@@ -1,0 +1,28 @@
+"""What a training run is made of: frozen dataclasses that refuse impossible values.
+
+The docstring below each field is its help on the command line, and states its unit. The command
+line shows the default beside it.
+"""
+
+from resnet_jax.config.augment import AugmentConfig as AugmentConfig
+from resnet_jax.config.checkpoint import CheckpointConfig as CheckpointConfig
+from resnet_jax.config.data import DataConfig as DataConfig
+from resnet_jax.config.data import DigitsConfig as DigitsConfig
+from resnet_jax.config.data import FolderConfig as FolderConfig
+from resnet_jax.config.data import ImageConfig as ImageConfig
+from resnet_jax.config.data import SyntheticConfig as SyntheticConfig
+from resnet_jax.config.data import TfdsArraysConfig as TfdsArraysConfig
+from resnet_jax.config.data import TfdsConfig as TfdsConfig
+from resnet_jax.config.finetune import FinetuneConfig as FinetuneConfig
+from resnet_jax.config.model import ModelConfig as ModelConfig
+from resnet_jax.config.optimizer import OptimizerConfig as OptimizerConfig
+from resnet_jax.config.optimizer import SGDConfig as SGDConfig
+from resnet_jax.config.process import DistributedConfig as DistributedConfig
+from resnet_jax.config.process import ProfileConfig as ProfileConfig
+from resnet_jax.config.schedule import CosineConfig as CosineConfig
+from resnet_jax.config.schedule import ScheduleConfig as ScheduleConfig
+from resnet_jax.config.schedule import StepsConfig as StepsConfig
+from resnet_jax.config.serialization import differing_fields as differing_fields
+from resnet_jax.config.serialization import kinds as kinds
+from resnet_jax.config.train import TrainConfig as TrainConfig
+from resnet_jax.config.validation import ConfigError as ConfigError

@@ -1,0 +1,34 @@
+"""Configuration of fine-tuning: which parameters are trained, and how fast."""
+
+import dataclasses
+import re
+
+from resnet_jax.config.validation import ConfigError, require
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    """What differs between the layers when a trained network is trained further."""
+
+    freeze: tuple[str, ...] = ()
+    """Regular expressions such as "stem" and "stage[12]/.*norm". Parameters whose path starts with
+    a match are not trained."""
+    freeze_statistics: bool = True
+    """BatchNorm layers whose scale and bias are frozen also use their running statistics in
+    training, and do not update them. False lets the statistics follow the new images."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each block to the one before it. The head trains at the
+    full rate. 0.5 to 1 is usual for fine-tuning; 1 trains all layers alike."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.layer_decay <= 1,
+            f"layer_decay must be in (0, 1], but it is {self.layer_decay}",
+        )
+        for pattern in self.freeze:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"freeze: {pattern!r} is not a regular expression: {error}"
+                ) from None

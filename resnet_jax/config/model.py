@@ -1,0 +1,71 @@
+"""Configuration of the network."""
+
+import dataclasses
+from typing import Literal
+
+from resnet_jax.config.validation import require, require_positive
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network and where its variables start; `resnet_jax.ResNet` explains the fields."""
+
+    name: str
+    """Name of the network, one of those that `resnet-jax models` lists."""
+    weights: str | None = None
+    """Weights to start from: a file, hf://OWNER/NAME, or the directory of another run. The head is
+    initialised anew if the number of classes differs. None starts from random parameters."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type in which convolutions compute. Parameters, statistics and logits are always float32."""
+    act: Literal["relu", "leaky_relu", "silu", "gelu", "mish", "elu"] | None = None
+    """Activation. None keeps that of the network, which is ReLU for all published ones."""
+    norm: Literal["batch", "group"] | None = None
+    """Normalisation: BatchNorm, or GroupNorm with 32 groups. None keeps that of the network."""
+    in_channels: int | None = None
+    """Number of image channels that the network must accept. None takes that of the data."""
+    output_stride: Literal[8, 16, 32] = 32
+    """Pixels of the image per pixel of the last feature map. Below 32, the last stages use dilated
+    convolutions instead of strides."""
+    small_input: bool = False
+    """Replace the stem by one 3x3 convolution without pooling, for images of about 32 pixels."""
+    zero_init_residual: bool = True
+    """Initialise the last scale of each block to zero, so that every block starts as the identity
+    (Goyal et al. 2017, section 5.1)."""
+    bn_decay: float = 0.9
+    """Share of BatchNorm's running statistics that a step keeps, from 0 to below 1."""
+    bn_epsilon: float = 1e-5
+    """Number that BatchNorm adds to the variance."""
+    dropout_rate: float = 0.0
+    """Probability that training sets a pooled feature to zero before the head, 0 to below 1."""
+    block_dropout_rate: float = 0.0
+    """Probability that training sets an activation between the convolutions of a pre-activation
+    block to zero (Wide ResNet), 0 to below 1."""
+    drop_path_rate: float = 0.0
+    """Probability that an example skips the last block in training (stochastic depth), 0 to below
+    1. It rises linearly from 0 at the first block."""
+    bn_group_size: int | Literal["batch", "device"] = "batch"
+    """Images that share BatchNorm statistics in training: "batch" for the whole global batch,
+    "device" for the images of one device (no communication, but the result then depends on the
+    number of devices), or a number of consecutive images."""
+    freeze_bn: bool = False
+    """Use BatchNorm's running statistics in training too, and do not update them."""
+    remat: bool = False
+    """Recompute each block in the backward pass instead of storing its activations: less memory,
+    more time."""
+    scan: bool = False
+    """Run the identical blocks of each stage of five or more blocks as one loop, so that a deep
+    network compiles faster."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.bn_decay < 1,
+            f"bn_decay must be in [0, 1), but it is {self.bn_decay}",
+        )
+        require_positive(self, "bn_epsilon")
+        if self.in_channels is not None:
+            require_positive(self, "in_channels")
+        if isinstance(self.bn_group_size, int):
+            require_positive(self, "bn_group_size")
+        for name in ("dropout_rate", "block_dropout_rate", "drop_path_rate"):
+            rate = getattr(self, name)
+            require(0 <= rate < 1, f"{name} must be in [0, 1), but it is {rate}")

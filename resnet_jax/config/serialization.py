@@ -1,0 +1,159 @@
+"""Configurations as JSON: written with a run, and read again by this and by later versions.
+
+Each member of a union carries its ``kind``, and the whole carries a schema version. A field that an
+older file lacks takes its default.
+"""
+
+import dataclasses
+import json
+import types
+from collections.abc import Iterator
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from resnet_jax.config.data import DataConfig
+from resnet_jax.config.train import TrainConfig
+from resnet_jax.config.validation import ConfigError
+
+SCHEMA_VERSION = 2
+"""Version of the JSON that `to_json` writes. Version 1 had the schedule and the fine-tuning fields
+within the optimizer, and the names of classes for kinds."""
+
+
+def to_json(config: TrainConfig) -> dict[str, Any]:
+    """Return nested plain values, with a ``kind`` for each member of a union."""
+    return {"schema_version": SCHEMA_VERSION, **json.loads(json.dumps(_plain(config)))}
+
+
+def from_json(plain: Any) -> TrainConfig:
+    """Return the configuration that `to_json` of this or an older version wrote.
+
+    Raises:
+        ConfigError: a field is unknown or has an impossible value, or a newer version of
+            resnet_jax wrote it.
+    """
+    if not isinstance(plain, dict):
+        raise ConfigError(f"a configuration must be a JSON object, not {plain!r}")
+    fields = dict(plain)
+    version = fields.pop("schema_version", 1)
+    if version not in range(1, SCHEMA_VERSION + 1):
+        raise ConfigError(
+            f"the configuration has schema version {version}, and this version of resnet_jax reads "
+            f"versions up to {SCHEMA_VERSION}; use the version of resnet_jax that wrote it"
+        )
+    if version == 1:
+        fields = _from_version_1(fields)
+    return _value(TrainConfig, fields, "")
+
+
+def differing_fields(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
+    """Return the dotted names of the fields that differ, with both values."""
+    left, right = (dict(_flatten(to_json(config))) for config in (ours, theirs))
+    return [
+        f"{name}: {right.get(name, 'absent')!r} there, {left.get(name, 'absent')!r} here"
+        for name in left | right
+        if left.get(name, "absent") != right.get(name, "absent")
+    ]
+
+
+def kinds(union: Any) -> dict[str, type]:
+    """Return the members of a union of configurations, or the one member there is, by kind."""
+    members = get_args(union) or (union,)
+    return {member.kind: member for member in members}
+
+
+def _plain(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value):
+        return value
+    kind = {"kind": value.kind} if hasattr(value, "kind") else {}
+    return kind | {
+        field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+    }
+
+
+def _value(hint: Any, plain: Any, name: str) -> Any:
+    """Return ``plain``, a JSON value, as the type ``hint``; ``name`` is for the error."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType) or hasattr(hint, "kind"):
+        if any(hasattr(member, "kind") for member in (*arguments, hint)):
+            return _of_kind(hint, plain, name)
+        for member in arguments:
+            try:
+                return _value(member, plain, name)
+            except ConfigError:
+                continue
+    elif dataclasses.is_dataclass(hint) and isinstance(plain, dict):
+        return _dataclass(hint, plain, name)
+    elif origin is Literal:
+        # True equals 1, and is not meant by it.
+        if any(plain == choice and type(plain) is type(choice) for choice in arguments):
+            return plain
+    elif origin is tuple and isinstance(plain, list | tuple):
+        if arguments[-1] is Ellipsis:
+            arguments = (arguments[0],) * len(plain)
+        if len(arguments) == len(plain):
+            return tuple(
+                _value(argument, item, f"{name}[{i}]")
+                for i, (argument, item) in enumerate(zip(arguments, plain, strict=True))
+            )
+    elif hint is float and type(plain) in (int, float):
+        return float(plain)
+    elif hint in (int, bool, str, types.NoneType) and type(plain) is hint:
+        return plain
+    wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    raise ConfigError(f"{name} must be {wanted}, but it is {plain!r}")
+
+
+def _of_kind(union: Any, plain: Any, name: str) -> Any:
+    members = kinds(union)
+    if not isinstance(plain, dict) or plain.get("kind") not in members:
+        found = plain.get("kind") if isinstance(plain, dict) else plain
+        raise ConfigError(f"{name}.kind must be one of {', '.join(members)}, but it is {found!r}")
+    fields = {key: value for key, value in plain.items() if key != "kind"}
+    return _dataclass(members[plain["kind"]], fields, name)
+
+
+def _dataclass(cls: Any, plain: dict[str, Any], name: str) -> Any:
+    prefix = f"{name}." if name else ""
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in plain:
+        if key not in fields:
+            raise ConfigError(
+                f"{prefix}{key} is not a field of {cls.__name__}, which has {', '.join(fields)}"
+            )
+    for field in fields.values():
+        if field.name not in plain and field.default is dataclasses.MISSING:
+            raise ConfigError(f"{prefix}{field.name} is missing")
+    return cls(**{key: _value(hints[key], value, prefix + key) for key, value in plain.items()})
+
+
+def _from_version_1(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of version 1 where version 2 has them."""
+    kind_of = {cls.__name__: kind for kind, cls in kinds(DataConfig).items()}
+    data, optimizer = dict(plain.get("data", {})), dict(plain.get("optimizer", {}))
+    data["kind"] = kind_of.get(data.get("kind", ""), data.get("kind"))
+    schedule = {"kind": optimizer.pop("schedule", "cosine")}
+    moved = ("warmup_epochs",) + (
+        ("decay_epochs", "decay_factor") if schedule["kind"] == "steps" else ()
+    )
+    schedule |= {name: optimizer[name] for name in moved if name in optimizer}
+    finetune = {name: optimizer[name] for name in ("freeze", "layer_decay") if name in optimizer}
+    if finetune.get("freeze"):
+        # Version 1 froze parameters alone.
+        finetune["freeze_statistics"] = False
+    for name in ("warmup_epochs", "decay_epochs", "decay_factor", "freeze", "layer_decay"):
+        optimizer.pop(name, None)
+    return plain | {
+        "data": data,
+        "optimizer": {"kind": "sgd", **optimizer},
+        "schedule": schedule,
+        "finetune": finetune,
+    }
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,1 @@
+"""How a platform computes: formulations of convolution, pooling and normalisation."""

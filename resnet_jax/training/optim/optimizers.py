@@ -1,0 +1,36 @@
+"""The Optax optimizer that a configuration describes."""
+
+import jax
+import optax
+
+from resnet_jax.config import FinetuneConfig, OptimizerConfig
+from resnet_jax.training.optim.parameter_groups import frozen, scale_by_depth
+
+
+def create_optimizer(
+    config: OptimizerConfig,
+    learning_rate: optax.ScalarOrSchedule,
+    finetune: FinetuneConfig | None = None,
+) -> optax.GradientTransformation:
+    """Return the optimizer, with frozen parameters and layer-wise learning rates if there are any.
+
+    Args:
+        config: the optimizer.
+        learning_rate: the schedule, or a constant.
+        finetune: which layers are trained, and how fast; by default all alike.
+    """
+    finetune = finetune or FinetuneConfig()
+    optimizer = config.create(learning_rate, is_kernel=is_kernel)
+    if finetune.freeze:
+        optimizer = optax.partition(
+            {True: optax.set_to_zero(), False: optimizer},
+            lambda params: frozen(params, finetune.freeze),
+        )
+    if finetune.layer_decay < 1:
+        optimizer = optax.chain(optimizer, scale_by_depth(finetune.layer_decay))
+    return optimizer
+
+
+def is_kernel(params: optax.Params) -> optax.Params:
+    """Return True for kernels of convolutions and dense layers, False for scales and biases."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

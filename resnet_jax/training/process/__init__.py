@@ -1,0 +1,1 @@
+"""The process: several of them, preemption, the watchdog, and where the time goes."""

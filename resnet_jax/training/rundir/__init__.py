@@ -1,0 +1,1 @@
+"""The run directory: its lock, checkpoints, metrics and what a person sees."""

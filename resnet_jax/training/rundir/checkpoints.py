@@ -1,0 +1,253 @@
+"""Checkpoints through Orbax, verified when they are read; no other module imports it.
+
+Orbax itself gives back an array whose file has a flipped bit, and names a step as the latest whose
+files are gone.  So each checkpoint carries the type and the digest of every array, and one that
+does not agree with them is set aside.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from resnet_jax.config import CheckpointConfig
+from resnet_jax.training.process.distributed import gather, is_primary, primary_first
+from resnet_jax.training.process.preemption import PreemptedError
+from resnet_jax.training.rundir.digests import describe_arrays, json_digest, type_differences
+from resnet_jax.training.state import TrainState
+
+SCHEMA_VERSION = 1
+"""Of what a checkpoint holds; a newer one is refused."""
+
+# Its annotations reject its own policies and trees.
+_training: Any = ocp.training
+_log = logging.getLogger(__name__)
+
+
+class CheckpointError(Exception):
+    """A checkpoint that this run cannot go on from."""
+
+
+class _DamagedError(Exception):
+    """A checkpoint is not what was written."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest few and the best few, written in the background.
+
+    Use it as a context manager: leaving it waits for the last write.
+
+    Raises:
+        CheckpointError: every checkpoint in the directory is damaged, or the last one could not be
+            written.
+    """
+
+    def __init__(self, directory: Path, config: CheckpointConfig) -> None:
+        self._directory = directory.absolute()
+        with primary_first("checkpoints"):
+            self._set_aside_without_metrics()
+            self._require_an_undamaged_one()
+        self._checkpointer = _training.Checkpointer(
+            self._directory,
+            # The loop decides when to save.  Orbax's default policy would skip a save, silently,
+            # while another one is being written.
+            save_decision_policy=_training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=_training.preservation_policies.AnyPreservationPolicy(
+                [
+                    _training.preservation_policies.LatestN(config.keep_latest),
+                    _training.preservation_policies.BestN(
+                        get_metric_fn=_badness,
+                        reverse=True,
+                        n=config.keep_best,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # To close means to wait for the other processes, who may not know of the error yet.
+        together = error is None or isinstance(error, PreemptedError)
+        if together:
+            with self._explained():
+                self._checkpointer.close()
+        elif jax.process_count() == 1:
+            # The first error counts.
+            with suppress(Exception):
+                self._checkpointer.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest step that is completely on disk, or None."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk."""
+        with self._explained():
+            self._checkpointer.wait()
+
+    def save(self, state: TrainState, *, badness: float, metadata: dict[str, Any]) -> None:
+        """Starts to write a checkpoint; a write still under way is waited for first.
+
+        Args:
+            state: its arrays may be donated as soon as this returns.
+            badness: the lower, the better the checkpoint.
+            metadata: JSON that `restore` gives back.
+
+        Raises:
+            CheckpointError: Orbax declined to write it, or could not write the one before.
+        """
+        step = int(state.step)
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "arrays": describe_arrays(state),
+            "metadata": metadata,
+        }
+        with self._explained():
+            response = self._checkpointer.save_async(
+                step,
+                _present(state),
+                metrics={"badness": badness},
+                custom_metadata={**content, "sha256": json_digest(content)},
+            )
+        if response is None:
+            raise CheckpointError(f"the checkpoint of step {step} was not written")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of writing in one line; those before this one are on disk as they were."""
+        try:
+            yield
+        except Exception as error:
+            reason, _, _ = str(_origin(error)).partition(" [")
+            raise CheckpointError(
+                f"a checkpoint could not be written to {self._directory}: {reason}; mend that, and "
+                "the same command continues from the last one"
+            ) from error
+
+    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest undamaged checkpoint and its metadata; then `latest_step` is its step.
+
+        A damaged one is renamed to ``<step>.damaged`` with a warning.
+
+        Args:
+            abstract: shapes, dtypes and shardings that the state is to have.
+
+        Raises:
+            CheckpointError: shapes or dtypes are not those of the checkpoint, which are named, a
+                line each; or a newer version has written it; or no undamaged one is left.
+        """
+        while (step := self.latest_step) is not None:
+            try:
+                loaded, damage = self._load(step, abstract), ""
+            except _DamagedError as error:
+                loaded, damage = None, str(error)
+            # What one process cannot read none may use.
+            damages = [found for found in gather(f"damage/{step}", damage) if found]
+            if loaded and not damages:
+                return loaded
+            with primary_first(f"set aside/{step}"):
+                if is_primary():
+                    self._set_aside(step, damages[0])
+            self._checkpointer.reload()
+        self._require_an_undamaged_one()
+        raise CheckpointError(f"there is no checkpoint in {self._directory}")
+
+    def _load(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        path = self._directory / str(step)
+        try:
+            content = dict(self._checkpointer.metadata(step).custom_metadata or {})
+        except Exception as error:
+            raise _as_damage(error) from error
+        digest = content.pop("sha256", None)
+        version = content.get("schema_version")
+        if content and version != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"{path} is of schema version {version}, this resnet_jax reads {SCHEMA_VERSION}; "
+                "continue with the version of resnet_jax that wrote it"
+            )
+        if digest != json_digest(content):
+            raise _DamagedError("the list of its arrays is absent or not what was written")
+        if differences := type_differences(content["arrays"], abstract):
+            lines = "\n  ".join(differences)
+            raise CheckpointError(f"the checkpoint {path} does not fit:\n  {lines}")
+
+        try:
+            loaded = self._checkpointer.load(step, _present(abstract))
+        except Exception as error:
+            raise _as_damage(error) from error
+        state = dataclasses.replace(abstract, **loaded)
+        arrays = describe_arrays(state)
+        if changed := [name for name in arrays if arrays[name] != content["arrays"][name]]:
+            raise _DamagedError(f"what was read differs from what was written in {changed}")
+        return state, content["metadata"]
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        path = self._directory / str(step)
+        aside = path.with_name(f"{step}.damaged")
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}+")
+        path.rename(aside)
+        _log.warning("the checkpoint %s is damaged and now named %s: %s", path, aside.name, reason)
+
+    def _set_aside_without_metrics(self) -> None:
+        """Sets aside the steps whose metrics would keep Orbax from starting."""
+        for path in self._directory.glob("[0-9]*/metrics/metrics"):
+            try:
+                json.loads(path.read_text())
+            except ValueError as error:
+                self._set_aside(int(path.parts[-3]), f"{path.name} cannot be read: {error}")
+
+    def _require_an_undamaged_one(self) -> None:
+        names = [path.name for path in self._directory.glob("[0-9]*")]
+        damaged = sorted(name for name in names if ".damaged" in name)
+        if damaged and not any(name.isdigit() for name in names):
+            raise CheckpointError(
+                f"no undamaged checkpoint is left in {self._directory}, only {', '.join(damaged)}; "
+                "bring one back from a copy, or start anew in another --workdir"
+            )
+
+
+def _present(state: TrainState) -> dict[str, Any]:
+    """What a checkpoint holds: without averages where there are none, as before there were any."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return fields if state.ema else {name: fields[name] for name in fields if name != "ema"}
+
+
+def _badness(metrics: dict[str, float]) -> float:
+    return metrics["badness"]
+
+
+def _as_damage(error: Exception) -> Exception:
+    """The error as a `_DamagedError`, unless its origin says nothing about the files.
+
+    Orbax wraps whatever happens, Ctrl-C and a lack of memory too.
+    """
+    origin = _origin(error)
+    if not isinstance(origin, (ValueError, LookupError, FileNotFoundError)):
+        return error
+    reason, _, _ = str(origin).partition(" [tensorstore_spec")
+    return _DamagedError(f"Orbax cannot read it: {reason}")
+
+
+def _origin(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

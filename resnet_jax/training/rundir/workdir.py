@@ -1,0 +1,159 @@
+"""The directory of a run: one configuration, its checkpoints, its records, its report.
+
+config.json          the resolved configuration
+lock                 held by the process that works here
+checkpoints/<step>/  Orbax
+metrics.jsonl        one JSON object a line
+tensorboard/         the same metrics as events
+compilation/         compiled programs, which a run that is continued need not compile again
+profile/             traces, where steps were profiled
+report.html          written at the end
+result.json          written last: the run is complete
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from resnet_jax.config import ConfigError, TrainConfig, differing_fields
+
+
+class WorkdirError(Exception):
+    """A directory that this run must not or cannot write to."""
+
+
+class Workdir:
+    """Paths within the directory of a run, and the right to use it.
+
+    The right ends with `close`, with the process, or with the block of a ``with`` statement.  A
+    complete run needs none.
+
+    Args:
+        path: created if it does not exist.
+        config: of the run that wants to use it.
+        claim: whether to write to it; among several processes one does, before the others look.
+
+    Raises:
+        WorkdirError: the directory belongs to a run of another configuration, or holds files
+            that no run has written, or another run works in it, or it cannot be written to, or the
+            processes of the run do not share it.  Nothing in it is changed.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig, *, claim: bool = True) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.compilation = path / "compilation"
+        self.profile = path / "profile"
+        self.report = path / "report.html"
+        self._result = path / "result.json"
+        self._config = path / "config.json"
+        self._lock: TextIO | None = None
+        try:
+            self._refuse_what_is_not_ours(config)
+            if claim and self.result is None:
+                path.mkdir(parents=True, exist_ok=True)
+                self._lock = _locked(path / "lock")
+                # Another run may have come in between.
+                self._refuse_what_is_not_ours(config)
+                if not self._config.exists():
+                    write_json(self._config, config.to_json())
+            if not (claim or self._config.exists()):
+                raise WorkdirError(
+                    f"{path} holds no config.json, which process 0 has written; the processes of a "
+                    "run need a --workdir that all of them share"
+                )
+        except OSError as error:
+            self.close()
+            raise WorkdirError(
+                f"{error.filename or path}: {error.strerror}; mend that, or use another --workdir"
+            ) from error
+        except WorkdirError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets another run work here."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _refuse_what_is_not_ours(self, config: TrainConfig) -> None:
+        if self._config.exists():
+            try:
+                theirs = TrainConfig.from_json(_read_json(self._config))
+            except ConfigError as error:
+                raise WorkdirError(
+                    f"{self._config}: {error}; mend it, or use another --workdir"
+                ) from None
+            if differences := differing_fields(config, theirs):
+                raise WorkdirError(
+                    f"{self.path} belongs to a run of another configuration "
+                    f"({'; '.join(differences)}); use another --workdir"
+                )
+        elif self.path.exists() and any(path.name != "lock" for path in self.path.iterdir()):
+            raise WorkdirError(
+                f"{self.path} is not empty and holds no config.json of a run; use another --workdir"
+            )
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the complete run came to, or None while it is not complete."""
+        return _read_json(self._result) if self._result.exists() else None
+
+    def complete(self, result: dict[str, Any]) -> None:
+        """Marks the run as complete."""
+        write_json(self._result, result)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds {value!r} instead of an object")
+    except ValueError as error:
+        raise WorkdirError(
+            f"{path} is damaged ({error}); mend it, or use another --workdir"
+        ) from None
+    return value
+
+
+def _locked(path: Path) -> TextIO:
+    """The file, locked as long as it is open.  The kernel lets go of it when the process dies."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with file:
+            file.seek(0)
+            holder = file.read().strip() or "another run"
+        raise WorkdirError(
+            f"{path.parent} is in use by {holder}; wait for it, end it, or use another --workdir"
+        ) from None
+    except OSError as error:
+        # Some network file systems know no locks; a run there goes without.
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            file.close()
+            raise
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes JSON so that a crash leaves the old file or the new one, never half of one."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""How other libraries name and arrange the tensors of a residual network."""

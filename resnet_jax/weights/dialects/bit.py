@@ -1,0 +1,54 @@
+"""Names and layouts of Google's BiT files (Kolesnikov et al. 2019) beside timm's.
+
+Theirs are names such as ``resnet/block1/unit01/a/standardized_conv2d/kernel`` and kernels
+[H, W, I, O]; the files are those of https://github.com/google-research/big_transfer.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from resnet_jax.weights.dialects.renaming import Rules, renamed
+
+_STEM = "resnet/root_block/standardized_conv2d/kernel"
+_UNIT = r"resnet/block(?P<stage>\d+)/unit(?P<block>\d+)/"
+_BLOCK = "stages.{stage0}.blocks.{block0}."
+
+_RULES: Rules = (
+    (_STEM, "stem.conv.weight"),
+    *(
+        (_UNIT + layer + suffix, _BLOCK + theirs)
+        for layer, n in (("a", 1), ("b", 2), ("c", 3))
+        for suffix, theirs in (
+            ("/standardized_conv2d/kernel", f"conv{n}.weight"),
+            ("/group_norm/gamma", f"norm{n}.weight"),
+            ("/group_norm/beta", f"norm{n}.bias"),
+        )
+    ),
+    (_UNIT + "a/proj/standardized_conv2d/kernel", _BLOCK + "downsample.conv.weight"),
+    ("resnet/group_norm/gamma", "norm.weight"),
+    ("resnet/group_norm/beta", "norm.bias"),
+    ("resnet/head/conv2d/kernel", "head.fc.weight"),
+    ("resnet/head/conv2d/bias", "head.fc.bias"),
+)
+
+
+def is_bit(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are a BiT network."""
+    return _STEM in names
+
+
+def from_bit(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Renames and transposes the tensors of a BiT file into a state dict of timm.
+
+    Args:
+        tensors: as in the file; kernels [H, W, I, O], everything else [C].
+
+    Returns:
+        timm's names to arrays; kernels [O, I, H, W].  A tensor that is none of a BiT network keeps
+        its name.
+    """
+    return {
+        renamed(name, _RULES) or name: array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+        for name, array in tensors.items()
+    }

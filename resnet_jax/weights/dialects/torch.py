@@ -1,0 +1,160 @@
+"""Names and layouts of torchvision's and timm's residual networks beside ours.
+
+Ours is a path such as ``params/stage1/block1/shortcut/conv/kernel``, theirs a name such as
+``layer1.0.downsample.0.weight``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from resnet_jax.models import ResNet, unstack_blocks
+from resnet_jax.models.attention import SelectiveKernel
+from resnet_jax.models.shortcuts import AveragePoolShortcut
+from resnet_jax.weights.dialects.renaming import Rules, renamed
+
+_BLOCK = r"stage(?P<stage>\d+)/block(?P<block>\d+)/"
+
+_STEM: Rules = (
+    (r"stem/conv", "conv1"),
+    (r"stem/norm", "bn1"),
+    # A deep stem is a sequence whose last normalisation stands outside.
+    (r"stem/conv1", "conv1.0"),
+    (r"stem/norm1", "conv1.1"),
+    (r"stem/conv2", "conv1.3"),
+    (r"stem/norm2", "conv1.4"),
+    (r"stem/conv3", "conv1.6"),
+    (r"stem/norm3", "bn1"),
+    (r"stem_pool/conv", "maxpool.0"),
+    (r"stem_pool/norm", "maxpool.1"),
+    (r"head", "fc"),
+)
+_ATTENTION: Rules = (
+    (_BLOCK + "attention/reduce", "layer{stage}.{block0}.se.fc1"),
+    (_BLOCK + "attention/expand", "layer{stage}.{block0}.se.fc2"),
+    (_BLOCK + "attention/conv", "layer{stage}.{block0}.se.conv"),
+)
+_PLAIN: Rules = (
+    (_BLOCK + r"conv(?P<n>\d)", "layer{stage}.{block0}.conv{n}"),
+    (_BLOCK + r"norm(?P<n>\d)", "layer{stage}.{block0}.bn{n}"),
+)
+_SPLIT_ATTENTION: Rules = (
+    (_BLOCK + r"conv2/conv", "layer{stage}.{block0}.conv2.conv"),
+    (_BLOCK + r"conv2/norm", "layer{stage}.{block0}.conv2.bn0"),
+    (_BLOCK + r"conv2/reduce", "layer{stage}.{block0}.conv2.fc1"),
+    (_BLOCK + r"conv2/reduce_norm", "layer{stage}.{block0}.conv2.bn1"),
+    (_BLOCK + r"conv2/expand", "layer{stage}.{block0}.conv2.fc2"),
+)
+_SELECTIVE_KERNEL: Rules = (
+    (_BLOCK + r"conv(?P<n>\d)", "layer{stage}.{block0}.conv{n}.conv"),
+    (_BLOCK + r"norm(?P<n>\d)", "layer{stage}.{block0}.conv{n}.bn"),
+    (
+        _BLOCK + r"conv(?P<n>\d)/path(?P<path>\d)/conv",
+        "layer{stage}.{block0}.conv{n}.paths.{path0}.conv",
+    ),
+    (
+        _BLOCK + r"conv(?P<n>\d)/path(?P<path>\d)/norm",
+        "layer{stage}.{block0}.conv{n}.paths.{path0}.bn",
+    ),
+    (
+        _BLOCK + r"conv(?P<n>\d)/attention/reduce",
+        "layer{stage}.{block0}.conv{n}.attn.fc_reduce",
+    ),
+    (_BLOCK + r"conv(?P<n>\d)/attention/norm", "layer{stage}.{block0}.conv{n}.attn.bn"),
+    (
+        _BLOCK + r"conv(?P<n>\d)/attention/select",
+        "layer{stage}.{block0}.conv{n}.attn.fc_select",
+    ),
+)
+_PREACTIVATION: Rules = (
+    (r"stem/(?P<layer>(conv|norm)\d?)", "stem.{layer}"),
+    (
+        _BLOCK + r"(?P<layer>(conv|norm)\d)",
+        "stages.{stage0}.blocks.{block0}.{layer}",
+    ),
+    (_BLOCK + r"shortcut/conv", "stages.{stage0}.blocks.{block0}.downsample.conv"),
+    (r"final_norm", "norm"),
+    (r"head", "head.fc"),
+)
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def torch_rules(model: ResNet) -> Rules:
+    """The rules by which the modules of a network are renamed."""
+    if model.block.preactivation:
+        return _PREACTIVATION
+    unit = getattr(model.spatial_unit, "func", model.spatial_unit)
+    spatial = _SELECTIVE_KERNEL if unit is SelectiveKernel else _SPLIT_ATTENTION + _PLAIN
+    # A pooling shortcut has its pooling at index 0, even where it pools nothing.
+    first = 1 if issubclass(model.shortcut, AveragePoolShortcut) else 0
+    shortcut = (
+        (_BLOCK + "shortcut/conv", f"layer{{stage}}.{{block0}}.downsample.{first}"),
+        (_BLOCK + "shortcut/norm", f"layer{{stage}}.{{block0}}.downsample.{first + 1}"),
+    )
+    return _STEM + shortcut + _ATTENTION + spatial
+
+
+def torch_name(path: Sequence[str], rules: Rules) -> str:
+    """The name of one of our variables in a PyTorch state dict.
+
+    Args:
+        path: collection, modules and leaf name.
+        rules: of the network.
+
+    Returns:
+        Their name, or the path with slashes where PyTorch has no such variable.
+    """
+    _, *modules, leaf = path
+    theirs = renamed("/".join(modules), rules)
+    if theirs is None or leaf not in _LEAVES:
+        return "/".join(path)
+    return f"{theirs}.{_LEAVES[leaf]}"
+
+
+def to_state_dict(variables: Mapping[str, Any], rules: Rules) -> dict[str, np.ndarray]:
+    """Variables of ours, stacked or not, under the names and in the layouts of PyTorch, as float32.
+
+    What PyTorch does not have is there too, see `torch_name`.
+    """
+    tensors = {}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(unstack_blocks(variables)):
+        name = torch_name([key.key for key in keys], rules)
+        tensors[name] = to_torch_layout(np.asarray(leaf, np.float32), name)
+    return tensors
+
+
+def from_torch_layout(array: np.ndarray, ndim: int) -> np.ndarray:
+    """An array in our layout, in which it has so many dimensions.
+
+    [O, I, H, W] becomes [H, W, I, O], [O, I, K] becomes [K, I, O], [O, I] becomes [I, O].  A 1x1
+    convolution is a dense layer of ours where its images are single pixels: [O, I, 1, 1] to [I, O].
+    """
+    if ndim == 2 and array.ndim == 4 and array.shape[2:] == (1, 1):
+        array = array[:, :, 0, 0]
+    if array.ndim < 2:
+        return array
+    return array.transpose(*range(2, array.ndim), 1, 0)
+
+
+def to_torch_layout(array: np.ndarray, name: str) -> np.ndarray:
+    """An array of ours in PyTorch's layout: the inverse of `from_torch_layout`.
+
+    Args:
+        array: a variable.
+        name: its name in PyTorch; only ``fc.weight`` is a dense layer there, every other one of
+            ours is a 1x1 convolution of theirs.
+    """
+    if array.ndim < 2:
+        return array
+    dense = array.ndim == 2 and name != "fc.weight"
+    array = array.transpose(-1, -2, *range(array.ndim - 2))
+    return array[:, :, None, None] if dense else array

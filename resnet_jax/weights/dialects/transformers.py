@@ -1,0 +1,51 @@
+"""Names of ``transformers`` beside torchvision's and timm's; the layouts are the same."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from resnet_jax.weights.dialects.renaming import Rules, renamed
+
+_LEAF = r"(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)"
+_BLOCK = r"encoder\.stages\.(?P<stage>\d+)\.layers\.(?P<block>\d+)\."
+
+# ResNetModel and BitModel; with a head, their names have a prefix.
+_RULES: Rules = (
+    (r"embedder\.embedder\.convolution\." + _LEAF, "conv1.{leaf}"),
+    (r"embedder\.embedder\.normalization\." + _LEAF, "bn1.{leaf}"),
+    (
+        _BLOCK + r"layer\.(?P<n>\d)\.convolution\." + _LEAF,
+        "layer{stage1}.{block}.conv{n1}.{leaf}",
+    ),
+    (
+        _BLOCK + r"layer\.(?P<n>\d)\.normalization\." + _LEAF,
+        "layer{stage1}.{block}.bn{n1}.{leaf}",
+    ),
+    (_BLOCK + r"shortcut\.convolution\." + _LEAF, "layer{stage1}.{block}.downsample.0.{leaf}"),
+    (_BLOCK + r"shortcut\.normalization\." + _LEAF, "layer{stage1}.{block}.downsample.1.{leaf}"),
+    (r"embedder\.convolution\." + _LEAF, "stem.conv.{leaf}"),
+    (
+        _BLOCK + r"(?P<layer>(conv|norm)\d|downsample\.conv)\." + _LEAF,
+        "stages.{stage}.blocks.{block}.{layer}.{leaf}",
+    ),
+    (r"norm\." + _LEAF, "norm.{leaf}"),
+)
+_RESNET_HEAD: Rules = ((r"classifier\.1\." + _LEAF, "fc.{leaf}"),)
+_BIT_HEAD: Rules = ((r"classifier\.1\." + _LEAF, "head.fc.{leaf}"),)
+
+
+def is_transformers(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are a network of ``transformers``."""
+    return any("encoder.stages." in name for name in names)
+
+
+def from_transformers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Renames a state dict of ``transformers`` into one of torchvision or timm.
+
+    A tensor that is of neither network keeps its name.
+    """
+    rules = _RULES + (_BIT_HEAD if any(".norm1." in name for name in tensors) else _RESNET_HEAD)
+    return {
+        renamed(name.removeprefix("resnet.").removeprefix("bit."), rules) or name: array
+        for name, array in tensors.items()
+    }

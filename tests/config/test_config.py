@@ -1,0 +1,196 @@
+"""Impossible values are refused with one line that names them."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs import DESCRIPTIONS, EXPERIMENTS
+from resnet_jax.config import (
+    CheckpointConfig,
+    ConfigError,
+    CosineConfig,
+    DigitsConfig,
+    DistributedConfig,
+    FinetuneConfig,
+    ModelConfig,
+    SGDConfig,
+    StepsConfig,
+    SyntheticConfig,
+    TrainConfig,
+    differing_fields,
+)
+
+BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (TrainConfig, {"epochs": -1.0}, "epochs must be above 0 and finite, but it is -1.0"),
+        (TrainConfig, {"epochs": math.nan}, "epochs must be above 0 and finite"),
+        (TrainConfig, {"batch_size": 0}, "batch_size must be above 0"),
+        (TrainConfig, {"seed": -1}, "seed must be finite and not below 0"),
+        (TrainConfig, {"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
+        (TrainConfig, {"evaluate_every_epochs": 0.0}, "evaluate_every_epochs must be above 0"),
+        (TrainConfig, {"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
+        (TrainConfig, {"ema_warmup": True}, "ema_warmup needs ema_decay above 0"),
+        (ModelConfig, {"name": "resnet50", "bn_decay": 1.0}, r"bn_decay must be in \[0, 1\)"),
+        (ModelConfig, {"name": "resnet50", "drop_path_rate": 1.0}, r"drop_path_rate must be in"),
+        (ModelConfig, {"name": "resnet50", "bn_epsilon": 0.0}, "bn_epsilon must be above 0"),
+        (DistributedConfig, {"num_processes": 2}, "not only some of them; or auto"),
+        (DistributedConfig, {"auto": True, "process_id": 0}, "give either it or them"),
+        (DistributedConfig, {"heartbeat_timeout": 0}, "heartbeat_timeout must be above 0"),
+        (
+            DistributedConfig,
+            {"coordinator_address": "node1", "num_processes": 2, "process_id": 0},
+            "coordinator_address must be HOST:PORT, not 'node1'",
+        ),
+        (
+            DistributedConfig,
+            {"coordinator_address": "node1:1234", "num_processes": 2, "process_id": 2},
+            r"process_id must be from 0 to below num_processes \(2\), not 2",
+        ),
+        (SGDConfig, {"learning_rate": math.inf}, "learning_rate must be above 0 and finite"),
+        (SGDConfig, {"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
+        (SGDConfig, {"momentum": 0.0}, "nesterov needs momentum above 0"),
+        (FinetuneConfig, {"freeze": ("stem(",)}, r"freeze: 'stem\(' is not a regular expression"),
+        (FinetuneConfig, {"layer_decay": 0.0}, r"layer_decay must be in \(0, 1\]"),
+        (CosineConfig, {"warmup_epochs": -1.0}, "warmup_epochs must be finite and not below 0"),
+        (
+            StepsConfig,
+            {"decay_epochs": (30.0, 20.0)},
+            "decay_epochs must rise and come after warmup_epochs",
+        ),
+        (
+            TrainConfig,
+            {"schedule": StepsConfig(decay_epochs=(30.0, 90.0))},
+            r"decay_epochs \(30.0, 90.0\) must be below epochs \(90.0\)",
+        ),
+        (SGDConfig, {"weight_decay": -1e-4}, "weight_decay must be finite and not below 0"),
+        (DigitsConfig, {"image_size": 0}, "image_size must be above 0"),
+        (DigitsConfig, {"max_shift": -1.0}, "max_shift must be finite and not below 0"),
+        (SyntheticConfig, {"num_classes": 0}, "num_classes must be above 0"),
+        (CheckpointConfig, {"keep_latest": 0}, "keep_latest must be above 0"),
+        (CheckpointConfig, {"keep_best": -1}, "keep_best must be finite and not below 0"),
+    ],
+)
+def test_impossible_values_are_named(kind: type, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        dataclasses.replace(BASE, **values) if kind is TrainConfig else kind(**values)
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused_with_the_nearest_ones() -> None:
+    config = dataclasses.replace(BASE, batch_size=100)
+    config.check_devices(4)
+    with pytest.raises(ConfigError, match=r"100 .* evenly by 8 devices; use 96 or 104"):
+        config.check_devices(8)
+    with pytest.raises(ConfigError, match=r"use 128$"):
+        config.check_devices(128)
+
+
+def test_groups_of_batch_norm_follow_from_batch_and_devices() -> None:
+    def size(bn_group_size: Any, num_devices: int = 8) -> int | None:
+        model = ModelConfig("resnet18", bn_group_size=bn_group_size)
+        config = TrainConfig(model=model, data=SyntheticConfig(), batch_size=64)
+        return config.statistics_size(num_devices)
+
+    assert size("batch") is None
+    assert size("device") == 8
+    assert size("device", 2) == 32
+    assert size(16) == size(16, 4) == 16
+    with pytest.raises(ConfigError, match=r"64 has no whole groups of model\.bn_group_size 24"):
+        size(24)
+    with pytest.raises(ConfigError, match="bn_group_size must be above 0"):
+        size(0)
+
+
+def test_steps_are_the_nearest_to_the_epochs() -> None:
+    config = dataclasses.replace(BASE, batch_size=64)
+    assert config.steps(30, 1437) == 674
+    assert config.steps(0.001, 1437) == 1
+
+
+def test_every_field_has_a_docstring_of_its_own() -> None:
+    import ast
+
+    from resnet_jax import config
+
+    modules = Path(config.__file__).parent.glob("*.py")
+    classes = [
+        node
+        for module in modules
+        for node in ast.parse(module.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(classes) > 10
+    for node in classes:
+        for field, following in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.unparse(field):
+                assert isinstance(following, ast.Expr), ast.unparse(field)
+
+
+def test_differences_are_named_with_dots() -> None:
+    other = dataclasses.replace(BASE, model=ModelConfig("resnet18"), data=DigitsConfig())
+    assert differing_fields(BASE, BASE) == []
+    differences = differing_fields(other, BASE)
+    assert "model.name: 'resnet50' there, 'resnet18' here" in differences
+    assert "data.kind: 'synthetic' there, 'digits' here" in differences
+    assert "data.max_shift: 'absent' there, 1.0 here" in differences
+
+
+def test_the_experiments_are_described() -> None:
+    assert list(EXPERIMENTS) == [
+        "digits-resnet20",
+        "cifar10-resnet20",
+        "cifar10-resnet56",
+        "cifar100-resnet110",
+        "imagenet-resnet18",
+        "imagenet-resnet50",
+        "folder-resnet50",
+        "synthetic-resnet50",
+    ]
+    for name in EXPERIMENTS:
+        assert f"python train.py {name}" in DESCRIPTIONS[name]
+
+
+# Batch, epochs; rate, epochs of warm-up, schedule, decay, Nesterov; smoothing.
+RECIPES = {
+    "digits-resnet20": (64, 25, 0.05, 2, "cosine", 5e-4, True, 0.1),
+    "cifar10-resnet20": (128, 163.84, 0.1, 0, (81.92, 122.88), 1e-4, False, 0.0),
+    "cifar10-resnet56": (128, 163.84, 0.1, 0, (81.92, 122.88), 1e-4, False, 0.0),
+    "cifar100-resnet110": (128, 163.84, 0.1, 1, (81.92, 122.88), 1e-4, False, 0.0),
+    "imagenet-resnet18": (1024, 90, 0.4, 5, "cosine", 1e-4, True, 0.1),
+    "imagenet-resnet50": (1024, 90, 0.4, 5, "cosine", 1e-4, True, 0.1),
+    "folder-resnet50": (64, 30, 0.05, 2, "cosine", 1e-4, True, 0.1),
+    "synthetic-resnet50": (16, 1, 0.1, 0, "cosine", 1e-4, True, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_recipes_are_those_that_are_published(name: str) -> None:
+    config, optimizer = EXPERIMENTS[name], EXPERIMENTS[name].optimizer
+    schedule = config.schedule
+    decay_epochs = schedule.decay_epochs if isinstance(schedule, StepsConfig) else ()
+    assert RECIPES[name] == (
+        config.batch_size,
+        config.epochs,
+        optimizer.learning_rate,
+        schedule.warmup_epochs,
+        decay_epochs or schedule.kind,
+        optimizer.weight_decay,
+        optimizer.nesterov,
+        config.label_smoothing,
+    )
+    assert optimizer.momentum == 0.9
+    assert getattr(schedule, "decay_factor", 0.1) == 0.1
+    # The paper of the CIFAR networks decays every parameter, and starts no block as the identity.
+    is_of_cifar = name.startswith("cifar")
+    assert optimizer.decay_norm_and_bias == is_of_cifar
+    assert config.model.zero_init_residual != config.model.name.startswith("cifar")
+    if is_of_cifar:
+        steps = [config.steps(epochs, 50_000) for epochs in (*decay_epochs, config.epochs)]
+        assert steps == [32_000, 48_000, 64_000]

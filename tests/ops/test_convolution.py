@@ -1,0 +1,274 @@
+"""All formulations of convolution and pooling give the same values and gradients."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax import count_macs, create_model
+from resnet_jax.models.layers import StandardizedConv, conv, same_max_pool, zero_padded_max_pool
+from resnet_jax.ops import convolution
+from resnet_jax.ops.convolution import Formulation, convolve, formulation
+from resnet_jax.ops.pooling import max_pool
+from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
+from tests.comparison import tree_deviation
+from tests.variables import random_variables
+
+BY_HAND: tuple[Formulation, ...] = ("parts", "product")
+
+
+def value_and_gradients(name: Formulation, program: Callable[..., jax.Array], *inputs: Any) -> Any:
+    with formulation(name):
+        shape = jax.eval_shape(program, *inputs)
+        cotangent = jax.random.normal(jax.random.key(9), shape.shape).astype(shape.dtype)
+
+        @jax.jit
+        def compute(*inputs: Any) -> Any:
+            y, transposed = jax.vjp(program, *inputs)
+            return y, transposed(cotangent)
+
+        return compute(*inputs)
+
+
+def assert_equal_to_rounding(
+    program: Callable[..., jax.Array], *inputs: Any, tolerance: float = 2e-6
+) -> None:
+    plain = jax.tree.leaves(value_and_gradients("convolution", program, *inputs))
+    for name in BY_HAND:
+        written = jax.tree.leaves(value_and_gradients(name, program, *inputs))
+        for expected, actual in zip(plain, written, strict=True):
+            assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+            expected, actual = (np.asarray(x, np.float64) for x in (expected, actual))
+            np.testing.assert_allclose(actual, expected, atol=tolerance * abs(expected).max())
+
+
+@pytest.mark.parametrize("channels", [3, 32, 128])
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "dilation"),
+    [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (7, 2, 1)],
+)
+@pytest.mark.parametrize("size", [(9, 7), (8, 10), (2, 5)])
+def test_convolutions(
+    size: tuple[int, int],
+    kernel_size: int,
+    stride: int,
+    dilation: int,
+    padding: Any,
+    channels: int,
+) -> None:
+    layer = conv(24, kernel_size, stride, dilation=dilation, padding=padding)
+    x = jax.random.normal(jax.random.key(0), (2, *size, channels))
+    params = layer.init(jax.random.key(1), x)
+    assert_equal_to_rounding(layer.apply, params, x)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("channels", "features"), [(12, 40), (300, 20), (20, 300)])
+def test_products(channels: int, features: int, stride: int) -> None:
+    layer = conv(features, 1, stride)
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, channels))
+    assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x)
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch", "num_parts"),
+    [(8, 16, 2), (8, 32, 4), (8, 40, 5), (8, 4, 1), (8, 1024, 8), (1, 16, 16), (1, 40, 40)],
+)
+def test_a_batch_is_cut_into_parts_that_every_device_has_a_share_of(
+    devices: int, batch: int, num_parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    monkeypatch.setattr(convolution, "_PART", 1)
+    layer = conv(2, 3)
+    # No two images are alike, nor are they of equal weight.
+    x = (
+        jax.random.normal(jax.random.key(0), (batch, 5, 6, 2))
+        * jnp.arange(batch)[:, None, None, None]
+    )
+    params = layer.init(jax.random.key(1), x)
+    assert_equal_to_rounding(layer.apply, params, x)
+    kernel = params["params"]["kernel"]
+    assert convolution._num_parts(x, kernel, x) == num_parts
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_parts_are_exchanged_between_no_devices(
+    kernel_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "_PART", 1)
+    layer = conv(2, kernel_size)
+    mesh = make_mesh()
+    whole, spread = replicated(mesh), batch_sharded(mesh)
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.sum(layer.apply(params, x) ** 2)
+
+    params = jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 4, 6, 2)))
+    x = jax.ShapeDtypeStruct((32, 4, 6, 2), jnp.float32)
+    compiled = jax.jit(jax.grad(loss), in_shardings=(whole, spread), out_shardings=whole)
+    with formulation("parts"):
+        program = compiled.lower(params, x).compile().as_text()
+    collectives = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", program)
+    assert collectives == ["all-reduce"]
+
+
+@pytest.mark.parametrize(("kernel_size", "groups"), [(3, 4), (1, 4), (3, 8)])
+def test_grouped_convolutions(kernel_size: int, groups: int) -> None:
+    layer = conv(16, kernel_size, 2, groups=groups, use_bias=True)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 8))
+    assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_standardized_convolutions(kernel_size: int) -> None:
+    layer = StandardizedConv(8, kernel_size, 2)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 6))
+    # Standardisation subtracts nearly equal numbers in the backward pass.
+    assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 7])
+def test_bfloat16_stays_and_loses_no_more_than_its_rounding(kernel_size: int) -> None:
+    layer = conv(8, kernel_size, 2, dtype=jnp.bfloat16)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 6), jnp.bfloat16)
+    assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x, tolerance=2**-7)
+
+
+def test_a_padded_kernel_of_one_tap() -> None:
+    x, kernel = jnp.ones((1, 3, 3, 2)), jnp.ones((1, 1, 2, 4))
+    program = partial(convolve, strides=(2, 2), padding=((1, 1), (1, 1)))
+    assert_equal_to_rounding(program, x, kernel)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("size", [(9, 7), (8, 10), (2, 5)])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        partial(max_pool, size=3, stride=2, padding=((1, 1), (1, 1))),
+        partial(max_pool, size=3, stride=1, padding=((1, 1), (1, 1))),
+        partial(max_pool, size=2, stride=3, padding=((1, 0), (0, 1))),
+        partial(max_pool, size=5, stride=2, padding=((2, 2), (2, 2))),
+        same_max_pool,
+        zero_padded_max_pool,
+    ],
+    ids=["strided", "dense", "sparse", "wide", "same", "zero-padded"],
+)
+def test_the_gradient_of_equal_maxima_goes_to_the_first(
+    pool: Callable[[jax.Array], jax.Array], size: tuple[int, int], dtype: Any
+) -> None:
+    # Three values, most of them zero: nearly every window has ties.
+    x = jnp.maximum(jax.random.randint(jax.random.key(0), (3, *size, 4), -3, 3), 0).astype(dtype)
+    (y, (dx,)), (y_by_hand, (dx_by_hand,)) = (
+        value_and_gradients(name, pool, x) for name in ("convolution", "parts")
+    )
+    np.testing.assert_array_equal(y_by_hand, y)
+    # A pixel may be the maximum of up to nine windows, summed in another order.
+    tolerance = 1e-6 if dtype == jnp.float32 else 2**-6
+    np.testing.assert_allclose(
+        np.asarray(dx_by_hand, np.float32),
+        np.asarray(dx, np.float32),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+
+
+def test_a_nan_is_not_lost_in_pooling() -> None:
+    for position in range(9):
+        x = jnp.zeros((1, 3, 3, 1)).at[0, position // 3, position % 3].set(jnp.nan)
+        with formulation("parts"):
+            assert jnp.isnan(max_pool(x, 3, 1, "VALID")).all()
+
+
+def test_the_platform_chooses_and_can_be_overruled() -> None:
+    def program(x: jax.Array) -> str:
+        return str(jax.make_jaxpr(lambda x: max_pool(x, 3, 2, "SAME"))(x))
+
+    x = jnp.zeros((1, 4, 4, 1))
+    assert ("reduce_window" in program(x)) == (jax.default_backend() != "cpu")
+    with formulation("convolution"):
+        assert "reduce_window" in program(x)
+        with formulation("parts"):
+            assert "reduce_window" not in program(x)
+
+
+@pytest.mark.parametrize("name", ["resnest14d", "resnetv2_18", "seresnext26d_32x4d"])
+def test_networks_count_the_same(name: str) -> None:
+    counts = []
+    ways: tuple[Formulation, ...] = ("convolution", *BY_HAND)
+    for way in ways:
+        with formulation(way):
+            counts.append(count_macs(create_model(name), (64, 64, 3)))
+    assert len(set(counts)) == 1
+
+
+def test_the_gradients_of_a_network() -> None:
+    model = create_model("resnet26", num_classes=10, width=8)
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    variables = random_variables(model, images)
+
+    def loss_fn(params: Any) -> jax.Array:
+        # The statistics of a few pixels would magnify any rounding.
+        return jnp.mean(model.apply(variables | {"params": params}, images, train=False) ** 2)
+
+    def grads(way: Formulation) -> Any:
+        with formulation(way):
+            return jax.jit(lambda params: jax.grad(loss_fn)(params))(variables["params"])
+
+    expected = grads("convolution")
+    for way in BY_HAND:
+        assert tree_deviation(grads(way), expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "channels", "num_parts"),
+    [(16, 56, 64, 8), (16, 28, 128, 4), (16, 14, 256, 2), (16, 7, 512, 1), (1, 56, 64, 1)],
+)
+def test_parts_are_as_near_to_the_size_of_a_cache_as_a_batch_can_be_divided(
+    batch: int, size: int, channels: int, num_parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    x = jnp.zeros((batch, size, size, channels))
+    kernel = jnp.zeros((3, 3, channels, channels))
+    assert convolution._num_parts(x, kernel, x) == num_parts
+
+
+def test_plain_derivatives_work_in_forward_mode_too() -> None:
+    model = create_model("cifar_resnet20", width=64, stage_sizes=(1,))
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = random_variables(model, images)
+
+    def program(images: jax.Array) -> jax.Array:
+        return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+
+    with formulation("convolution"):
+        _, tangent = jax.jit(lambda x: jax.jvp(program, (x,), (x,)))(images)
+    _, gradient = value_and_gradients("parts", program, images)
+    cotangent = jax.random.normal(jax.random.key(9), tangent.shape)
+    np.testing.assert_allclose(
+        jnp.vdot(tangent, cotangent), jnp.vdot(images, gradient[0]), rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("size", [(16, 12), (15, 12)])
+def test_the_stem_on_squares_of_pixels_is_the_same_convolution(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.standard_normal((2, *size, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((7, 7, 3, 8)), jnp.float32)
+
+    def outputs(name: Any) -> Any:
+        def loss(kernel: jax.Array, images: jax.Array) -> Any:
+            y = convolve(images, kernel, (2, 2), ((3, 3), (3, 3)))
+            return jnp.sum(jnp.sin(y)), y
+
+        with formulation(name):
+            gradients, y = jax.grad(loss, (0, 1), has_aux=True)(kernel, images)
+        return gradients, y
+
+    assert tree_deviation(outputs("space_to_depth"), outputs("convolution")) < 1e-5
