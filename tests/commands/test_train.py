@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-import train
 from configs import EXPERIMENTS
+from resnet_jax.commands import train
 from resnet_jax.config import TrainConfig
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import train
 from resnet_jax import create_model, load_weights, save_weights
+from resnet_jax.commands import train
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.training import loop
 from resnet_jax.training.rundir.workdir import Workdir

@@ -3,7 +3,7 @@
 python tests/training/tiny_train.py synthetic-resnet50 --model.name=cifar_resnet8 ...
 """
 
-import train
+from resnet_jax.commands import train
 from resnet_jax.models.variants import _VARIANTS, _cifar
 
 NETWORK = {"cifar_resnet8": _cifar(8)}
