@@ -28,11 +28,11 @@ UNIT = 2**-24
 SPREAD = 8
 """Largest rounding error of a long sum, in units of UNIT times the sum of its absolute terms.
 
-A sum of n terms that are as often negative as positive has partial sums that grow like a random
-walk, and rounding adds to each an error of at most UNIT times that partial sum.  Added one after the
-other, which is the worst order, the errors have a standard deviation of about 0.7 in these units for
-products of normal numbers, whatever n is (Higham and Mary 2020, "Sharper probabilistic backward
-error analysis for basic linear algebra kernels with random data").  Eight is eleven of them.
+A sum of n terms of either sign has partial sums that grow like a random walk, and rounding adds to
+each an error of at most UNIT times that partial sum.  One after the other is the worst order: for
+products of normal numbers, the errors then have a standard deviation of about 0.7 in these units,
+whatever n is (Higham and Mary 2020, "Sharper probabilistic backward error analysis for basic linear
+algebra kernels with random data").  Eight is eleven standard deviations.
 """
 
 
