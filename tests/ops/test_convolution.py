@@ -12,8 +12,10 @@ import pytest
 
 from resnet_jax import count_macs, create_model
 from resnet_jax.models.layers import StandardizedConv, conv, same_max_pool, zero_padded_max_pool
-from resnet_jax.ops import convolution
-from resnet_jax.ops.convolution import Formulation, convolve, formulation
+from resnet_jax.ops import convolution, platform
+from resnet_jax.ops.convolution import convolve
+from resnet_jax.ops.gradients import automatic_gradients
+from resnet_jax.ops.platform import Formulation, formulation
 from resnet_jax.ops.pooling import max_pool
 from resnet_jax.training.sharding import batch_sharded, make_mesh, replicated
 from tests.comparison import tree_deviation
@@ -149,15 +151,15 @@ def test_products(channels: int, features: int, stride: int) -> None:
 def test_a_batch_is_cut_into_parts_that_every_device_has_a_share_of(
     devices: int, batch: int, num_parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jax, "device_count", lambda: devices)
-    monkeypatch.setattr(convolution, "_PART", 1)
+    monkeypatch.setattr(convolution, "_SLICE_BYTES", 1)
     layer = conv(2, 3)
     # No two images are alike, nor are they of equal weight.
     weights = 1 + jnp.arange(batch)[:, None, None, None]
     x = weights * jax.random.normal(jax.random.key(0), (batch, 5, 6, 2))
-    assert_layer_is_exact_to_rounding(layer, x)
+    with platform.devices(devices):
+        assert_layer_is_exact_to_rounding(layer, x)
     kernel = jnp.zeros((3, 3, 2, 2))
-    assert convolution._num_parts(x, kernel, x) == num_parts
+    assert convolution._num_slices(x, kernel, x, devices) == num_parts
 
     # Sums of such integers stay below 2**24 and are exact in any order, so that an image that is
     # missed or counted twice shows.
@@ -168,9 +170,10 @@ def test_a_batch_is_cut_into_parts_that_every_device_has_a_share_of(
     def program(kernel: jax.Array, x: jax.Array) -> jax.Array:
         return layer.apply({"params": {"kernel": kernel}}, x)
 
-    plain, parts = (
-        pulled_back(name, program, inputs, cotangent) for name in ("convolution", "parts")
-    )
+    with platform.devices(devices):
+        plain, parts = (
+            pulled_back(name, program, inputs, cotangent) for name in ("convolution", "parts")
+        )
     jax.tree.map(np.testing.assert_array_equal, parts, plain)
 
 
@@ -178,7 +181,7 @@ def test_a_batch_is_cut_into_parts_that_every_device_has_a_share_of(
 def test_parts_are_exchanged_between_no_devices(
     kernel_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convolution, "_PART", 1)
+    monkeypatch.setattr(convolution, "_SLICE_BYTES", 1)
     layer = conv(2, kernel_size)
     mesh = make_mesh()
     whole, spread = replicated(mesh), batch_sharded(mesh)
@@ -189,7 +192,7 @@ def test_parts_are_exchanged_between_no_devices(
     params = jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 4, 6, 2)))
     x = jax.ShapeDtypeStruct((32, 4, 6, 2), jnp.float32)
     compiled = jax.jit(jax.grad(loss), in_shardings=(whole, spread), out_shardings=whole)
-    with formulation("parts"):
+    with formulation("parts"), platform.devices(mesh.size):
         program = compiled.lower(params, x).compile().as_text()
     collectives = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", program)
     assert collectives == ["all-reduce"]
@@ -265,7 +268,7 @@ def test_a_nan_is_not_lost_in_pooling() -> None:
 
 def test_the_platform_chooses_and_can_be_overruled() -> None:
     def program(x: jax.Array) -> str:
-        return str(jax.make_jaxpr(lambda x: max_pool(x, 3, 2, "SAME"))(x))
+        return jax.jit(lambda x: max_pool(x, 3, 2, "SAME")).lower(x).as_text()
 
     x = jnp.zeros((1, 4, 4, 1))
     assert ("reduce_window" in program(x)) == (jax.default_backend() != "cpu")
@@ -308,12 +311,11 @@ def test_the_gradients_of_a_network() -> None:
     [(16, 56, 64, 8), (16, 28, 128, 4), (16, 14, 256, 2), (16, 7, 512, 1), (1, 56, 64, 1)],
 )
 def test_parts_are_as_near_to_the_size_of_a_cache_as_a_batch_can_be_divided(
-    batch: int, size: int, channels: int, num_parts: int, monkeypatch: pytest.MonkeyPatch
+    batch: int, size: int, channels: int, num_parts: int
 ) -> None:
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
     x = jnp.zeros((batch, size, size, channels))
     kernel = jnp.zeros((3, 3, channels, channels))
-    assert convolution._num_parts(x, kernel, x) == num_parts
+    assert convolution._num_slices(x, kernel, x, 1) == num_parts
 
 
 def test_plain_derivatives_work_in_forward_mode_too() -> None:
@@ -324,7 +326,7 @@ def test_plain_derivatives_work_in_forward_mode_too() -> None:
     def program(images: jax.Array) -> jax.Array:
         return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
 
-    with formulation("convolution"):
+    with automatic_gradients():
         _, tangent = jax.jit(lambda x: jax.jvp(program, (x,), (x,)))(images)
     _, gradient = value_and_gradients("parts", program, images)
     cotangent = jax.random.normal(jax.random.key(9), tangent.shape)
