@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from resnet_jax.ops.gradients import custom_gradient
 from resnet_jax.ops.platform import (
@@ -28,6 +29,9 @@ from resnet_jax.ops.platform import (
     num_devices,
 )
 from resnet_jax.ops.windows import Pads, Sizes, explicit_pads, fitted_pads, one_tap
+
+CONVOLUTION = "convolution"
+"""Name of every result of `convolve`, for the policies of `jax.checkpoint`."""
 
 # Target size in bytes of a slice of images and gradients: about one L2 cache.
 _SLICE_BYTES = 4 * 2**20
@@ -101,12 +105,18 @@ def convolve(
     window = _reach(kernel, dilation)
     pads = explicit_pads(x, window, strides, padding)
     geometry = Geometry(_pair(strides), pads, dilation, precision, chosen_program(), num_devices())
-    if feature_group_count > 1:
-        return _plain(x, kernel, geometry, feature_group_count)
-    stem = (window, geometry.strides, pads) == ((7, 7), (2, 2), ((3, 3), (3, 3)))
+    # Named so that `resnet_jax.ops.rematerialization.keep_convolutions` finds it.
+    return checkpoint_name(_selected(x, kernel, geometry, feature_group_count), CONVOLUTION)
+
+
+def _selected(x: jax.Array, kernel: jax.Array, geometry: Geometry, groups: int) -> jax.Array:
+    if groups > 1:
+        return _plain(x, kernel, geometry, groups)
+    shape = (geometry.window(kernel), geometry.strides, geometry.pads)
+    is_stem = shape == ((7, 7), (2, 2), ((3, 3), (3, 3)))
     match chosen_formulation():
-        case "space_to_depth" if stem and x.shape[1] % 2 == x.shape[2] % 2 == 0:
-            return _space_to_depth(x, kernel, precision)
+        case "space_to_depth" if is_stem and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+            return _space_to_depth(x, kernel, geometry.precision)
         case "product" if _is_pointwise(kernel, geometry):
             geometry = geometry._replace(program="cpu")
     return _convolve(x, kernel, geometry)

@@ -15,6 +15,7 @@ import jax
 from flax.core import lift
 from flax.linen.transforms import lift_transform
 
+from resnet_jax.ops.convolution import CONVOLUTION
 from resnet_jax.ops.gradients import custom_gradient, gradients_are_automatic
 from resnet_jax.ops.ordering import after
 from resnet_jax.ops.platform import by_platform, chosen_program
@@ -29,6 +30,18 @@ def remat(apply: Callable[..., Any]) -> Callable[..., Any]:
     if gradients_are_automatic():
         return nn.remat(apply)
     return lift_transform(_lifted, apply)
+
+
+def keep_convolutions(primitive: Any, *_: Any, **params: Any) -> bool:
+    """Return whether a loop over blocks keeps a result for its backward pass.
+
+    This is a policy of `jax.checkpoint`.  It keeps convolutions and sums, such as statistics; the
+    rest is recomputed where it is used.  XLA decides so by itself outside of loops, but a loop
+    would write every intermediate result to memory.
+    """
+    if primitive.name == "name":
+        return params["name"] == CONVOLUTION
+    return primitive.name == "reduce_sum"
 
 
 def _lifted(apply: Callable[..., Any]) -> Callable[..., Any]:
