@@ -150,8 +150,17 @@ def _forward(
 def _backward(
     geometry: Geometry, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    return _gradients(*saved, gradient, geometry)
+
+
+# Networks repeat the same shapes: `jax.jit` traces each of them once.
+@partial(jax.jit, static_argnums=3, inline=True)
+def _gradients(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, geometry: Geometry
+) -> tuple[jax.Array, jax.Array]:
     return by_platform(
-        *saved,
+        x,
+        kernel,
         gradient,
         cpu=partial(_cpu_gradients, geometry=geometry),
         default=partial(_plain_gradients, geometry=geometry),
@@ -159,6 +168,7 @@ def _backward(
     )
 
 
+@partial(jax.jit, static_argnums=2, inline=True)
 def _unwrapped(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return by_platform(
         x,
