@@ -14,4 +14,5 @@ from resnet_jax.models.stacking import stack_blocks as stack_blocks
 from resnet_jax.models.stacking import unstack_blocks as unstack_blocks
 from resnet_jax.models.variants import create_model as create_model
 from resnet_jax.models.variants import list_models as list_models
-from resnet_jax.ops.convolution import formulation as formulation
+from resnet_jax.ops.gradients import automatic_gradients as automatic_gradients
+from resnet_jax.ops.platform import formulation as formulation

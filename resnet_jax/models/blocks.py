@@ -9,8 +9,8 @@ import jax
 from resnet_jax.models.attention import SpatialUnit
 from resnet_jax.models.layers import Activation, Conv, Norm, drop_path
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
-from resnet_jax.ops.convolution import forward_mode
 from resnet_jax.ops.ordering import together
+from resnet_jax.ops.platform import num_devices
 
 Rate = jax.Array | float | None
 
@@ -112,12 +112,13 @@ class ResidualBlock(nn.Module):
         return x
 
     def at_once(self, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Inputs of the last convolution and of the shortcut, as they are.
+        """Return both inputs unchanged, with their gradients tied so that all-reduces can merge.
 
-        Devices exchange the sums that belong to the gradients of both normalisations together.
+        The inputs are those of the last convolution and of the shortcut.  With several devices, the
+        sums for the gradients of both normalisations are exchanged in one all-reduce.
         """
         projects = self.stride > 1 or x.shape[-1] != self.expansion * self.features
-        if not projects or jax.device_count() == 1 or forward_mode():
+        if not projects or num_devices() == 1:
             return y, x
         return together(y, x)
 

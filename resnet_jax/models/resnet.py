@@ -26,7 +26,7 @@ from resnet_jax.models.layers import (
 from resnet_jax.models.normalization import BatchNorm, GroupNorm, Shift, norm_type
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 from resnet_jax.models.stacking import loop_length
-from resnet_jax.ops.rematerialization import remat
+from resnet_jax.ops.rematerialization import keep_convolutions, remat
 
 
 class FeatureInfo(NamedTuple):
@@ -86,7 +86,7 @@ class Stage(nn.Module):
             rates = self.drop_path_rates[1:]
             # The passes of a loop are apart, and need no barrier to stay so.
             kept = nn.remat(
-                apply, prevent_cse=False, policy=None if self.remat else _is_contraction
+                apply, prevent_cse=False, policy=None if self.remat else keep_convolutions
             )
 
             def body(block: ResidualBlock, x: jax.Array, rate: Rate) -> tuple[jax.Array, None]:
@@ -110,14 +110,6 @@ class Stage(nn.Module):
             f"the variables of {'/'.join(self.path)} are those of a network with {found}; give "
             f"{change}_blocks(variables)"
         )
-
-
-def _is_contraction(primitive: Any, *_: Any, **__: Any) -> bool:
-    """What a loop keeps for its backward pass; XLA recomputes the rest along the way.
-
-    Without a loop XLA decides so by itself.  A loop would write every intermediate to memory.
-    """
-    return primitive.name in ("conv_general_dilated", "dot_general", "reduce_sum")
 
 
 _RATE = (lambda value: 0 <= value < 1, "in [0, 1)")
