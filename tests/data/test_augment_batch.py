@@ -48,7 +48,7 @@ def reference() -> dict[str, np.ndarray]:
 def compiled(config: AugmentConfig, **kwargs: Any) -> Any:
     return jax.jit(
         lambda images, labels, key, positions=None: augment_batch(
-            images, labels, config, key, num_classes=5, positions=positions, **kwargs
+            key, images, labels, config, num_classes=5, positions=positions, **kwargs
         )
     )
 

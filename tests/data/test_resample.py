@@ -60,7 +60,7 @@ def test_larger_sizes_interpolate_as_pillow_does(images: np.ndarray) -> None:
 
 def test_normalize_works_by_channel(images: np.ndarray) -> None:
     mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
-    normalized = np.asarray(normalize(jnp.asarray(images), mean, std))
+    normalized = np.asarray(normalize(jnp.asarray(images), mean / 255, std / 255))
     np.testing.assert_allclose(normalized.mean((0, 1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(normalized.std((0, 1, 2)), 1, atol=1e-4)
 

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from resnet_jax.data.images.decode import (
-    DecodeError,
-    decode,
+from resnet_jax.data.images.crop import (
+    evaluation_image,
     random_box,
     random_resized_crop,
     resize,
-    resized_center_crop,
 )
+from resnet_jax.data.images.decode import DecodeError, decode
 from tests.data.images.conftest import jpeg
 
 
@@ -138,7 +137,9 @@ def test_thin_images_are_cropped_too(photos: list[np.ndarray], shape: tuple[int,
             interpolation="linear",
         )
         assert crop.shape == (16, 16, 3)
-        centre = resized_center_crop(data, 16, crop_fraction=0.875, interpolation="pil_bicubic")
+        centre = evaluation_image(
+            data, image_size=16, crop_fraction=0.875, interpolation="pil_bicubic"
+        )
         assert centre.shape == (16, 16, 3)
 
 
@@ -155,7 +156,7 @@ def test_of_a_long_image_only_the_centre_is_resized(
     height, width = (side * short // min(shape) for side in shape)
     top, left = round((height - size) / 2), round((width - size) / 2)
     expected = resize(pixels, height, width, interpolation)[top : top + size, left : left + size]
-    ours = resized_center_crop(
+    ours = evaluation_image(
         encoded(Image.fromarray(pixels), "PNG"),
         size,
         crop_fraction=0.875,
@@ -174,7 +175,7 @@ def test_a_very_long_image_costs_no_more_than_its_pixels(
     levels = np.repeat(np.linspace(0, 200, 40000).astype(np.uint8), 3).reshape(*shape, 3)
     data = encoded(Image.fromarray(levels), "PNG")
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    crop = resized_center_crop(data, 224, crop_fraction=0.875, interpolation=interpolation)
+    crop = evaluation_image(data, image_size=224, crop_fraction=0.875, interpolation=interpolation)
     assert time.perf_counter() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "KiB"
     assert crop.shape == (224, 224, 3)
@@ -228,7 +229,9 @@ def test_the_evaluation_crop_is_torchvision_s(
         left = round((resized.width - size) / 2.0)
         top = round((resized.height - size) / 2.0)
         expected = np.asarray(resized.crop((left, top, left + size, top + size)))
-    ours = resized_center_crop(data, size, crop_fraction=crop_fraction, interpolation=interpolation)
+    ours = evaluation_image(
+        data, image_size=size, crop_fraction=crop_fraction, interpolation=interpolation
+    )
     assert near(ours, expected)
 
 

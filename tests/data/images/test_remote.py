@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from resnet_jax.config import FolderConfig, ImageConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
-from resnet_jax.data.images.datasets import open_sources
+from resnet_jax.data.images.opening import open_sources
 from tests.data.images.test_tfds import prepared as prepared
 from tests.data.images.test_tfds import tfrecord as tfrecord
 
