@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from resnet_jax.data.batches import Batch
+from resnet_jax.data.preprocessing import Preprocessing
 
 
 class DataError(Exception):
@@ -129,8 +130,7 @@ class Dataset:
         augment: Function for training from a key, uint8[B, H, W, C] images and int32[B] labels to
             float32[B, H', W', C] images and either the labels or float32[B, K] targets. It can be
             jitted, and its results do not depend on the sharding.
-        prepare: Function for evaluation from uint8[B, H, W, C] to float32[B, H', W', C]. It can be
-            jitted.
+        preprocessing: What evaluation does to an image of any size, on the host and on the device.
     """
 
     name: str
@@ -139,7 +139,12 @@ class Dataset:
     evaluation_split: Literal["validation", "test"]
     class_names: tuple[str, ...]
     augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-    prepare: Callable[[jax.Array], jax.Array]
+    preprocessing: Preprocessing
+
+    @property
+    def prepare(self) -> Callable[[jax.Array], jax.Array]:
+        """Jittable function from uint8[B, H, W, C] to float32[B, H', W', C], for evaluation."""
+        return self.preprocessing.on_device
 
     @property
     def fingerprint(self) -> str:

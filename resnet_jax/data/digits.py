@@ -4,13 +4,13 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.config import DigitsConfig
 from resnet_jax.data.array_split import ArraySplit
-from resnet_jax.data.augment import affine_resize, normalize, random_affine_resize
+from resnet_jax.data.augment import normalize, random_affine_resize
 from resnet_jax.data.dataset import Dataset
+from resnet_jax.data.preprocessing import Preprocessing
 
 
 def open_digits(config: DigitsConfig) -> Dataset:
@@ -33,7 +33,7 @@ def open_digits(config: DigitsConfig) -> Dataset:
     train, evaluation = hold_out(np.arange(len(labels)))
     if config.evaluate_on == "validation":
         train, evaluation = hold_out(train)
-    mean, std = images[train].mean() / 255, images[train].std() / 255
+    mean, std = float(images[train].mean()) / 255, float(images[train].std()) / 255
     scale = partial(normalize, mean=mean, std=std)
 
     def augment(key: jax.Array, batch: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -47,17 +47,6 @@ def open_digits(config: DigitsConfig) -> Dataset:
         )
         return scale(moved), labels
 
-    def prepare(batch: jax.Array) -> jax.Array:
-        zeros = jnp.zeros(len(batch))
-        resized = affine_resize(
-            batch,
-            config.image_size,
-            rotation=zeros,
-            scale=zeros + 1,
-            shift=jnp.stack([zeros, zeros], axis=-1),
-        )
-        return scale(resized)
-
     return Dataset(
         name="scikit-learn digits",
         train=ArraySplit(images[train], labels[train]),
@@ -65,5 +54,13 @@ def open_digits(config: DigitsConfig) -> Dataset:
         evaluation_split=config.evaluate_on,
         class_names=tuple(str(name) for name in digits.target_names),
         augment=augment,
-        prepare=prepare,
+        preprocessing=Preprocessing(
+            image_size=images.shape[1],
+            crop_fraction=1.0,
+            interpolation="pil_bilinear",
+            mean=(mean,),
+            std=(std,),
+            channels=1,
+            upsample_size=config.image_size,
+        ),
     )

@@ -9,6 +9,7 @@ from resnet_jax.config import SyntheticConfig
 from resnet_jax.data.array_split import ArraySplit
 from resnet_jax.data.augment import normalize
 from resnet_jax.data.dataset import Dataset
+from resnet_jax.data.preprocessing import Preprocessing
 
 # Mean and standard deviation of uniform levels from 0 to 255, on a scale from 0 to 1.
 _MEAN, _STD = 127.5 / 255, 73.9 / 255
@@ -38,5 +39,12 @@ def open_synthetic(config: SyntheticConfig) -> Dataset:
         evaluation_split="test",
         class_names=tuple(str(i) for i in range(config.num_classes)),
         augment=augment,
-        prepare=scale,
+        preprocessing=Preprocessing(
+            image_size=config.image_size,
+            crop_fraction=1.0,
+            interpolation="pil_bilinear",
+            mean=(_MEAN,),
+            std=(_STD,),
+            channels=3,
+        ),
     )

@@ -47,13 +47,13 @@ def random_crop(
 
 
 def shear_x(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Return the affine map that moves rows left by ``factor`` times their distance from the top."""
+    """Return the map that moves rows left by ``factor`` times their distance from the top."""
     del image
     return _affine(1, factor, 0, 0, 1, 0)
 
 
 def shear_y(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Return the affine map that moves columns up by ``factor`` times their distance from the left."""
+    """Return the map that moves columns up by ``factor`` times their distance from the left."""
     del image
     return _affine(1, 0, 0, factor, 1, 0)
 

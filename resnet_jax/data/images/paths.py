@@ -55,7 +55,7 @@ def file_size(path: str) -> int:
 
 
 def size_text(path: str) -> str:
-    """Return the size of a file in words, also for a file that does not exist or is not readable."""
+    """Return the size of a file in words, also if it does not exist or cannot be read."""
     try:
         return f"{file_size(path)} bytes"
     except OSError as error:
