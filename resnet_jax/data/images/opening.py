@@ -109,7 +109,7 @@ def _open_sources(
         return split(config.train_split), split(config.evaluation_split), kind
     if not as_path(config.path).exists():
         raise DataError(
-            f"{config.path} does not exist; set path to the directory or table of the images"
+            f"{config.path} does not exist; set data.path to the directory or table of the images"
         )
     (_, train), (kind, evaluation) = open_splits(
         config.path, evaluation_share=config.evaluation_share, seed=config.split_seed
@@ -122,6 +122,6 @@ def _check_channels(config: AugmentConfig, channels: int) -> None:
     for name in ("mean", "std", "fill"):
         if len(getattr(config, name)) not in (1, channels):
             raise DataError(
-                f"the images have {channels} channels, but augment.{name} is "
+                f"the images have {channels} channels, but data.augment.{name} is "
                 f"{getattr(config, name)}; give 1 value or {channels}"
             )

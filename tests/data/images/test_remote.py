@@ -86,7 +86,7 @@ def test_tfrecords_are_read_through_an_index_in_the_cache(
 
 @pytest.mark.usefixtures("bucket")
 def test_what_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"^gs://bucket/nowhere is no directory"):
+    with pytest.raises(DataError, match=r"^gs://bucket/nowhere does not exist"):
         open_sources(FolderConfig("gs://bucket/nowhere"))
     with pytest.raises(DataError, match=r"^gs://bucket holds no prepared data set imagenet2012"):
         open_sources(TfdsConfig("gs://bucket", name="imagenet2012"))
