@@ -1,4 +1,4 @@
-"""Configuration of what happens to training images on the device."""
+"""Configuration of the augmentation of training images on the device."""
 
 import dataclasses
 import math
@@ -9,15 +9,16 @@ from resnet_jax.config.validation import require, require_not_negative, require_
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """What the device does to training images, in this order; see docs/augmentation.md."""
+    """Augmentation of training images on the device, in the order of these fields."""
 
     crop_padding: int = 0
-    """Crop the image's own size at random from the image with this many pixels added on every side;
-    0 turns it off, 4 is usual for CIFAR."""
+    """Number of pixels added to each side of an image before a random window of the original size
+    is cut out. 0 turns the crop off; 4 is usual for CIFAR."""
     crop_padding_mode: Literal["zeros", "reflect"] = "zeros"
-    """What is added: black, or the image mirrored at its border."""
+    """Content of the added pixels: black, or the image mirrored at its edge."""
     flip: float = 0.5
-    """Probability that left and right are swapped."""
+    """Probability that an image is mirrored horizontally. Set it to 0 if left and right matter, as
+    for digits and text."""
     policy: Literal[
         "none",
         "randaugment",
@@ -28,49 +29,60 @@ class AugmentConfig:
         "autoaugment_cifar10",
         "three_augment",
     ] = "none"
-    """Random operations on shapes and colours; timm's "rand-m9-mstd0.5-inc1" is
-    "timm_randaugment_increasing", the other names are those of torchvision and DeiT III."""
+    """Policy that draws random changes of shape and colour for each image. "none" turns it off.
+    "timm_randaugment_increasing" is timm's "rand-m9-mstd0.5-inc1"; "three_augment" is from DeiT
+    III; the others are torchvision's."""
     num_ops: int = 2
-    """Operations an image (all RandAugments)."""
+    """Number of operations for each image. Used by the RandAugment policies only."""
     magnitude: float = 9.0
-    """Strength: a bin, from 0 to magnitude_bins - 1 (randaugment), or from 0 to 10 (timm's)."""
+    """Strength of the operations: from 0 to magnitude_bins - 1 for "randaugment", from 0 to 10 for
+    the timm policies. The other policies ignore it."""
     magnitude_bins: int = 31
-    """Number of strengths (randaugment, trivial)."""
+    """Number of strengths from the weakest to the strongest. Used by "randaugment" and
+    "trivial"."""
     magnitude_std: float = 0.5
-    """Standard deviation of the strength from image to image (timm's RandAugments)."""
+    """Standard deviation of the strength between images, in the unit of magnitude. Used by the timm
+    policies."""
     op_probability: float = 0.5
-    """Probability that a drawn operation is done (timm's RandAugments)."""
+    """Probability that a drawn operation is applied. Used by the timm policies."""
     interpolation: Literal["nearest", "bilinear"] = "nearest"
-    """Of the policy's shears, translations and rotations."""
+    """Interpolation of the policy's shears, translations and rotations. "nearest" is faster."""
     fill: tuple[int, ...] = (0,)
-    """Grey level outside the image in these, 0 to 255; one value or one per channel."""
+    """Level from 0 to 255 of the pixels that shears, translations and rotations leave empty: one
+    value, or one for each channel. The default is black."""
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """Brightness, contrast and saturation change by factors from 1 minus to 1 plus these; the hue
-    turns by up to this share of the circle either way, at most 0.5."""
+    """Random changes of brightness, contrast, saturation and hue. A value v for the first three
+    draws a factor from 1 - v to 1 + v; the value for the hue, at most 0.5, is the largest rotation
+    of the colour circle, in turns. All 0 turns it off."""
     grayscale: float = 0.0
-    """Probability that an image loses its colours."""
+    """Probability that an image is converted to greyscale."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """Subtracted from levels between 0 and 1; one value or one per channel.  ImageNet's."""
+    """Mean that is subtracted from the levels, on a scale from 0 to 1: one value, or one for each
+    channel. The default is ImageNet's. Use the value that pretrained weights were trained with."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    """What they are then divided by; one value or one per channel.  ImageNet's."""
+    """Standard deviation that the levels are divided by, on a scale from 0 to 1: one value, or one
+    for each channel. The default is ImageNet's."""
     erasing: float = 0.0
-    """Probability that rectangles are erased."""
+    """Probability that rectangles of an image are erased."""
     erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
-    """What they show: the mean, one random colour, or noise."""
+    """Content of an erased rectangle: the mean, one random colour, or a random colour for each
+    pixel."""
     erasing_area: tuple[float, float] = (0.02, 1 / 3)
-    """Smallest and largest share of the image that they cover together."""
+    """Smallest and largest erased area, all rectangles together, as a share of the image."""
     erasing_aspect: tuple[float, float] = (0.3, 1 / 0.3)
-    """Smallest and largest height over width."""
+    """Smallest and largest height divided by width of a rectangle."""
     erasing_max_count: int = 1
-    """Their number is uniform from 1 to this."""
+    """Largest number of rectangles in an image. The number is uniform from 1 to this."""
     mixup_alpha: float = 0.0
-    """Mixup's share comes from Beta(alpha, alpha); 0 turns it off."""
+    """Parameter of mixup. The share of the first image is drawn from Beta(alpha, alpha), so larger
+    values mix more evenly. 0 turns mixup off; 0.1 to 0.8 are usual."""
     cutmix_alpha: float = 0.0
-    """The area that CutMix keeps comes from Beta(alpha, alpha); 0 turns it off."""
+    """Parameter of CutMix. The area that stays is drawn from Beta(alpha, alpha). 0 turns CutMix
+    off; 1 is usual."""
     mix_probability: float = 1.0
-    """Probability that a batch is mixed."""
+    """Probability that a batch is mixed, if mixup or CutMix is on."""
     mix_switch_probability: float = 0.5
-    """Probability that it is CutMix, where both are on."""
+    """Probability that a mixed batch uses CutMix, if both mixup and CutMix are on."""
 
     def __post_init__(self) -> None:
         require_not_negative(
@@ -88,7 +100,7 @@ class AugmentConfig:
             probability = getattr(self, name)
             require(
                 0 <= probability <= 1,
-                f"{name} is a probability, from 0 to 1, but it is {probability}",
+                f"{name} is a probability from 0 to 1, but it is {probability}",
             )
         require(
             self.magnitude_bins >= 2,
@@ -105,17 +117,17 @@ class AugmentConfig:
         )
         require(
             min(self.color_jitter) >= 0 and self.color_jitter[3] <= 0.5,
-            f"color_jitter must not be negative, and its last value, the hue, at most 0.5; "
-            f"it is {self.color_jitter}",
+            f"color_jitter must not be negative, and its last value, the hue, must be at most 0.5; "
+            f"but it is {self.color_jitter}",
         )
         require(
             all(0 <= level <= 255 for level in self.fill) and bool(self.fill),
-            f"fill must be one level from 0 to 255 or one per channel, but it is {self.fill}",
+            f"fill must be one level from 0 to 255 or one for each channel, but it is {self.fill}",
         )
         require(
             bool(self.mean) and bool(self.std) and min(self.std, default=0) > 0,
-            f"mean and std must have one value or one per channel, and std must be above 0; "
-            f"they are {self.mean} and {self.std}",
+            f"mean and std must have one value or one for each channel, and std must be above 0; "
+            f"but they are {self.mean} and {self.std}",
         )
         for name, lowest, highest in (
             ("erasing_area", 0, 1),
@@ -124,6 +136,6 @@ class AugmentConfig:
             smaller, larger = getattr(self, name)
             require(
                 lowest < smaller <= larger <= highest,
-                f"{name} must be a smallest and a largest value above {lowest} and up to "
+                f"{name} must be a smallest and a largest value, above {lowest} and up to "
                 f"{highest}, but it is {(smaller, larger)}",
             )

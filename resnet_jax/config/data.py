@@ -1,6 +1,6 @@
 """Configurations of the data sets.
 
-A new kind of data is one more class here, one more member of `DataConfig`, and one more case of
+To add a kind of data, add a class here, make it a member of `DataConfig`, and add a case to
 `resnet_jax.data.open_dataset`.
 """
 
@@ -11,27 +11,39 @@ from typing import ClassVar, Literal
 from resnet_jax.config.augment import AugmentConfig
 from resnet_jax.config.validation import require, require_not_negative, require_positive
 
+Interpolation = Literal["linear", "pil_bilinear", "pil_bicubic"]
+"""How the host resizes images.
+
+``"linear"`` is OpenCV's bilinear interpolation without antialiasing.  It is the fastest, and random
+crops of JPEG files are also decoded less precisely for it.  The other two are Pillow's
+interpolations with antialiasing, which torchvision and timm use; they need only Pillow.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class DigitsConfig:
-    """scikit-learn's handwritten digits: 1,437 images to train on, 360 to test on."""
+    """The handwritten digits of scikit-learn: 1,437 training and 360 test images."""
 
     kind: ClassVar[str] = "digits"
 
     evaluate_on: Literal["test", "validation"] = "test"
-    """"validation" holds 360 of the 1,437 back for tuning and leaves the test images alone."""
+    """Images that accuracy is reported on. "validation" holds out 360 of the 1,437 training images
+    and never reads the test images; use it to tune settings."""
     image_size: int = 16
-    """Height and width that the 8x8 originals are resampled to, in pixels."""
+    """Height and width in pixels after resampling. The original images have 8x8 pixels."""
     max_rotation: float = 15.0
-    """Each training image is turned by up to this angle either way, in degrees."""
+    """Largest random rotation of a training image, in degrees, in both directions. 0 turns it
+    off."""
     max_scaling: float = 0.15
-    """Each training image is magnified by up to this factor either way, as a natural logarithm."""
+    """Largest random magnification or reduction of a training image, as the natural logarithm of
+    the factor. 0 turns it off."""
     max_shift: float = 1.0
-    """Each training image is moved by up to this distance in y and in x, in original pixels."""
+    """Largest random shift of a training image, in pixels of the original image, horizontally and
+    vertically. 0 turns it off."""
 
     @property
     def num_classes(self) -> int:
-        """The digits from 0 to 9."""
+        """Number of classes: the digits from 0 to 9."""
         return 10
 
     def __post_init__(self) -> None:
@@ -41,18 +53,18 @@ class DigitsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig:
-    """Random images and labels, made once, to measure speed without a data set."""
+    """Random images and labels, generated once, to measure speed without a data set."""
 
     kind: ClassVar[str] = "synthetic"
 
     image_size: int = 224
-    """Height and width, in pixels."""
+    """Height and width of the images in pixels."""
     num_classes: int = 1000
-    """Labels are drawn from this many classes."""
+    """Number of classes that the labels are drawn from."""
     train_examples: int = 320
-    """Size of the training split, in images."""
+    """Number of training images."""
     test_examples: int = 64
-    """Size of the test split, in images."""
+    """Number of test images."""
 
     def __post_init__(self) -> None:
         require_positive(self, "image_size", "num_classes", "train_examples", "test_examples")
@@ -60,31 +72,39 @@ class SyntheticConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ImageConfig:
-    """What the host does to images in files; a data set of them adds where they are."""
+    """How the host decodes, crops and resizes image files."""
 
     image_size: int = 224
-    """Height and width that the network gets, in pixels."""
+    """Height and width of the network's input in pixels."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Smallest and largest share of the area of a training image that is cut out."""
+    """Smallest and largest area of the random crop of a training image, as a share of the image.
+    Raise the first value for small data sets or short runs."""
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
-    """Smallest and largest width over height of it."""
-    train_interpolation: Literal["linear", "pil_bilinear", "pil_bicubic"] = "linear"
-    """How it is resized: OpenCV's without antialiasing is fastest, the others are Pillow's."""
+    """Smallest and largest width divided by height of the random crop of a training image."""
+    train_interpolation: Interpolation = "linear"
+    """How training crops are resized. "linear" is OpenCV's, without antialiasing, and the fastest;
+    the others are Pillow's, with antialiasing."""
     crop_fraction: float = 0.875
-    """In evaluation, side of the central crop over the short side of the image, above 0 to 1."""
-    eval_interpolation: Literal["linear", "pil_bilinear", "pil_bicubic"] = "pil_bilinear"
-    """How the image is resized before it; published weights ask for Pillow's."""
+    """Side of the central evaluation crop divided by the short side of the resized image, above 0
+    and at most 1. Published weights state the value they were evaluated with."""
+    eval_interpolation: Interpolation = "pil_bilinear"
+    """How evaluation images are resized. Published weights state one of Pillow's
+    interpolations."""
     repeats: int = 1
-    """Each image that an epoch draws comes so often in a row, cropped anew (repeated augmentation,
-    Hoffer et al. 2019); the epoch is as long as ever."""
+    """Number of times in a row that each drawn training image is used, with a new crop each time
+    (repeated augmentation, Hoffer et al. 2019). The length of an epoch does not change, so an
+    epoch draws fewer images. 1 turns it off."""
     on_unreadable: Literal["fail", "skip"] = "fail"
-    """A file that is no whole image ends the run, or is skipped and reported."""
+    """What to do with a file that is not a complete image: "fail" ends the run, "skip" leaves the
+    file out and reports it."""
     threads: int = 0
-    """That read and decode; 0 for as many as this process may use cores."""
+    """Number of threads that read and decode images, in each process. 0 uses every core that is
+    available to the process."""
     workers: int = 0
-    """Processes of so many threads each; 0 leaves the threads in the main one."""
+    """Number of additional processes that load images. 0 loads them in the main process, which is
+    enough unless Python's global lock limits the threads."""
     augment: AugmentConfig = AugmentConfig()
-    """What the device then does to training images."""
+    """Augmentation of training images on the device."""
 
     def __post_init__(self) -> None:
         require_positive(self, "image_size", "repeats")
@@ -93,9 +113,13 @@ class ImageConfig:
             low, high = getattr(self, name)
             require(
                 0 < low <= high < math.inf,
-                f"{name} must go from a number above 0 to one not below it, not {low} to {high}",
+                f"{name} must be a smallest value above 0 and a largest value that is not below "
+                f"it, but it is {(low, high)}",
             )
-        require(self.crop_scale[1] <= 1, f"crop_scale ends at 1, not at {self.crop_scale[1]}")
+        require(
+            self.crop_scale[1] <= 1,
+            f"the largest crop_scale must be at most 1, but it is {self.crop_scale[1]}",
+        )
         require(
             0 < self.crop_fraction <= 1,
             f"crop_fraction must be in (0, 1], but it is {self.crop_fraction}",
@@ -104,20 +128,21 @@ class ImageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FolderConfig:
-    """Images in a folder for each class, or named by a table."""
+    """Images in one folder for each class, or listed in a table."""
 
     kind: ClassVar[str] = "folder"
 
     path: str
-    """Directory with train/CLASS/ and val/CLASS/ (or test/CLASS/), or with CLASS/ alone; or a .csv
-    or .jsonl with columns image, label and perhaps split.  A path, or a URL such as gs://BUCKET."""
+    """Directory or table of images: a directory with train/CLASS/ and val/CLASS/ (or test/CLASS/),
+    or with CLASS/ only; or a .csv or .jsonl file with the columns image, label and, optionally,
+    split. It may be a URL such as gs://BUCKET/DIRECTORY."""
     evaluation_share: float = 0.2
-    """Where there is no evaluation split, this share of the images of each class, above 0 and below
-    1."""
+    """Share of the images of each class that is held out for evaluation, above 0 and below 1. It
+    has no effect if the data has an evaluation split of its own."""
     split_seed: int = 0
-    """Decides which images those are."""
+    """Seed that chooses the held-out images. Keep it to compare runs."""
     images: ImageConfig = ImageConfig()
-    """How the images are read."""
+    """Decoding, cropping and augmentation of the images."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "split_seed")
@@ -130,15 +155,18 @@ class FolderConfig:
 @dataclasses.dataclass(frozen=True)
 class _TfdsSplits:
     directory: str
-    """Of the prepared data set, with dataset_info.json in it; or the one above, with a name.  A
-    path, or a URL such as gs://BUCKET/DIRECTORY."""
+    """Directory of the prepared data set, which contains dataset_info.json; or, if name is given,
+    the directory that contains the data set of that name. It may be a URL such as
+    gs://BUCKET/DIRECTORY."""
     name: str | None = None
-    """Such as imagenet2012 or imagenet2012:5.1.0."""
+    """Name of the data set, with or without a version, such as imagenet2012 or imagenet2012:5.1.0.
+    Without a version, the newest one is used. Leave it out if directory is the directory of the
+    data set itself."""
     train_split: str = "train"
-    """Such as "train" or "train[:90%]"."""
+    """Split to train on, such as "train" or "train[:90%]"."""
     evaluation_split: str = "validation"
-    """The accuracy is reported on it.  Unless its name begins with "test", checkpoints are chosen
-    by it."""
+    """Split that accuracy is reported on. The best checkpoints are chosen by it unless its name
+    begins with "test"."""
     image_key: str = "image"
     """Name of the feature that holds the image."""
     label_key: str = "label"
@@ -147,22 +175,23 @@ class _TfdsSplits:
 
 @dataclasses.dataclass(frozen=True)
 class TfdsConfig(_TfdsSplits):
-    """A data set prepared by TensorFlow Datasets, as array_record, parquet or TFRecord."""
+    """A data set that TensorFlow Datasets has prepared as array_record, parquet or TFRecord."""
 
     kind: ClassVar[str] = "tfds"
 
     images: ImageConfig = ImageConfig()
-    """How the images are read."""
+    """Decoding, cropping and augmentation of the images."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TfdsArraysConfig(_TfdsSplits):
-    """A data set of the same kind, of images of one size such as CIFAR-10's: kept in memory."""
+    """A prepared data set of small images of one size, such as CIFAR-10, kept in memory."""
 
     kind: ClassVar[str] = "tfds_arrays"
 
     augment: AugmentConfig = AugmentConfig()
-    """What the device does to training images."""
+    """Augmentation of training images on the device."""
 
 
 DataConfig = DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig | TfdsArraysConfig
+"""Every kind of data set."""

@@ -1,4 +1,4 @@
-"""Configuration of the processes of a run, which is not part of the experiment."""
+"""Configuration of the processes of a run, which may change when a run is continued."""
 
 import dataclasses
 
@@ -7,27 +7,30 @@ from resnet_jax.config.validation import require, require_positive
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """Several processes for one run.
+    """How several processes train one model together.
 
-    It is no part of the experiment: a run may be continued with another number of them.
+    This is not part of the experiment: a run can be continued with another number of processes.
     """
 
     coordinator_address: str | None = None
-    """HOST:PORT at which process 0 listens; the same in every process."""
+    """HOST:PORT at which process 0 listens. All processes need the same value. Leave it out to
+    train in one process."""
     num_processes: int | None = None
     """Number of processes."""
     process_id: int | None = None
-    """Number of this process, from 0."""
+    """Number of this process, counted from 0."""
     auto: bool = False
-    """Take all three from the cluster: Slurm, Open MPI, Kubernetes, GKE or Cloud TPU."""
+    """Get the address, the number of processes and the number of this process from the cluster:
+    Slurm, Open MPI, Kubernetes, GKE or Cloud TPU."""
     initialization_timeout: int = 300
-    """In seconds; all processes must have come by then."""
+    """Time in seconds within which all processes must connect. Raise it if nodes start slowly."""
     heartbeat_timeout: int = 30
-    """In seconds; a process that gives no sign of life for so long ends the run."""
+    """Time in seconds after which a process that does not respond ends the run. Raise it on
+    unreliable networks."""
 
     @property
     def requested(self) -> bool:
-        """Whether the run has several processes at all."""
+        """Whether the run uses several processes."""
         return self.auto or self.coordinator_address is not None
 
     def __post_init__(self) -> None:
@@ -43,7 +46,7 @@ class DistributedConfig:
             require(
                 None not in given,
                 "distributed needs coordinator_address, num_processes and process_id, not only "
-                "some of them; or auto",
+                "some of them; or auto=True",
             )
             host, _, port = str(self.coordinator_address).rpartition(":")
             require(
@@ -60,19 +63,20 @@ class DistributedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ProfileConfig:
-    """A trace of some steps for xprof and TensorBoard, in the work directory."""
+    """A trace of some training steps, written to the run directory for xprof and TensorBoard."""
 
     steps: tuple[int, int] | None = None
-    """First and last step to trace, counted from 1; they must not have been done already."""
+    """First and last step to trace, counted from 1. The run must not have completed them yet.
+    Leave it out to trace nothing."""
 
     def __post_init__(self) -> None:
         require(
             self.steps is None or 1 <= self.steps[0] <= self.steps[1],
-            f"profile.steps must be a first step of at least 1 and a last one, not {self.steps}",
+            f"profile.steps must be a first step of at least 1 and a last step, not {self.steps}",
         )
 
     def check_steps(self, total_steps: int) -> None:
-        """Raises `ConfigError` where the run ends before."""
+        """Raise `ConfigError` if the run ends before the last step to trace."""
         require(
             self.steps is None or self.steps[1] <= total_steps,
             f"profile.steps {self.steps} is out of reach: the run has {total_steps} steps",

@@ -1,4 +1,4 @@
-"""What a batch is, and in which order examples come."""
+"""Batches, and the order in which an epoch visits the examples."""
 
 import functools
 from typing import Generic, NamedTuple, TypeVar
@@ -9,12 +9,13 @@ Array = TypeVar("Array")
 
 
 class Batch(NamedTuple, Generic[Array]):
-    """Images as they go to the devices, as arrays of NumPy, of JAX or abstract ones.
+    """A batch of images for the devices: NumPy arrays, JAX arrays or abstract arrays.
 
     Attributes:
         image: uint8[B, H, W, C].
-        label: int32[B].
-        mask: bool[B]; False marks padding, which must count nowhere.
+        label: int32[B]. Entries where ``mask`` is False mean nothing.
+        mask: bool[B]. False marks padding and images that were skipped; they must not affect any
+            result.
     """
 
     image: Array
@@ -23,11 +24,11 @@ class Batch(NamedTuple, Generic[Array]):
 
 
 class Selection(NamedTuple, Generic[Array]):
-    """Which examples of arrays that lie on the devices make a batch.
+    """The examples of a batch, as indices into arrays that are on the devices.
 
     Attributes:
         index: int32[B].
-        mask: bool[B]; False marks padding, which must count nowhere.
+        mask: bool[B]. False marks padding, which must not affect any result.
     """
 
     index: Array
@@ -36,7 +37,7 @@ class Selection(NamedTuple, Generic[Array]):
 
 @functools.lru_cache(maxsize=4)
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    """In which order the examples of a split come in an epoch: a permutation, not to be changed."""
+    """Return the order of the examples in an epoch, int64[N], a permutation that is read-only."""
     order = np.random.default_rng((seed, epoch)).permutation(num_examples)
     order.flags.writeable = False
     return order

@@ -48,7 +48,7 @@ def reference() -> dict[str, np.ndarray]:
 def compiled(config: AugmentConfig, **kwargs: Any) -> Any:
     return jax.jit(
         lambda images, labels, key, positions=None: augment_batch(
-            images, labels, config, key, num_classes=5, positions=positions, **kwargs
+            key, images, labels, config, num_classes=5, positions=positions, **kwargs
         )
     )
 
@@ -259,7 +259,7 @@ def test_channels_that_do_not_fit_are_refused(images: np.ndarray, labels: np.nda
         ({"policy": "timm_randaugment", "magnitude": 11}, "magnitude must be at most 10 for timm"),
         ({"magnitude_bins": 1}, "magnitude_bins must be at least 2"),
         ({"num_ops": 0}, "num_ops must be above 0"),
-        ({"color_jitter": (0.1, 0.1, 0.1, 0.6)}, "the hue, at most 0.5"),
+        ({"color_jitter": (0.1, 0.1, 0.1, 0.6)}, "the hue, must be at most 0.5"),
         ({"color_jitter": (-0.1, 0, 0, 0)}, "color_jitter must not be negative"),
         ({"fill": (256,)}, "fill must be"),
         ({"fill": ()}, "fill must be"),

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
+from resnet_jax import list_pretrained
 from resnet_jax.data.augment import affine_resize, normalize, random_affine_resize
 
 
@@ -60,7 +61,7 @@ def test_larger_sizes_interpolate_as_pillow_does(images: np.ndarray) -> None:
 
 def test_normalize_works_by_channel(images: np.ndarray) -> None:
     mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
-    normalized = np.asarray(normalize(jnp.asarray(images), mean, std))
+    normalized = np.asarray(normalize(jnp.asarray(images), mean / 255, std / 255))
     np.testing.assert_allclose(normalized.mean((0, 1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(normalized.std((0, 1, 2)), 1, atol=1e-4)
 
@@ -98,3 +99,15 @@ def test_random_parameters_stay_within_their_bounds() -> None:
     assert rows.min() < -1.5
     assert rows.max() > 1.5
     assert np.abs(rows).max() <= 2.0001
+
+
+def test_normalize_takes_the_statistics_of_the_catalogue(images: np.ndarray) -> None:
+    (entry,) = list_pretrained("resnet50.a1_in1k")
+    rgb = jnp.asarray(np.repeat(images[..., :1], 3, axis=-1))
+    expected = (np.asarray(rgb) / 255 - entry.mean) / entry.std
+    np.testing.assert_allclose(normalize(rgb, entry.mean, entry.std), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        normalize(rgb, jnp.asarray(entry.mean), jnp.asarray(entry.std)), expected, atol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"mean must be on a scale from 0 to 1, but it is 127\.5"):
+        normalize(rgb, 127.5, 73.9)

@@ -1,4 +1,4 @@
-"""What the device does to images, inside `jax.jit`: pure functions with explicit keys."""
+"""Augmentation on the device: pure functions with explicit random keys, for use in `jax.jit`."""
 
 from resnet_jax.data.augment.batch import augment_batch, normalize_batch
 from resnet_jax.data.augment.normalization import normalize

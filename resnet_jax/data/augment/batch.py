@@ -1,4 +1,4 @@
-"""The whole device part: from a uint8 batch to normalised images and targets."""
+"""Augmentation of a whole batch: from uint8 images to normalised images and targets."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from resnet_jax.config import AugmentConfig, ConfigError
 from resnet_jax.data.augment.erasing import random_erase
@@ -18,38 +17,42 @@ from resnet_jax.data.augment.policies import policies
 
 
 def augment_batch(
+    key: jax.Array,
     images: jax.Array,
     labels: jax.Array,
     config: AugmentConfig,
-    key: jax.Array,
     *,
     num_classes: int,
     label_smoothing: float = 0.0,
     positions: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Augments a batch for training; to be called inside `jax.jit`.
+    """Augment a batch for training. Call it inside `jax.jit`.
 
-    In the order of timm's pipeline: crop, flip, policy, colour jitter, grey, normalise, erase, and
-    then mix with other images of the batch.  The host has resized and cropped to a size before.
+    The order is that of timm's pipeline: crop, flip, policy, colour jitter, greyscale,
+    normalisation, erasing, and mixing with other images of the batch.  The host has resized and
+    cropped the images to one size before.
 
-    Every image has a key of its own, made of ``key`` and its position in the global batch.  So its
-    pixels, apart from mixing, depend neither on the sharding nor on the size of the batch.
+    Each image has its own random key, made from ``key`` and the position of the image in the global
+    batch.  The pixels before mixing therefore depend neither on the sharding nor on the size of the
+    batch.
 
     Args:
-        images: uint8[B, H, W, C], the global batch; of 1 or 3 channels where colours change.
-        labels: int32[B], 0 to K - 1.
-        config: what to do.
-        key: PRNG key; another one for each step.
-        num_classes: K.
-        label_smoothing: share of every target spread evenly over all K classes, before mixing.
-        positions: int32[B], positions in the global batch where ``images`` is a part of it; mixing
-            then stays within the part.
+        key: PRNG key, a different one for each step.
+        images: uint8[B, H, W, C], the global batch. Operations on colours need 1 or 3 channels.
+        labels: int32[B], from 0 to K - 1.
+        config: What to do.
+        num_classes: Number of classes, K.
+        label_smoothing: Share of each target that is spread evenly over all K classes, before
+            mixing.
+        positions: int32[B], positions in the global batch, if ``images`` is only a part of it.
+            Mixing then stays within the part. By default the positions are 0 to B - 1.
 
     Returns:
-        float32[B, H, W, C] images and float32[B, K] targets, each of which sums to 1.
+        float32[B, H, W, C] images and float32[B, K] targets. Each target sums to 1.
 
     Raises:
-        ConfigError: mean, std or fill do not fit the channels of the images.
+        ConfigError: The number of values of ``mean``, ``std`` or ``fill`` does not match the
+            channels of the images.
     """
     channels = images.shape[-1]
     for name in ("mean", "std", "fill"):
@@ -75,15 +78,31 @@ def augment_batch(
 
 
 def normalize_batch(images: jax.Array, config: AugmentConfig) -> jax.Array:
-    """The same normalisation, for evaluation: uint8[..., C] to float32[..., C]."""
-    return normalize(images, 255 * np.asarray(config.mean), 255 * np.asarray(config.std))
+    """Normalise images for evaluation, exactly as `augment_batch` does for training.
+
+    Args:
+        images: uint8[..., C].
+        config: Its ``mean`` and ``std`` are used.
+
+    Returns:
+        float32[..., C].
+    """
+    return normalize(images, config.mean, config.std)
 
 
 def map_examples(function: Callable[..., jax.Array], *batches: Any) -> jax.Array:
-    """Applies a function of one example to all of a batch.
+    """Apply a function of one example to every example of a batch.
 
-    On accelerators all at once (`jax.vmap`), where a `jax.lax.switch` evaluates all its branches;
-    on CPUs one after the other (`jax.lax.map`), where it evaluates the branch that was drawn.
+    Accelerators process all examples at once (`jax.vmap`), where a `jax.lax.switch` evaluates all
+    of its branches.  CPUs process one example after another (`jax.lax.map`), where it evaluates
+    only the branch that was drawn.
+
+    Args:
+        function: Function of one example of each batch.
+        *batches: Arrays [B, ...], or pytrees of them.
+
+    Returns:
+        The results, [B, ...].
     """
     return jax.lax.platform_dependent(
         *batches,
@@ -93,7 +112,7 @@ def map_examples(function: Callable[..., jax.Array], *batches: Any) -> jax.Array
 
 
 def _augment_example(config: AugmentConfig, key: jax.Array, image: jax.Array) -> jax.Array:
-    """uint8[H, W, C] to float32[H, W, C]."""
+    """Augment one image, uint8[H, W, C], without mixing; return float32[H, W, C]."""
     crop_key, flip_key, erase_key, *policy_keys = jax.random.split(key, 6)
     height, width = image.shape[:2]
     if config.crop_padding:
@@ -109,8 +128,8 @@ def _augment_example(config: AugmentConfig, key: jax.Array, image: jax.Array) ->
             interpolation=config.interpolation,
             fill=config.fill,
         )
-        # A loop, so that XLA does not fuse one operation into the next, which would compute the
-        # first of them once for every use in the later ones.
+        # A loop keeps XLA from fusing one operation into the next. The fused code would recompute
+        # the first operation for every use of its result in the later ones.
         image, _ = jax.lax.scan(
             lambda image, drawn, apply=apply: (apply(image, *drawn), None),
             image,

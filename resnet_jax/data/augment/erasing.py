@@ -1,4 +1,4 @@
-"""Rectangles of an image replaced by noise or by the mean.
+"""Random erasing: rectangles of an image are replaced by noise or by the mean.
 
 Reference:
     Zhong et al. 2017, arXiv:1708.04896, as in timm's ``RandomErasing``.
@@ -23,17 +23,17 @@ def random_erase(
     mode: Literal["const", "rand", "pixel"] = "const",
     max_count: int = 1,
 ) -> jax.Array:
-    """Erases rectangles of one image with a probability.
+    """Erase random rectangles of one image with some probability.
 
     Args:
         key: PRNG key.
         image: float[H, W, C], normalised.
-        probability: that the image is changed at all.
-        area: smallest and largest share of the image, of all rectangles together.
-        aspect: smallest and largest height over width, drawn on a logarithmic scale.
-        mode: what the rectangle is filled with: "const" zero, which is the mean; "rand" one normal
-            draw for each channel; "pixel" normal draws for each pixel.
-        max_count: the number of rectangles is uniform from 1 to this.
+        probability: Probability that the image is changed.
+        area: Smallest and largest area of all rectangles together, as a share of the image.
+        aspect: Smallest and largest height divided by width. Its logarithm is uniform.
+        mode: Content of a rectangle: ``"const"`` is zero, which is the mean; ``"rand"`` is one
+            normal draw for each channel; ``"pixel"`` is a normal draw for each pixel and channel.
+        max_count: Largest number of rectangles. The number is uniform from 1 to this.
 
     Returns:
         float[H, W, C].
@@ -71,8 +71,12 @@ def _rectangle(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> jax.Array:
-    """bool[H, W], true inside the first of ten drawn that is smaller than the image, if any."""
-    # One draw for all, because every call of `jax.random` takes long to compile.
+    """Return the pixels of a random rectangle, bool[H, W].
+
+    Ten rectangles are drawn, and the first that is smaller than the image is used.  If none is, no
+    pixel is True.
+    """
+    # One call draws everything, because each call of `jax.random` takes long to compile.
     draws = jax.random.uniform(key, (_ATTEMPTS + 1, 2))
     pixels = (area[0] + (area[1] - area[0]) * draws[:-1, 0]) * (height * width) / count
     low, high = (math.log(limit) for limit in aspect)

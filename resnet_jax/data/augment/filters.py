@@ -1,4 +1,4 @@
-"""Each pixel mixed with its neighbours, with Pillow's whole-number arithmetic.
+"""Filters that mix each pixel with its neighbours, with Pillow's integer arithmetic.
 
 Images are uint8[H, W, C].
 """
@@ -9,33 +9,35 @@ import jax.numpy as jnp
 from resnet_jax.data.augment.color import blend
 
 MAX_BLUR_RADIUS = 2.0
-"""The largest radius of `gaussian_blur`: that of 3-Augment."""
+"""Largest radius of `gaussian_blur` in pixels, which is the largest radius in 3-Augment."""
 
 
 def sharpness(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """``ImageEnhance.Sharpness``: smoothed at factor 0, the image at 1, sharpened above."""
+    """Change the sharpness as ``ImageEnhance.Sharpness`` does: 0 smooths, 1 changes nothing."""
     return blend(_smooth(image), image, factor)
 
 
 def gaussian_blur(image: jax.Array, radius: jax.Array) -> jax.Array:
-    """``ImageFilter.GaussianBlur``: three box blurs in x and three in y, the border repeated.
+    """Blur an image as ``ImageFilter.GaussianBlur`` does.
 
-    Within one grey level of Pillow's: the width of the box comes from float32 arithmetic.
+    Pillow approximates the Gaussian by three box blurs along each axis, and repeats the pixels at
+    the edges.  The result is within one grey level of Pillow's, because the width of the box is
+    computed in float32 here.
 
     Args:
         image: uint8[H, W, C].
-        radius: float32[], the standard deviation in pixels, 0 to `MAX_BLUR_RADIUS`.
+        radius: float32[], standard deviation in pixels, from 0 to `MAX_BLUR_RADIUS`.
 
     Returns:
         uint8[H, W, C].
     """
-    # The box of a real-valued width that has this variance (Gwosdek et al. 2011, section 2).
+    # The box whose real-valued width gives this variance (Gwosdek et al. 2011, section 2).
     variance = radius * radius / 3
     whole = jnp.floor((jnp.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance)
     part /= 6 * (variance - (whole + 1) ** 2)
 
-    # Weights with 24 bits behind the point.
+    # Fixed-point weights with 24 fractional bits.
     inner = (2**24 / (2 * (whole + part) + 1)).astype(jnp.uint32)
     outer = (2**24 - (2 * whole + 1).astype(jnp.uint32) * inner) // 2
     weights = [
@@ -43,7 +45,7 @@ def gaussian_blur(image: jax.Array, radius: jax.Array) -> jax.Array:
         for distance in range(3)
     ]
     height, width, channels = image.shape
-    # Rows without a third axis, for the vector units.
+    # Merging the last two axes gives long rows, which suit vector units.
     levels = image.reshape(height, width * channels).astype(jnp.uint32)
     for _ in range(3):
         levels = _box_blur(levels, weights, axis=1, step=channels)
@@ -53,14 +55,19 @@ def gaussian_blur(image: jax.Array, radius: jax.Array) -> jax.Array:
 
 
 def _box_blur(levels: jax.Array, weights: list[jax.Array], axis: int, step: int) -> jax.Array:
-    """Weights, by distance, are uint32[] with 24 bits behind the point and make 1 together.
+    """Blur along one axis.
 
-    The neighbours lie ``step`` entries apart.
+    Args:
+        levels: uint32[H, W C].
+        weights: Weight for each distance, uint32[] with 24 fractional bits. The weights of all
+            neighbours sum to 1.
+        axis: The axis.
+        step: Number of entries between neighbours.
     """
     size, reach = levels.shape[axis], len(weights) - 1
     first = jax.lax.slice_in_dim(levels, 0, step, axis=axis)
     last = jax.lax.slice_in_dim(levels, size - step, size, axis=axis)
-    # The barrier lets XLA write it down once, instead of once for every neighbour.
+    # The barrier makes XLA compute the padded array once instead of once for each neighbour.
     padded = jax.lax.optimization_barrier(
         jnp.concatenate([first] * reach + [levels] + [last] * reach, axis)
     )
@@ -76,9 +83,9 @@ def _box_blur(levels: jax.Array, weights: list[jax.Array], axis: int, step: int)
 
 
 def _smooth(image: jax.Array) -> jax.Array:
-    """``ImageFilter.SMOOTH``: the mean of 3x3 pixels with 5-fold weight in the middle.
+    """Smooth as ``ImageFilter.SMOOTH`` does: average 3x3 pixels, the central one with weight 5.
 
-    The outermost pixels stay.
+    The outermost pixels do not change.
     """
     height, width = image.shape[:2]
     levels = image.astype(jnp.int32)

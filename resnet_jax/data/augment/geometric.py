@@ -1,8 +1,9 @@
-"""Where the pixels of one image go: flip, crop, and affine maps with Pillow's arithmetic.
+"""Geometric operations on one image: flip, crop, and affine maps with Pillow's arithmetic.
 
-Images are [H, W, C] of any type, unless said otherwise.  An affine map is float32[6], Pillow's: the
-point (x, y) of the result takes what lies at (a x + b y + c, d x + e y + f) in the image, where the
-upper left corner of the image is (0, 0) and the centre of the first pixel (0.5, 0.5).
+Images are [H, W, C] of any dtype, unless stated otherwise.  An affine map is float32[6], (a, b, c,
+d, e, f), with Pillow's meaning: the point (x, y) of the result shows the point (a x + b y + c,
+d x + e y + f) of the image.  The upper left corner of the image is (0, 0), and the centre of the
+first pixel is (0.5, 0.5).
 """
 
 from collections.abc import Sequence
@@ -17,20 +18,27 @@ PaddingMode = Literal["zeros", "reflect"]
 
 
 def random_flip(key: jax.Array, image: jax.Array, *, probability: float) -> jax.Array:
-    """Swaps left and right with a probability."""
+    """Mirror an image horizontally with some probability."""
     return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
 
 def random_crop(
     key: jax.Array, image: jax.Array, *, padding: int, mode: PaddingMode = "zeros"
 ) -> jax.Array:
-    """A window of the image's own size, uniformly from the padded image (He et al. 2015, sec. 4.2).
+    """Pad an image and return a random window of the original size.
 
     Args:
         key: PRNG key.
         image: [H, W, C].
-        padding: pixels added on each of the four sides.
-        mode: "zeros", or "reflect", which mirrors the image without repeating its border.
+        padding: Number of pixels added to each of the four sides.
+        mode: Content of the padding: ``"zeros"``, or ``"reflect"``, which mirrors the image without
+            repeating the pixels at its edge.
+
+    Returns:
+        [H, W, C]. All windows are equally likely.
+
+    Reference:
+        He et al. 2015, arXiv:1512.03385, section 4.2.
     """
     margin = ((padding, padding), (padding, padding), (0, 0))
     padded = jnp.pad(image, margin, mode="constant" if mode == "zeros" else "reflect")
@@ -39,31 +47,31 @@ def random_crop(
 
 
 def shear_x(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Affine map: rows move left by ``factor`` times their distance from the upper border."""
+    """Return the map that moves rows left by ``factor`` times their distance from the top."""
     del image
     return _affine(1, factor, 0, 0, 1, 0)
 
 
 def shear_y(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Affine map: columns move up by ``factor`` times their distance from the left border."""
+    """Return the map that moves columns up by ``factor`` times their distance from the left."""
     del image
     return _affine(1, 0, 0, factor, 1, 0)
 
 
 def translate_x(image: jax.Array, pixels: jax.Array) -> jax.Array:
-    """Affine map: the content moves to the right."""
+    """Return the affine map that moves the content to the right."""
     del image
     return _affine(1, 0, -pixels, 0, 1, 0)
 
 
 def translate_y(image: jax.Array, pixels: jax.Array) -> jax.Array:
-    """Affine map: the content moves down."""
+    """Return the affine map that moves the content down."""
     del image
     return _affine(1, 0, 0, 0, 1, -pixels)
 
 
 def rotate(image: jax.Array, degrees: jax.Array) -> jax.Array:
-    """Affine map: the content turns counter-clockwise about the centre of the image."""
+    """Return the affine map that rotates the content counter-clockwise about the image's centre."""
     y, x = image.shape[0] / 2, image.shape[1] / 2
     angle = -jnp.deg2rad(degrees)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
@@ -77,17 +85,17 @@ def warp(
     interpolation: Interpolation = "nearest",
     fill: Sequence[int] = (0,),
 ) -> jax.Array:
-    """Applies an affine map as Pillow's ``Image.transform(size, AFFINE, ...)`` does.
+    """Apply an affine map as Pillow's ``Image.transform(size, AFFINE, ...)`` does.
 
-    Coordinates are fixed-point numbers with 16 bits behind the point, as in Pillow's
-    nearest-neighbour code.  Pillow rounds them from float64, here it is float32: the last bit may
-    differ, and with it the neighbour that is chosen, for about one pixel in ten thousand.
+    Coordinates are fixed-point numbers with 16 fractional bits, as in Pillow's nearest-neighbour
+    code.  Pillow rounds them from float64, this function from float32.  The last bit may differ,
+    and then another neighbour may be chosen, for about one pixel in ten thousand.
 
     Args:
-        image: uint8[H, W, C], sides below 16,384.
+        image: uint8[H, W, C], with sides below 16,384 pixels.
         affine: float32[6], see the top of this module.
-        interpolation: "nearest", or "bilinear" between four pixels, rounded down.
-        fill: what lies outside the image, one value or one per channel.
+        interpolation: ``"nearest"``, or ``"bilinear"`` between four pixels, rounded down.
+        fill: Levels outside the image: one value, or one for each channel.
 
     Returns:
         uint8[H, W, C].
@@ -109,7 +117,7 @@ def warp(
     if interpolation == "nearest":
         warped = take(y >> 16, x >> 16)
     else:
-        # From the borders of pixels to their centres.
+        # From the corners of the pixels to their centres.
         x, y = x - 32768, y - 32768
         dx, dy = ((v & 0xFFFF).astype(jnp.float32)[..., None] / 65536 for v in (x, y))
         x, y = x >> 16, y >> 16
@@ -120,9 +128,11 @@ def warp(
 
 
 def _affine(*coefficients: ArrayLike) -> jax.Array:
+    """Return six coefficients as float32[6]."""
     return jnp.stack([jnp.asarray(value, jnp.float32) for value in coefficients])
 
 
 def _between(start: jax.Array, end: jax.Array, share: jax.Array) -> jax.Array:
+    """Interpolate linearly, in float32."""
     start, end = start.astype(jnp.float32), end.astype(jnp.float32)
     return start + (end - start) * share

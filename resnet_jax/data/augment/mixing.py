@@ -1,14 +1,15 @@
-"""Images mixed with each other, and their labels with them: mixup, CutMix and a choice of both.
+"""Mixing of images and their targets within a batch: mixup, CutMix, or a random choice of both.
+
+One draw applies to the whole batch.  The first image is mixed with the last, the second with the
+last but one, and so on, as in timm's ``Mixup`` with ``mode="batch"``.
 
 References:
-    mixup: Zhang et al. 2017, arXiv:1710.09412.  CutMix: Yun et al. 2019, arXiv:1905.04899.  As in
-    timm's ``Mixup`` in its mode "batch": one draw for the whole batch, and the first image goes
-    with the last, the second with the last but one.
+    mixup: Zhang et al. 2017, arXiv:1710.09412.
+    CutMix: Yun et al. 2019, arXiv:1905.04899.
 """
 
 import jax
 import jax.numpy as jnp
-import optax
 
 
 def mix(
@@ -21,23 +22,25 @@ def mix(
     probability: float = 1.0,
     switch_probability: float = 0.5,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes a batch, by mixup or by CutMix.
+    """Mix a batch by mixup or CutMix.
 
     Args:
         key: PRNG key.
         images: float[B, H, W, C], the global batch.
         targets: float32[B, K], one-hot or smoothed.
-        mixup_alpha: the share of mixup is drawn from Beta(alpha, alpha); 0 turns it off.
-        cutmix_alpha: the same for the area that CutMix keeps.
-        probability: that the batch is mixed at all.
-        switch_probability: of CutMix, where both are on.
+        mixup_alpha: The share of each image in mixup is drawn from Beta(alpha, alpha). 0 turns
+            mixup off.
+        cutmix_alpha: The area that CutMix keeps is drawn from Beta(alpha, alpha). 0 turns CutMix
+            off.
+        probability: Probability that the batch is mixed.
+        switch_probability: Probability of CutMix, if both are on.
 
     Returns:
         Mixed images, float[B, H, W, C], and mixed targets, float32[B, K].
     """
     mixed_key, switch_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 5)
     height, width = images.shape[1:3]
-    # A weight of each image's own pixels, [H, W, 1], and of its own target, [].
+    # Weights of each image's own pixels, [H, W, 1], and of its own target, [].
     weights, shares = [], []
     if mixup_alpha:
         share = jax.random.beta(mixup_key, mixup_alpha, mixup_alpha)
@@ -64,15 +67,16 @@ def mix(
 
 
 def cutmix_box(key: jax.Array, height: int, width: int, kept: jax.Array) -> jax.Array:
-    """Which pixels CutMix replaces.
+    """Return the pixels that CutMix replaces.
 
-    The box has the proportions of the image and a uniform centre; what lies outside is cut off.
+    The box has the aspect ratio of the image and a uniformly drawn centre.  It is clipped at the
+    edges of the image.
 
     Args:
         key: PRNG key.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        kept: float32[], share of the image that stays if nothing of the box lies outside.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        kept: float32[], share of the image outside the box before clipping.
 
     Returns:
         bool[H, W].
@@ -93,5 +97,18 @@ def cutmix_box(key: jax.Array, height: int, width: int, kept: jax.Array) -> jax.
 
 
 def smooth_targets(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
-    """One-hot targets, of which a share is spread evenly over all classes; float32[B, K]."""
-    return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
+    """Return one-hot targets with a share spread evenly over all classes.
+
+    Args:
+        labels: int32[B], from 0 to K - 1.
+        num_classes: Number of classes, K.
+        smoothing: The share, from 0 to below 1.
+
+    Returns:
+        float32[B, K].
+
+    Reference:
+        Szegedy et al. 2015, arXiv:1512.00567, section 7.
+    """
+    # As `optax.smooth_labels`. Optax is not installed where images are only prepared.
+    return (1 - smoothing) * jax.nn.one_hot(labels, num_classes) + smoothing / num_classes

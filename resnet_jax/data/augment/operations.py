@@ -1,8 +1,8 @@
-"""One of the operations, drawn for one image, without paying for the others.
+"""Application of one operation, drawn at random, without the cost of the others.
 
-What moves pixels is one affine map and one gather, whatever the operation; what changes levels one
-by one is a table of 256 and one look-up.  The few that are neither have a branch of `lax.switch`
-each, and only branches that can be drawn are compiled.
+All geometric operations share one gather, which applies an affine map.  All point operations share
+one look-up in a table of 256 levels.  Each remaining operation is a branch of `jax.lax.switch`.
+Only operations that can be drawn are compiled.
 """
 
 import enum
@@ -17,17 +17,17 @@ from resnet_jax.data.augment import color, filters, geometric, tables
 
 
 class Operation(enum.IntEnum):
-    """What can be done to an image; behind each, what its argument means.
+    """Operations on an image. The docstring of each member says what its argument means.
 
-    The meanings are Pillow's, and so are the results; see the functions of the same names.
+    The arguments and the results are Pillow's; see the functions of the same names.
     """
 
     IDENTITY = enum.auto()
     """No argument."""
     SHEAR_X = enum.auto()
-    """Columns a row, to the left."""
+    """Columns to the left for each row down."""
     SHEAR_Y = enum.auto()
-    """Rows a column, up."""
+    """Rows up for each column to the right."""
     TRANSLATE_X = enum.auto()
     """Pixels to the right."""
     TRANSLATE_Y = enum.auto()
@@ -35,21 +35,21 @@ class Operation(enum.IntEnum):
     ROTATE = enum.auto()
     """Degrees, counter-clockwise."""
     BRIGHTNESS = enum.auto()
-    """Factor; 1 leaves the image as it is."""
+    """Factor; 1 changes nothing."""
     COLOR = enum.auto()
-    """Factor; 0 is grey and 1 leaves the image as it is."""
+    """Factor; 0 gives grey and 1 changes nothing."""
     CONTRAST = enum.auto()
-    """Factor; 1 leaves the image as it is."""
+    """Factor; 1 changes nothing."""
     SHARPNESS = enum.auto()
-    """Factor; 1 leaves the image as it is."""
+    """Factor; 1 changes nothing."""
     HUE = enum.auto()
-    """Share of the circle, -0.5 to 0.5."""
+    """Rotation in turns of the colour circle, from -0.5 to 0.5."""
     POSTERIZE = enum.auto()
-    """Bits to keep, 0 to 8."""
+    """Number of bits to keep, from 0 to 8."""
     SOLARIZE = enum.auto()
-    """The lowest level that is inverted, 0 to 256."""
+    """Lowest level that is inverted, from 0 to 256."""
     SOLARIZE_ADD = enum.auto()
-    """Levels to add below level 128."""
+    """Number of levels to add to levels below 128."""
     AUTOCONTRAST = enum.auto()
     """No argument."""
     EQUALIZE = enum.auto()
@@ -57,10 +57,10 @@ class Operation(enum.IntEnum):
     INVERT = enum.auto()
     """No argument."""
     GAUSSIAN_BLUR = enum.auto()
-    """Radius in pixels, 0 to 2."""
+    """Radius in pixels, from 0 to 2."""
 
 
-# All are functions of (image, argument): to an affine map, to a table, to an image.
+# Functions of (image, argument) that return an affine map, a table, or an image.
 _Function = Callable[[jax.Array, jax.Array], jax.Array]
 
 _WARPS: dict[Operation, _Function] = {
@@ -98,15 +98,15 @@ def apply_operation(
     interpolation: geometric.Interpolation = "nearest",
     fill: Sequence[int] = (0,),
 ) -> jax.Array:
-    """Does one operation to one image.
+    """Apply one operation to one image.
 
     Args:
-        image: uint8[H, W, C]; the operations on colours and levels want 1 or 3 channels.
+        image: uint8[H, W, C]. Operations on colours and levels need 1 or 3 channels.
         operation: int32[], an `Operation`.
-        argument: float32[], its meaning stands with each `Operation`.
-        among: the operations that ``operation`` may be; no others are compiled.
-        interpolation: of shears, translations and rotations.
-        fill: what these show outside the image, one value or one per channel.
+        argument: float32[], the argument of the operation; see `Operation`.
+        among: All values that ``operation`` can have. Only these are compiled.
+        interpolation: Interpolation of shears, translations and rotations.
+        fill: Levels that these show outside the image: one value, or one for each channel.
 
     Returns:
         uint8[H, W, C].
@@ -128,7 +128,7 @@ def apply_operation(
 
 
 def _switch(functions: Mapping[Operation, Any], operation: jax.Array, *operands: Any) -> jax.Array:
-    """`lax.switch` by operation; a function that serves several is one branch."""
+    """Call the function of an operation. A function that several operations share is one branch."""
     distinct = list(dict.fromkeys(functions.values()))
     branch = np.zeros(max(Operation) + 1, np.int32)
     for name, function in functions.items():

@@ -1,13 +1,16 @@
-"""Which operations an image goes through: RandAugment, TrivialAugment, AutoAugment, 3-Augment.
+"""Augmentation policies: RandAugment, TrivialAugment, AutoAugment and 3-Augment.
 
-A policy draws operations and their arguments for one image.  The magnitudes are rows of data: from
-a level between 0 and 1 to the argument.
+A policy draws operations and their arguments for one image.  Each operation has a row of data that
+converts a level between 0 and 1 to its argument.
+
+RandAugment exists twice: as in torchvision, and as in timm, where the level varies and operations
+are skipped with some probability.
 
 References:
-    RandAugment: Cubuk et al. 2019, arXiv:1909.13719; as in torchvision and, with levels that vary
-    and a probability of skipping, as in timm.  TrivialAugment: Müller & Hutter 2021,
-    arXiv:2103.10158.  AutoAugment: Cubuk et al. 2018, arXiv:1805.09501.  3-Augment: Touvron et al.
-    2022, arXiv:2204.07118.
+    RandAugment: Cubuk et al. 2019, arXiv:1909.13719.
+    TrivialAugment: Müller & Hutter 2021, arXiv:2103.10158.
+    AutoAugment: Cubuk et al. 2018, arXiv:1805.09501.
+    3-Augment: Touvron et al. 2022, arXiv:2204.07118.
 """
 
 import dataclasses
@@ -24,28 +27,38 @@ from resnet_jax.data.augment.operations import Operation as Op
 
 @dataclasses.dataclass(frozen=True)
 class Magnitude:
-    """From a level between 0 and 1 to the argument of an operation: ``base ± slope * level``."""
+    """Convert a level from 0 to 1 to the argument of an operation, ``base ± slope * level``."""
 
     operation: Op
     base: float = 0.0
     """The argument at level 0."""
     slope: float = 0.0
-    """What the argument gains up to level 1."""
+    """Change of the argument from level 0 to level 1."""
     signed: bool = False
-    """Whether the gain is negated for half of the images."""
+    """Whether the change is negated for half of the images."""
     rounding: Literal["none", "down", "nearest"] = "none"
-    """How the size of the gain becomes a whole number."""
+    """How the size of the change is rounded to an integer."""
     per: Literal["", "height", "width"] = ""
-    """What ``slope`` is a share of, in pixels; nothing where empty."""
+    """Side of the image that ``slope`` is a share of. Empty if ``slope`` is not a share."""
 
     def argument(self, level: jax.Array, negated: jax.Array, height: int, width: int) -> jax.Array:
-        """The argument, float32[], for an image of so many pixels."""
+        """Return the argument.
+
+        Args:
+            level: float32[], from 0 to 1.
+            negated: bool[], whether the change is negated if ``signed`` is set.
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
+
+        Returns:
+            float32[].
+        """
         unit = {"": 1, "height": height, "width": width}[self.per]
         gain = abs(self.slope) * unit * level
         if self.rounding == "nearest":
             gain = jnp.round(gain)
         elif self.rounding == "down":
-            # float32 may fall just short of a whole number that float64 reaches.
+            # float32 may fall just below an integer that float64 reaches.
             gain = jnp.floor(gain + 1e-3)
         if self.slope < 0:
             gain = -gain
@@ -74,7 +87,7 @@ TORCHVISION = (
     Magnitude(Op.SOLARIZE, base=255, slope=-255),
     *_STRETCHED,
 )
-"""The operations of torchvision's ``RandAugment``."""
+"""Operations of torchvision's ``RandAugment``."""
 
 TRIVIAL = (
     _UNCHANGED,
@@ -88,7 +101,7 @@ TRIVIAL = (
     Magnitude(Op.SOLARIZE, base=255, slope=-255),
     *_STRETCHED,
 )
-"""The operations of torchvision's ``TrivialAugmentWide``."""
+"""Operations of torchvision's ``TrivialAugmentWide``."""
 
 _TIMM = (
     *_STRETCHED,
@@ -107,7 +120,7 @@ TIMM_INCREASING = (
     Magnitude(Op.SOLARIZE, base=256, slope=-256, rounding="down"),
     *_factors(0.9),
 )
-"""The operations of timm's ``rand-...-inc1``: a higher level changes the image more."""
+"""Operations of timm's ``rand-...-inc1``: a higher level always changes the image more."""
 
 TIMM = (
     *_TIMM,
@@ -118,14 +131,14 @@ TIMM = (
         for name in (Op.BRIGHTNESS, Op.COLOR, Op.CONTRAST, Op.SHARPNESS)
     ),
 )
-"""The operations of timm's ``rand-...-inc0``."""
+"""Operations of timm's ``rand-...-inc0``."""
 
 THREE_AUGMENT = (
     Magnitude(Op.COLOR),
     Magnitude(Op.SOLARIZE, base=128),
     Magnitude(Op.GAUSSIAN_BLUR, base=0.1, slope=MAX_BLUR_RADIUS - 0.1),
 )
-"""Grey, inverted from level 128 on, or blurred by a radius of 0.1 to 2 pixels."""
+"""Greyscale, inversion of levels from 128 upwards, or a blur with a radius of 0.1 to 2 pixels."""
 
 _SubPolicy = tuple[tuple[Op, float, int], tuple[Op, float, int]]
 
@@ -156,7 +169,7 @@ AUTOAUGMENT_IMAGENET: tuple[_SubPolicy, ...] = (
     ((Op.COLOR, 0.6, 4), (Op.CONTRAST, 1.0, 8)),
     ((Op.EQUALIZE, 0.8, 0), (Op.EQUALIZE, 0.6, 0)),
 )
-"""Two operations, each with its probability and its level in ninths."""
+"""Sub-policies for ImageNet: two operations, each with its probability and its level in ninths."""
 
 AUTOAUGMENT_CIFAR10: tuple[_SubPolicy, ...] = (
     ((Op.INVERT, 0.1, 0), (Op.CONTRAST, 0.2, 6)),
@@ -185,17 +198,18 @@ AUTOAUGMENT_CIFAR10: tuple[_SubPolicy, ...] = (
     ((Op.EQUALIZE, 0.8, 0), (Op.INVERT, 0.1, 0)),
     ((Op.TRANSLATE_Y, 0.7, 9), (Op.AUTOCONTRAST, 0.9, 0)),
 )
-"""As above."""
+"""Sub-policies for CIFAR-10, in the same form."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """Draws what to do with an image.
+    """Random choice of operations for one image.
 
     Attributes:
-        operations: those that can be drawn.
-        draw: (key, height, width) to the operations int32[N] and their arguments float32[N], in the
-            order in which they are done; height and width are those of the image.
+        operations: Operations that can be drawn.
+        draw: Function of (key, height, width), where height and width are the size of the image in
+            pixels. It returns the operations, int32[N], and their arguments, float32[N], in the
+            order in which they are applied.
     """
 
     operations: frozenset[Op]
@@ -203,9 +217,10 @@ class Policy:
 
 
 def policies(config: AugmentConfig) -> list[Policy]:
-    """What a configuration does to colours and shapes, in the order of timm's pipeline.
+    """Return the policies of a configuration in the order of timm's pipeline.
 
-    The policy proper first, then colour jitter, then grey.
+    They are the configured policy, then colour jitter, then greyscale.  Those that are off are left
+    out.
     """
     steps = config.magnitude / (config.magnitude_bins - 1)
 
@@ -246,13 +261,14 @@ def policies(config: AugmentConfig) -> list[Policy]:
 
 
 def color_jitter(brightness: float, contrast: float, saturation: float, hue: float) -> Policy:
-    """As ``ColorJitter`` of torchvision: the four in random order, each by a random amount.
+    """Return the policy of torchvision's ``ColorJitter``: four changes in random order.
 
     Args:
-        brightness: the factor lies between 1 minus and 1 plus this, and is not negative.
-        contrast: likewise.
-        saturation: likewise.
-        hue: the hue turns by up to this share of the circle either way, 0 to 0.5.
+        brightness: The factor is uniform from ``1 - brightness``, or 0 if that is negative, to
+            ``1 + brightness``.
+        contrast: Range of the factor, as for brightness.
+        saturation: Range of the factor, as for brightness.
+        hue: Largest rotation in turns of the colour circle, from 0 to 0.5.
     """
     strengths = {
         Op.BRIGHTNESS: brightness,
@@ -288,7 +304,13 @@ def _one_of(
     draw_levels: Callable[[jax.Array], jax.Array],
     probability: float = 1.0,
 ) -> Policy:
-    """Independent draws of a row, with equal chances, as many as there are levels."""
+    """Return a policy that draws rows independently and uniformly.
+
+    Args:
+        rows: Rows to draw from.
+        draw_levels: Function of a key that returns levels, float32[N]. One row is drawn for each.
+        probability: Probability that a drawn operation is applied.
+    """
 
     def draw(key: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
         row_key, level_key, sign_key, skip_key = jax.random.split(key, 4)
@@ -306,7 +328,7 @@ def _one_of(
 
 
 def _sub_policies(table: Sequence[_SubPolicy]) -> Policy:
-    """AutoAugment: one pair of operations, each done with its own probability."""
+    """Return a policy that draws one pair of operations, each applied with its own probability."""
     rows = [*TORCHVISION, _INVERTED]
     row_of = {row.operation: index for index, row in enumerate(rows)}
     chosen = jnp.array([[row_of[name] for name, _, _ in pair] for pair in table])
@@ -333,7 +355,16 @@ def _evaluate(
     height: int,
     width: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Operations int32[N] and arguments float32[N] of the chosen rows, all given as [N]."""
+    """Return operations, int32[N], and arguments, float32[N], of chosen rows.
+
+    Args:
+        rows: All rows.
+        chosen: int32[N], indices of the chosen rows.
+        levels: float32[N], from 0 to 1.
+        negated: bool[N].
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+    """
     operations = jnp.array([row.operation for row in rows], jnp.int32)
     arguments = jnp.stack(
         [

@@ -1,7 +1,6 @@
-"""Images resampled to another size, turned, magnified and moved in the same interpolation.
+"""Resampling of images with a rotation, magnification and shift in the same interpolation.
 
-Randomness is drawn for the whole batch from one key, so the pixels do not depend on how the batch
-is sharded.
+One key draws the random numbers of the whole batch, so the pixels do not depend on the sharding.
 """
 
 import jax
@@ -17,23 +16,24 @@ def affine_resize(
     scale: jax.Array,
     shift: jax.Array,
 ) -> jax.Array:
-    """Resamples images to a square, turned, magnified and moved about their centres.
+    """Resample images to a square, and rotate, magnify and shift them about their centres.
 
-    One bilinear interpolation does all of it; outside the image there are zeros.
+    All of it is one bilinear interpolation.  Pixels outside the image are zero.
 
     Args:
         images: [B, H, W, C].
-        size: height and width of the result, in pixels.
-        rotation: [B], in radians, counter-clockwise as seen on the screen.
-        scale: [B], above 1 magnifies.
-        shift: [B, 2], how far the content moves down and right, in pixels of ``images``.
+        size: Height and width of the result in pixels.
+        rotation: [B], angle in radians, counter-clockwise as seen on the screen.
+        scale: [B], magnification; values above 1 enlarge the content.
+        shift: [B, 2], distance by which the content moves down and to the right, in pixels of
+            ``images``.
 
     Returns:
         float32[B, size, size, C].
     """
     height, width = images.shape[1:3]
     center_y, center_x = (height - 1) / 2, (width - 1) / 2
-    # Pixel centres of the result in coordinates of the source, relative to its centre.
+    # Pixel centres of the result, in coordinates of the source relative to its centre.
     grid = (jnp.arange(size) + 0.5) / size - 0.5
     target_y, target_x = jnp.meshgrid(grid * height, grid * width, indexing="ij")
 
@@ -57,15 +57,18 @@ def random_affine_resize(
     max_scaling: float,
     max_shift: float,
 ) -> jax.Array:
-    """`affine_resize` with uniform random parameters for every image.
+    """Apply `affine_resize` with random parameters for each image.
+
+    The angle, the logarithm of the magnification, and both shifts are uniform between the negative
+    and the positive limit.
 
     Args:
         key: PRNG key.
         images: [B, H, W, C].
-        size: height and width of the result, in pixels.
-        max_rotation: in degrees, either way.
-        max_scaling: natural logarithm of the largest magnification, either way.
-        max_shift: in pixels of ``images``, in y and in x, either way.
+        size: Height and width of the result in pixels.
+        max_rotation: Largest angle in degrees.
+        max_scaling: Natural logarithm of the largest magnification.
+        max_shift: Largest vertical and horizontal shift, in pixels of ``images``.
 
     Returns:
         float32[B, size, size, C].

@@ -1,8 +1,7 @@
-"""Point operations: each grey level becomes another one, which a table of 256 entries says.
+"""Point operations: each level is replaced by another one, which a table of 256 levels gives.
 
-A table is uint8[C, 256].  Everything is computed in whole
-numbers or as Pillow computes it, and equals Pillow's, apart from `autocontrast` as said there.
-Images are uint8[H, W, C].
+A table is uint8[C, 256] and images are uint8[H, W, C].  The results equal Pillow's, except for the
+differences that `autocontrast` names.
 """
 
 import jax
@@ -12,7 +11,7 @@ from resnet_jax.data.augment.color import blend, luma
 
 
 def look_up(image: jax.Array, table: jax.Array) -> jax.Array:
-    """Replaces every level by what the table says."""
+    """Replace each level of an image by its entry in the table."""
 
     def channel(table: jax.Array, levels: jax.Array) -> jax.Array:
         return table.at[levels].get(mode="promise_in_bounds")
@@ -21,48 +20,48 @@ def look_up(image: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """``ImageEnhance.Brightness``: black at factor 0, the image at 1."""
+    """Return the table of ``ImageEnhance.Brightness``: 0 gives black, 1 changes nothing."""
     return blend(0, _levels(image), factor)
 
 
 def contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """``ImageEnhance.Contrast``: the mean grey level at factor 0, the image at 1."""
+    """Return the table of ``ImageEnhance.Contrast``: 0 gives the mean grey level."""
     gray = luma(image)
-    # Rounded half up.  The sum fits in 32 bits up to 8 million pixels.
+    # The mean is rounded, halves upwards. The sum fits in 32 bits up to 8 million pixels.
     mean = (jnp.sum(gray) + gray.size // 2) // gray.size
     return blend(mean, _levels(image), factor)
 
 
 def posterize(image: jax.Array, bits: jax.Array) -> jax.Array:
-    """``ImageOps.posterize``: keeps so many of the 8 bits, 0 to 8; at 0 all is black."""
+    """Return the table of ``ImageOps.posterize``, which keeps 0 to 8 bits; 0 bits give black."""
     dropped = 8 - bits.astype(jnp.int32)
     return (_levels(image) >> dropped << dropped).astype(jnp.uint8)
 
 
 def solarize(image: jax.Array, threshold: jax.Array) -> jax.Array:
-    """``ImageOps.solarize``: inverts the levels from a threshold on."""
+    """Return the table of ``ImageOps.solarize``, which inverts levels from a threshold upwards."""
     levels = _levels(image)
     return jnp.where(levels < threshold, levels, 255 - levels).astype(jnp.uint8)
 
 
 def solarize_add(image: jax.Array, amount: jax.Array) -> jax.Array:
-    """As ``solarize_add`` of timm: makes the levels below 128 brighter by an amount."""
+    """Return the table of timm's ``solarize_add``, which adds an amount to levels below 128."""
     levels = _levels(image)
     brighter = jnp.minimum(levels + amount.astype(jnp.int32), 255)
     return jnp.where(levels < 128, brighter, levels).astype(jnp.uint8)
 
 
 def invert(image: jax.Array, unused: jax.Array) -> jax.Array:
-    """``ImageOps.invert``: the negative."""
+    """Return the table of ``ImageOps.invert``."""
     del unused
     return (255 - _levels(image)).astype(jnp.uint8)
 
 
 def autocontrast(image: jax.Array, unused: jax.Array) -> jax.Array:
-    """``ImageOps.autocontrast``: stretches each channel to the whole range, rounded down.
+    """Return the table of ``ImageOps.autocontrast``, which stretches each channel to all levels.
 
-    Where the exact result is a whole number, Pillow's float64 arithmetic may end just below it, and
-    one level lower.
+    Results are rounded down.  If the exact result is an integer, Pillow's float64 arithmetic may
+    fall just below it, and then give one level less.
     """
     del unused
     low, high = (
@@ -73,7 +72,7 @@ def autocontrast(image: jax.Array, unused: jax.Array) -> jax.Array:
 
 
 def equalize(image: jax.Array, unused: jax.Array) -> jax.Array:
-    """``ImageOps.equalize``: makes all levels of a channel about equally frequent."""
+    """Return the table of ``ImageOps.equalize``, which makes all levels about equally frequent."""
     del unused
     channels = image.shape[-1]
     histogram = _histogram(image)
@@ -85,14 +84,14 @@ def equalize(image: jax.Array, unused: jax.Array) -> jax.Array:
 
 
 def _histogram(image: jax.Array) -> jax.Array:
-    """How many pixels have each level, int32[C, 256]."""
+    """Return the number of pixels of each level, int32[C, 256]."""
     channels = image.shape[-1]
-    # One flat index: XLA's scatter for CPUs takes twice as long with two.
+    # One flat index, because XLA's scatter on CPUs takes twice as long with two indices.
     cells = image.astype(jnp.int32) + 256 * jnp.arange(channels)
     counts = jnp.zeros(256 * channels, jnp.int32)
     return counts.at[cells.reshape(-1)].add(1, mode="promise_in_bounds").reshape(channels, 256)
 
 
 def _levels(image: jax.Array) -> jax.Array:
-    """The table that changes nothing, int32[C, 256]."""
+    """Return the table that changes nothing, int32[C, 256]."""
     return jnp.tile(jnp.arange(256), (image.shape[-1], 1))

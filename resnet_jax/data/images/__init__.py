@@ -1,1 +1,1 @@
-"""Images in files: where they come from, how they are decoded, how batches of them are made."""
+"""Image files: finding them, decoding and cropping them, and making batches of them."""

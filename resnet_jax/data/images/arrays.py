@@ -1,31 +1,39 @@
-"""Small images of one size, decoded once and kept in memory."""
+"""Small images of one size, which are decoded once and kept in memory."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from resnet_jax.data.dataset import ArraySplit, DataError
+from resnet_jax.data.array_split import ArraySplit
+from resnet_jax.data.dataset import DataError
 from resnet_jax.data.images.cores import usable_cores
 from resnet_jax.data.images.decode import DecodeError, decode
 from resnet_jax.data.images.source import ImageSource, labelled
 
-# Images that a thread decodes in one go.
+# Number of images that a thread decodes in one task.
 _PIECE = 256
 
 
 def read_arrays(sources: Sequence[ImageSource]) -> list[ArraySplit]:
-    """All images of some splits as uint8[N, H, W, 3], or [N, H, W, 1] if all of them are grey.
+    """Decode all images of several splits.
+
+    Args:
+        sources: The splits.
+
+    Returns:
+        The splits in memory, in the same order. Images are uint8[N, H, W, 3], or uint8[N, H, W, 1]
+        if all images of all splits are grey.
 
     Raises:
-        DataError: one cannot be decoded, or has another size than the first.
+        DataError: An image cannot be decoded, or its size is not that of the first image.
     """
     shape = _decode(sources[0], 0)[0].shape
     arrays = [np.empty((len(source), *shape), np.uint8) for source in sources]
     labels = [np.empty(len(source), np.int32) for source in sources]
 
     def read(split: int, start: int) -> bool:
-        """Reads a piece, and tells whether it is grey."""
+        """Decode a range of images, and return whether all of them are grey."""
         source, images = sources[split], arrays[split]
         stop = min(start + _PIECE, len(source))
         for index in range(start, stop):
@@ -52,11 +60,12 @@ def read_arrays(sources: Sequence[ImageSource]) -> list[ArraySplit]:
 
 
 def _decode(source: ImageSource, index: int) -> tuple[np.ndarray, int]:
+    """Return the pixels of an image, uint8[H, W, 3], and its label."""
     record = labelled(source, index)
     try:
         return decode(record.image), record.label
     except DecodeError as error:
-        raise DataError(f"{record.name}: {error}; mend or remove it") from None
+        raise DataError(f"{record.name}: {error}; repair or remove it") from None
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -1,10 +1,10 @@
-"""How many threads a process should have."""
+"""The number of processor cores that are available to a process."""
 
 import os
 
 
 def usable_cores() -> int:
-    """Those that a batch system, a container or taskset leaves to this process."""
-    if hasattr(os, "sched_getaffinity"):  # Only Linux has it.
+    """Return the number of cores that a batch system, container or taskset allows this process."""
+    if hasattr(os, "sched_getaffinity"):  # Only Linux has this function.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -16,12 +16,8 @@ from resnet_jax.config import ImageConfig
 from resnet_jax.data.batches import Batch, epoch_order
 from resnet_jax.data.dataset import DataError
 from resnet_jax.data.images.cores import usable_cores
-from resnet_jax.data.images.decode import (
-    DecodeError,
-    Draws,
-    random_resized_crop,
-    resized_center_crop,
-)
+from resnet_jax.data.images.crop import Draws, evaluation_image, random_resized_crop
+from resnet_jax.data.images.decode import DecodeError
 from resnet_jax.data.images.source import ImageSource, Record, UnreadableError, labelled
 
 _logger = logging.getLogger(__name__)
@@ -277,9 +273,9 @@ class _EvaluationExamples:
             return 0, False, None
 
         def crop(image: bytes) -> None:
-            out[:] = resized_center_crop(
+            out[:] = evaluation_image(
                 image,
-                self.config.image_size,
+                image_size=self.config.image_size,
                 crop_fraction=self.config.crop_fraction,
                 interpolation=self.config.eval_interpolation,
             )

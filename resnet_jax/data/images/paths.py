@@ -1,6 +1,6 @@
-"""Files here, and behind URLs such as ``gs://bucket/file``, through etils and fsspec.
+"""Access to local files, and to URLs such as ``gs://bucket/file`` through etils and fsspec.
 
-Local files are read by the plain means of Python, which are faster.
+Local files are read with Python's own functions, which are faster.
 """
 
 import contextlib
@@ -15,25 +15,25 @@ from resnet_jax.data.dataset import DataError
 
 try:
     import resource
-except ImportError:  # Windows has no such limits.
+except ImportError:  # Windows does not have it.
     resource = None
 
-# Files that a process has open for other ends.
+# Number of files that a process may have open for other purposes.
 _OTHER_FILES = 64
 
 
 def as_path(path: epath.PathLike) -> epath.Path:
-    """A directory or file, with ``~`` expanded; a URL keeps its two slashes."""
+    """Return a path with ``~`` expanded. A URL keeps its two slashes."""
     return epath.Path(path).expanduser()
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Whether it is a URL."""
+    """Return whether a path is a URL."""
     return "://" in os.fspath(path)
 
 
 def read_file(path: str) -> bytes:
-    """All of a file."""
+    """Return the content of a file or URL."""
     if is_remote(path):
         return _remote(path, lambda system, name: system.cat_file(name))
     with open(path, "rb", buffering=0) as file:
@@ -41,21 +41,21 @@ def read_file(path: str) -> bytes:
 
 
 def read_range(path: str, offset: int, length: int) -> bytes:
-    """Part of a file behind a URL."""
+    """Return ``length`` bytes of a URL, starting at ``offset``."""
     return _remote(
         path, lambda system, name: system.cat_file(name, start=offset, end=offset + length)
     )
 
 
 def file_size(path: str) -> int:
-    """In bytes."""
+    """Return the size of a file or URL in bytes."""
     if is_remote(path):
         return _remote(path, lambda system, name: system.size(name))
     return os.path.getsize(path)
 
 
 def size_text(path: str) -> str:
-    """For people and fingerprints: a file that is not there, or not for us, has a size too."""
+    """Return the size of a file in words, also if it does not exist or cannot be read."""
     try:
         return f"{file_size(path)} bytes"
     except OSError as error:
@@ -63,12 +63,13 @@ def size_text(path: str) -> str:
 
 
 def allow_open_files(count: int) -> None:
-    """Lets this process, and those that it starts, keep so many more files open.
+    """Allow this process, and the processes that it starts, to open ``count`` more files.
 
-    The soft limit, which shells often set to 1,024, rises by as many, at most to the hard one.
+    The soft limit, which shells often set to 1,024, is raised by ``count``, at most to the hard
+    limit.
 
     Raises:
-        DataError: the hard one is too low.
+        DataError: The hard limit is too low.
     """
     if resource is None:
         return
@@ -78,7 +79,7 @@ def allow_open_files(count: int) -> None:
     wanted = soft + count
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
-    # Some systems have a limit of their own below the hard one.
+    # Some systems have another limit below the hard limit.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -90,10 +91,10 @@ def allow_open_files(count: int) -> None:
 
 
 def files_below(directory: epath.Path) -> list[str]:
-    """Paths of all files at any depth below a directory, relative to it.
+    """Return the paths of all files below a directory, at any depth, relative to it.
 
     Raises:
-        DataError: a directory cannot be read.
+        DataError: A directory cannot be read.
     """
     if is_remote(directory):
         return _remote(
@@ -112,4 +113,5 @@ def files_below(directory: epath.Path) -> list[str]:
 
 
 def _remote(path: str, action: Callable[[Any, str], Any]) -> Any:
+    """Call a function with the file system of a URL and the name in it."""
     return action(*fsspec.core.url_to_fs(path))

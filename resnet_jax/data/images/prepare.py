@@ -1,4 +1,4 @@
-"""A folder of images as a data set of TensorFlow Datasets, without TensorFlow."""
+"""Conversion of a folder of images to a TensorFlow Datasets data set, without TensorFlow."""
 
 import contextlib
 import importlib
@@ -29,31 +29,34 @@ def prepare(
     seed: int,
     beam: str | None = None,
 ) -> epath.Path:
-    """Writes a folder, or what a table names, as array_record files.
+    """Write the images of a folder or table as a few large array_record files.
 
-    The images keep their bytes.  Any tool that knows TensorFlow Datasets reads the result, and the
-    many small files have become a few large ones.
+    The encoded images are copied unchanged.  Every tool that supports TensorFlow Datasets can read
+    the result.
 
     Args:
-        source: a folder or a table, as for `open_splits`.
-        data_dir: the directory of all data sets.
-        name: of the data set: small letters, digits and underscores, beginning with a letter.
-        evaluation_share: as for `open_splits`.
-        seed: as for `open_splits`.
-        beam: options of Apache Beam, such as ``--runner=DirectRunner --direct_num_workers=8``; its
-            workers, which must see the source, then write the records.
+        source: A folder or a table, see `open_splits`.
+        data_dir: Directory of all data sets.
+        name: Name of the data set: lowercase letters, digits and underscores, starting with a
+            letter.
+        evaluation_share: See `open_splits`.
+        seed: See `open_splits`.
+        beam: Options of Apache Beam, such as ``--runner=DirectRunner --direct_num_workers=8``. Its
+            workers then write the records, and must have access to the source. By default this
+            process writes them.
 
     Returns:
         The directory of the data set.
 
     Raises:
-        DataError: there are no such images, the name is impossible, or the data set exists.
-        ImportError: Apache Beam is asked for and not installed.
+        DataError: The images do not exist, the name is not allowed, or the data set exists.
+        ImportError: ``beam`` is given, and Apache Beam is not installed.
     """
     options = None if beam is None else _pipeline_options(beam)
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise DataError(
-            f"{name!r} is no name of a data set; use small letters, digits and underscores"
+            f"{name!r} is not a valid data set name; use lowercase letters, digits and "
+            "underscores, and start with a letter"
         )
     source, data_dir = as_path(source), as_path(data_dir)
     target = data_dir / name / _VERSION
@@ -76,7 +79,7 @@ def prepare(
 
 @contextlib.contextmanager
 def _removed_after_failure(*directories: epath.Path) -> Iterator[None]:
-    """Directories that were not there before, and are empty, are not left behind."""
+    """Remove directories after a failure if they are new and empty."""
     made = [directory for directory in directories if not directory.exists()]
     try:
         yield
@@ -88,11 +91,12 @@ def _removed_after_failure(*directories: epath.Path) -> Iterator[None]:
 
 
 def _pipeline_options(arguments: str) -> Any:
+    """Parse options of Apache Beam."""
     try:
         options: Any = importlib.import_module("apache_beam.options.pipeline_options")
     except ImportError:
         raise ImportError(
-            "Apache Beam is not installed: pip install apache-beam, or leave it out"
+            "Apache Beam is not installed: pip install apache-beam, or leave out beam"
         ) from None
     return options.PipelineOptions(shlex.split(arguments))
 
@@ -100,7 +104,13 @@ def _pipeline_options(arguments: str) -> Any:
 def make_builder(
     name: str, splits: dict[str, ImageFiles], *, beam: bool = False
 ) -> type[tfds.core.GeneratorBasedBuilder]:
-    """A builder class of that name: TensorFlow Datasets takes the name from the class."""
+    """Return a builder class with a name, because TensorFlow Datasets uses the name of the class.
+
+    Args:
+        name: Name of the data set.
+        splits: The images by split.
+        beam: Whether Apache Beam writes the records.
+    """
     class_names = next(iter(splits.values())).class_names
 
     def info(self: Any) -> tfds.core.DatasetInfo:
@@ -138,9 +148,9 @@ def make_builder(
             "VERSION": tfds.core.Version(_VERSION),
             "_info": info,
             "_split_generators": split_generators,
-            # Abstract there, and not called where the splits come with their examples.
+            # The base class requires this method, but calls it only for splits without examples.
             "_generate_examples": split_generators,
         },
-        # Else a second data set of the name would be refused in one process.
+        # Otherwise a process could not create a second data set of the same name.
         skip_registration=True,
     )

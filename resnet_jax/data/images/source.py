@@ -1,4 +1,4 @@
-"""What every source of encoded images gives."""
+"""Encoded images with labels: the records, their sources, and checks of them."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,9 @@ class Record(NamedTuple):
     """One encoded image.
 
     Attributes:
-        image: the bytes of a JPEG, PNG, WebP or other file that Pillow reads.
-        label: index of its class; sets without labels have -1.
-        name: where it comes from, for people.
+        image: Content of a JPEG, PNG, WebP or other file that Pillow reads.
+        label: Index of the class, or -1 in data sets without labels.
+        name: Where the image comes from, for messages.
     """
 
     image: bytes
@@ -22,15 +22,15 @@ class Record(NamedTuple):
 
 
 class UnreadableError(DataError):
-    """An image that cannot be read or decoded, which a run may be told to skip.
+    """Raised for an image that cannot be read or decoded. A run can be told to skip it.
 
     Attributes:
-        name: where it comes from, for people.
-        reason: what is wrong with it.
+        name: Where the image comes from.
+        reason: What is wrong with it.
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        # What is pickled on the way from a worker.
+        # Exceptions from worker processes are pickled with these arguments.
         super().__init__(name, reason)
         self.name = name
         self.reason = reason
@@ -40,36 +40,36 @@ class UnreadableError(DataError):
 
 
 class ImageSource(Protocol):
-    """A split with random access, safe to read from many threads."""
+    """A split of encoded images with random access. Several threads may read it at once."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of every label."""
+        """Name of each label."""
         ...
 
     @property
     def labels(self) -> Sequence[int]:
-        """Of all images."""
+        """Labels of all images. Some sources read every image file for them."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the data does; a run is only continued on the data it began with."""
+        """Text that changes when the data changes."""
         ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record:
-        """With the label as it is stored, which may be none of a class.
+        """Return a record with its stored label, which may be outside the range of the classes.
 
         Raises:
-            UnreadableError: it cannot be read.
+            UnreadableError: The image cannot be read.
         """
         ...
 
 
 def digest(parts: Iterable[str]) -> str:
-    """SHA-256 over lines of text."""
+    """Return the SHA-256 of lines of text, in hexadecimal."""
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part.encode() + b"\n")
@@ -77,11 +77,11 @@ def digest(parts: Iterable[str]) -> str:
 
 
 def labelled(source: ImageSource, index: int) -> Record:
-    """A record to train or to evaluate on.
+    """Return a record whose label is the index of a class.
 
     Raises:
-        DataError: its label is no index of a class.
-        UnreadableError: it cannot be read.
+        DataError: The label is not the index of a class.
+        UnreadableError: The image cannot be read.
     """
     record = source[index]
     check_label(record.label, len(source.class_names), record.name)
@@ -89,7 +89,7 @@ def labelled(source: ImageSource, index: int) -> Record:
 
 
 def check_label(label: int, num_classes: int, name: str) -> None:
-    """Raises `DataError` where a label is no index of a class."""
+    """Raise `DataError` if a label is not the index of a class."""
     if not 0 <= label < num_classes:
         raise DataError(
             f"{name} has label {label}, but there are {num_classes} classes, counted from 0"

@@ -1,6 +1,7 @@
 """Random access to TFRecord files through an index of offsets, without TensorFlow.
 
-A record is its length (8 bytes), a checksum of that (4), the data, and a checksum of them (4).
+A record consists of its length (8 bytes), a checksum of the length (4 bytes), the data, and a
+checksum of the data (4 bytes).
 """
 
 import functools
@@ -18,15 +19,16 @@ from resnet_jax.data.images.paths import as_path, file_size, is_remote, read_ran
 
 _LENGTH = struct.Struct("<Q")
 _AROUND = 16
-# Of a data set as many files stay open; ImageNet has 1,024, and a process is often allowed no more.
+# Number of files of a data set that stay open. ImageNet has 1,024 files, and a process is often
+# allowed to open no more than that.
 _OPEN_FILES = 128
 
 
 def index_tfrecord(path: epath.PathLike) -> np.ndarray:
-    """Offset and length of the data of every record, int64[N, 2].
+    """Return the offset and length in bytes of the data of each record, int64[N, 2].
 
     Raises:
-        DataError: the file ends within a record, or is none.
+        DataError: The file ends within a record, or is not a TFRecord file.
     """
     size = file_size(os.fspath(path))
     entries = []
@@ -38,8 +40,8 @@ def index_tfrecord(path: epath.PathLike) -> np.ndarray:
             length = _LENGTH.unpack(head)[0] if len(head) == 8 else size
             if offset + _AROUND + length > size:
                 raise DataError(
-                    f"{path} is truncated or no TFRecord file: after {len(entries)} records, at "
-                    f"byte {offset} of {size}, there is no whole one; fetch it again"
+                    f"{path} is truncated or not a TFRecord file: after {len(entries)} records, at "
+                    f"byte {offset} of {size}, no complete record follows; download it again"
                 )
             entries.append((offset + 12, length))
             offset += _AROUND + length
@@ -47,11 +49,11 @@ def index_tfrecord(path: epath.PathLike) -> np.ndarray:
 
 
 def cached_index(path: epath.PathLike, cache: Path) -> np.ndarray:
-    """`index_tfrecord`, kept in a directory until the file changes in size or time.
+    """Return `index_tfrecord`, from a cache if size and time of the file have not changed.
 
     Args:
-        path: the TFRecord file.
-        cache: directory of the indices; created where it does not exist.
+        path: The TFRecord file.
+        cache: Directory of the indices. It is created if it does not exist.
     """
     if is_remote(path):
         status = as_path(path).stat()
@@ -63,7 +65,7 @@ def cached_index(path: epath.PathLike, cache: Path) -> np.ndarray:
     try:
         return np.load(stored, allow_pickle=False)
     except (OSError, ValueError):
-        pass  # Not there yet, or damaged; it is made again.
+        pass  # The index does not exist yet or is damaged, so it is created.
     index = index_tfrecord(path)
     cache.mkdir(parents=True, exist_ok=True)
     temporary = stored.with_suffix(f".{os.getpid()}.tmp")
@@ -74,14 +76,14 @@ def cached_index(path: epath.PathLike, cache: Path) -> np.ndarray:
 
 
 class TFRecords(Sequence[bytes]):
-    """The records of several files, one after the other.
+    """The records of several files as one sequence.
 
     Args:
-        parts: of each file the path, how many records to skip, and how many to take.
-        cache: directory of the indices.
+        parts: For each file its path, the number of records to skip, and the number to take.
+        cache: Directory of the indices.
 
     Raises:
-        DataError: a file is truncated, or has fewer records than are to be taken.
+        DataError: A file is truncated, or has fewer records than ``parts`` says.
     """
 
     def __init__(self, parts: Sequence[tuple[epath.PathLike, int, int]], cache: Path) -> None:
@@ -91,7 +93,8 @@ class TFRecords(Sequence[bytes]):
             index = cached_index(path, cache)[skip : skip + take]
             if len(index) < take:
                 raise DataError(
-                    f"{path} has {len(index)} records behind {skip}, but {take} were expected"
+                    f"{path} has {len(index)} records after the first {skip}, but {take} were "
+                    "expected; download it again"
                 )
             indices.append(np.insert(index, 0, number, axis=1))
         self._index = np.concatenate(indices) if indices else np.zeros((0, 3), np.int64)
@@ -107,7 +110,7 @@ class TFRecords(Sequence[bytes]):
         else:
             data = self._opened(path).read(offset, length)
         if len(data) < length:
-            raise DataError(f"{path} has become shorter since it was indexed")
+            raise DataError(f"{path} has become shorter since it was indexed; download it again")
         return data
 
     @functools.cached_property
@@ -115,12 +118,15 @@ class TFRecords(Sequence[bytes]):
         return functools.lru_cache(_OPEN_FILES)(_File)
 
     def __getstate__(self) -> dict[str, object]:
-        # Descriptors are of this process.
+        # File descriptors belong to this process.
         return {name: value for name, value in self.__dict__.items() if name != "_opened"}
 
 
 class _File:
-    """A file that stays open as long as anyone has it: other threads may read what is evicted."""
+    """An open file, which is closed when nobody refers to it any more.
+
+    Other threads may still read a file that the cache has evicted.
+    """
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)

@@ -3,6 +3,7 @@
 import io
 import math
 import resource
+import sys
 import time
 from typing import Any
 
@@ -10,14 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from resnet_jax.data.images.decode import (
-    DecodeError,
-    decode,
+from resnet_jax.data.images import jpeg as jpeg_module
+from resnet_jax.data.images import optional
+from resnet_jax.data.images.crop import (
+    evaluation_image,
     random_box,
     random_resized_crop,
     resize,
-    resized_center_crop,
 )
+from resnet_jax.data.images.decode import DecodeError, decode
 from tests.data.images.conftest import jpeg
 
 
@@ -138,7 +140,9 @@ def test_thin_images_are_cropped_too(photos: list[np.ndarray], shape: tuple[int,
             interpolation="linear",
         )
         assert crop.shape == (16, 16, 3)
-        centre = resized_center_crop(data, 16, crop_fraction=0.875, interpolation="pil_bicubic")
+        centre = evaluation_image(
+            data, image_size=16, crop_fraction=0.875, interpolation="pil_bicubic"
+        )
         assert centre.shape == (16, 16, 3)
 
 
@@ -155,9 +159,9 @@ def test_of_a_long_image_only_the_centre_is_resized(
     height, width = (side * short // min(shape) for side in shape)
     top, left = round((height - size) / 2), round((width - size) / 2)
     expected = resize(pixels, height, width, interpolation)[top : top + size, left : left + size]
-    ours = resized_center_crop(
+    ours = evaluation_image(
         encoded(Image.fromarray(pixels), "PNG"),
-        size,
+        image_size=size,
         crop_fraction=0.875,
         interpolation=interpolation,
     )
@@ -174,7 +178,7 @@ def test_a_very_long_image_costs_no_more_than_its_pixels(
     levels = np.repeat(np.linspace(0, 200, 40000).astype(np.uint8), 3).reshape(*shape, 3)
     data = encoded(Image.fromarray(levels), "PNG")
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    crop = resized_center_crop(data, 224, crop_fraction=0.875, interpolation=interpolation)
+    crop = evaluation_image(data, image_size=224, crop_fraction=0.875, interpolation=interpolation)
     assert time.perf_counter() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "KiB"
     assert crop.shape == (224, 224, 3)
@@ -228,7 +232,9 @@ def test_the_evaluation_crop_is_torchvision_s(
         left = round((resized.width - size) / 2.0)
         top = round((resized.height - size) / 2.0)
         expected = np.asarray(resized.crop((left, top, left + size, top + size)))
-    ours = resized_center_crop(data, size, crop_fraction=crop_fraction, interpolation=interpolation)
+    ours = evaluation_image(
+        data, image_size=size, crop_fraction=crop_fraction, interpolation=interpolation
+    )
     assert near(ours, expected)
 
 
@@ -351,3 +357,34 @@ def test_a_crop_is_the_part_of_the_whole_image_resized(
         )
         crop = cropped(data, 224, draws, interpolation=interpolation, **options)
         np.testing.assert_array_equal(crop, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_pillow_alone_decodes_the_same_pixels(
+    photos: list[np.ndarray], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(Image.fromarray(photos[0]), "JPEG", quality=90, **options)
+    expected = {shrink: decode(data, shrink=shrink) for shrink in (1, 2, 4, 8)}
+    evaluated = evaluation_image(
+        data, image_size=64, crop_fraction=0.875, interpolation="pil_bicubic"
+    )
+    monkeypatch.setattr(jpeg_module, "simplejpeg", lambda: None)
+    for shrink, pixels in expected.items():
+        np.testing.assert_array_equal(decode(data, shrink=shrink), pixels)
+    np.testing.assert_array_equal(
+        evaluation_image(data, image_size=64, crop_fraction=0.875, interpolation="pil_bicubic"),
+        evaluated,
+    )
+
+
+def test_linear_interpolation_without_opencv_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    optional.opencv.cache_clear()
+    try:
+        with pytest.raises(ImportError, match=r"'linear' needs OpenCV .*\[data\]") as error:
+            resize(np.zeros((4, 4, 3), np.uint8), 2, 2, "linear")
+        assert "\n" not in str(error.value)
+    finally:
+        optional.opencv.cache_clear()

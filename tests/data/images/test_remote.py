@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from resnet_jax.config import FolderConfig, ImageConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
-from resnet_jax.data.images.datasets import open_sources
+from resnet_jax.data.images.opening import open_sources
 from tests.data.images.test_tfds import prepared as prepared
 from tests.data.images.test_tfds import tfrecord as tfrecord
 
@@ -86,7 +86,7 @@ def test_tfrecords_are_read_through_an_index_in_the_cache(
 
 @pytest.mark.usefixtures("bucket")
 def test_what_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"^gs://bucket/nowhere is no directory"):
+    with pytest.raises(DataError, match=r"^gs://bucket/nowhere does not exist"):
         open_sources(FolderConfig("gs://bucket/nowhere"))
     with pytest.raises(DataError, match=r"^gs://bucket holds no prepared data set imagenet2012"):
         open_sources(TfdsConfig("gs://bucket", name="imagenet2012"))

@@ -208,7 +208,7 @@ def test_an_index_is_kept_until_the_file_changes(tmp_path: Path) -> None:
     stored.write_bytes(b"damaged")
     assert list(TFRecords([(path, 3, 5), (path, 0, 2)], cache)) == [*contents[3:8], *contents[:2]]
     path.write_bytes(b"".join(map(record, contents[:10])))
-    with pytest.raises(DataError, match="has 10 records behind 0, but 20 were expected"):
+    with pytest.raises(DataError, match="has 10 records after the first 0, but 20 were expected"):
         TFRecords([(path, 0, 20)], cache)
 
 

@@ -1,25 +1,28 @@
-"""Data sets of images in files, as training sees them."""
+"""Opening of data sets of image files."""
 
 from functools import partial
 
 import jax
 
 from resnet_jax.config import AugmentConfig, FolderConfig, TfdsArraysConfig, TfdsConfig
-from resnet_jax.data.augment import augment_batch, normalize_batch
-from resnet_jax.data.dataset import DataError, Dataset
+from resnet_jax.data.augment import augment_batch
+from resnet_jax.data.dataset import DataError, Dataset, Split
 from resnet_jax.data.images.arrays import read_arrays
 from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.loading import ImageSplit
+from resnet_jax.data.images.optional import opencv
 from resnet_jax.data.images.paths import as_path, is_remote
 from resnet_jax.data.images.source import ImageSource
 from resnet_jax.data.images.tfds import TfdsSplit
+from resnet_jax.data.preprocessing import Preprocessing
 
 
 def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset:
-    """The data set that a configuration describes.
+    """Open the data set that a configuration describes.
 
     Raises:
-        DataError: there are no such images.
+        DataError: The images do not exist or cannot be used.
+        ImportError: A library is missing that the storage or the interpolation needs.
     """
     train, evaluation, kind = open_sources(config)
     if isinstance(config, TfdsArraysConfig):
@@ -28,10 +31,13 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
         _check_channels(augmentation, splits[0].image_shape[-1])
     else:
         augmentation = config.images.augment
+        if "linear" in (config.images.train_interpolation, config.images.eval_interpolation):
+            # A missing library is reported before the first batch.
+            opencv()
         splits = [ImageSplit(source, config.images) for source in (train, evaluation)]
 
     def augment(key: jax.Array, batch: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return augment_batch(batch, labels, augmentation, key, num_classes=len(train.class_names))
+        return augment_batch(key, batch, labels, augmentation, num_classes=len(train.class_names))
 
     return Dataset(
         name=config.path if isinstance(config, FolderConfig) else config.name or config.directory,
@@ -40,17 +46,40 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
         evaluation_split="test" if kind == "test" else "validation",
         class_names=train.class_names,
         augment=augment,
-        prepare=partial(normalize_batch, config=augmentation),
+        preprocessing=_preprocessing(config, splits[1], augmentation),
+    )
+
+
+def _preprocessing(
+    config: FolderConfig | TfdsConfig | TfdsArraysConfig, split: Split, augmentation: AugmentConfig
+) -> Preprocessing:
+    height, width, channels = split.image_shape
+    # Arrays are evaluated whole; this is for images of another size.
+    crop_fraction, interpolation = 1.0, "pil_bilinear"
+    if not isinstance(config, TfdsArraysConfig):
+        crop_fraction = config.images.crop_fraction
+        interpolation = config.images.eval_interpolation
+    return Preprocessing(
+        image_size=height if height == width else (height, width),
+        crop_fraction=crop_fraction,
+        interpolation=interpolation,
+        mean=augmentation.mean,
+        std=augmentation.std,
+        channels=channels,
     )
 
 
 def open_sources(
     config: FolderConfig | TfdsConfig | TfdsArraysConfig,
 ) -> tuple[ImageSource, ImageSource, str]:
-    """The splits to train and to evaluate on, and ``"validation"`` or ``"test"``.
+    """Open the encoded images that a configuration describes.
+
+    Returns:
+        The training split, the evaluation split, and the kind of the evaluation split:
+        ``"validation"`` or ``"test"``.
 
     Raises:
-        DataError: there are no such images.
+        DataError: The images do not exist or cannot be used.
     """
     location = config.path if isinstance(config, FolderConfig) else config.directory
     try:
@@ -58,7 +87,7 @@ def open_sources(
     except (DataError, ImportError):
         raise
     except Exception as error:
-        # Of whichever library speaks to the store: no credentials, no such bucket, no network.
+        # Each storage library has its own errors: no credentials, no such bucket, no network.
         if not is_remote(location):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -80,7 +109,7 @@ def _open_sources(
         return split(config.train_split), split(config.evaluation_split), kind
     if not as_path(config.path).exists():
         raise DataError(
-            f"{config.path} is no directory; give the one that holds the images with --data.path"
+            f"{config.path} does not exist; set data.path to the directory or table of the images"
         )
     (_, train), (kind, evaluation) = open_splits(
         config.path, evaluation_share=config.evaluation_share, seed=config.split_seed
@@ -89,6 +118,7 @@ def _open_sources(
 
 
 def _check_channels(config: AugmentConfig, channels: int) -> None:
+    """Raise `DataError` if per-channel settings do not match the channels of the images."""
     for name in ("mean", "std", "fill"):
         if len(getattr(config, name)) not in (1, channels):
             raise DataError(

@@ -1,0 +1,106 @@
+"""A split that is kept in memory as arrays."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resnet_jax.data.batches import Batch, Selection, epoch_order
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySplit:
+    """A `Split` in memory, which every device keeps as a whole.
+
+    Attributes:
+        images: uint8[N, H, W, C].
+        labels: int32[N].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the images and labels."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(self.images.tobytes())
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """An empty mapping, because all images have been read already."""
+        return {}
+
+    @property
+    def resident(self) -> tuple[np.ndarray, np.ndarray]:
+        """The images and the labels."""
+        return self.images, self.labels
+
+    @property
+    def example(self) -> Selection[jax.ShapeDtypeStruct]:
+        """An index and whether it counts; see `Split.example`."""
+        return Selection(jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), bool))
+
+    def image(self, index: int) -> np.ndarray:
+        """Return an image, uint8[H, W, C]."""
+        return self.images[index]
+
+    def fetch(
+        self, resident: tuple[jax.Array, jax.Array], drawn: Selection[jax.Array]
+    ) -> Batch[jax.Array]:
+        """Gather the selected examples from the arrays on the device; see `Split.fetch`."""
+        images, labels = (
+            jnp.asarray(array).at[drawn.index].get(mode="promise_in_bounds") for array in resident
+        )
+        return Batch(images, labels, drawn.mask)
+
+    def train_batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        start_step: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> Iterator[Selection[np.ndarray]]:
+        """Iterate over shuffled selections without end; see `Split.train_batches`."""
+        part = _part(batch_size, process_index, process_count)
+        epoch, offset = divmod(start_step * batch_size, len(self))
+        order = epoch_order(len(self), seed, epoch)[offset:]
+        while True:
+            while len(order) < batch_size:
+                epoch += 1
+                order = np.concatenate([order, epoch_order(len(self), seed, epoch)])
+            index, order = order[:batch_size][part], order[batch_size:]
+            yield Selection(index.astype(np.int32), np.ones(len(index), bool))
+
+    def eval_batches(
+        self, batch_size: int, *, process_index: int = 0, process_count: int = 1
+    ) -> Iterator[Selection[np.ndarray]]:
+        """Iterate over the whole split in order; see `Split.eval_batches`."""
+        part = _part(batch_size, process_index, process_count)
+        for start in range(0, len(self), batch_size):
+            index = np.arange(start, start + batch_size, dtype=np.int32)[part]
+            mask = index < len(self)
+            yield Selection(np.where(mask, index, 0), mask)
+
+
+def _part(batch_size: int, process_index: int, process_count: int) -> slice:
+    """Return the part of a global batch that belongs to one of several processes."""
+    local = batch_size // process_count
+    return slice(process_index * local, (process_index + 1) * local)

@@ -1,0 +1,220 @@
+"""Cropping and resizing on the host: random crops for training, central crops for evaluation.
+
+Importing this module imports NumPy and Pillow; OpenCV is imported when ``"linear"`` is first used.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from resnet_jax.config.data import Interpolation
+from resnet_jax.data.images.decode import decode, decode_with_header
+from resnet_jax.data.images.jpeg import read_header
+from resnet_jax.data.images.optional import opencv
+
+_PIL = {
+    "pil_bilinear": Image.Resampling.BILINEAR,
+    "pil_bicubic": Image.Resampling.BICUBIC,
+}
+# libjpeg can shrink an image by these factors while it decodes, which saves most of the work.
+_JPEG_FACTORS = (8, 4, 2)
+# An image whose long side exceeds this multiple of its short side is not resized as a whole,
+# because the crop would discard most of the result.
+_LONGEST = 8
+
+Draws = Sequence[Sequence[float]]
+"""Ten rows of four numbers, uniform in [0, 1), that choose a random box; one row for each try."""
+
+
+def random_box(
+    height: int,
+    width: int,
+    draws: Draws,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tuple[int, int, int, int]:
+    """Return a random box inside an image, drawn as torchvision's ``RandomResizedCrop`` does.
+
+    If no try fits, the box is the largest one of an allowed ratio at the centre of the image.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        draws: Random numbers that choose the box.
+        scale: Smallest and largest area of the box, as a share of the image.
+        ratio: Smallest and largest width divided by height; its logarithm is uniform.
+
+    Returns:
+        Top, left, height and width in pixels.
+
+    Reference:
+        Szegedy et al. 2014, arXiv:1409.4842.
+    """
+    for size, shape, y, x in draws:
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * size)
+        aspect = ratio[0] * (ratio[1] / ratio[0]) ** shape
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = min(height, max(1, round(width / ratio[0])))
+    elif width / height > ratio[1]:
+        w = min(width, max(1, round(height * ratio[1])))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def random_resized_crop(
+    data: bytes,
+    out: np.ndarray,
+    draws: Draws,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    interpolation: Interpolation,
+) -> None:
+    """Write a random part of an image, resized, to ``out``.
+
+    Args:
+        data: Content of an image file.
+        out: uint8[size, size, 3], overwritten.
+        draws: Random numbers that choose the part, see `random_box`.
+        scale: Smallest and largest area of the part, as a share of the image.
+        ratio: Smallest and largest width divided by height of the part.
+        interpolation: How to resize. With ``"linear"``, JPEG files are also decoded roughly.
+
+    Raises:
+        DecodeError: The file cannot be decoded, see `decode`.
+        ImportError: ``"linear"`` needs OpenCV, which is not installed.
+    """
+    draw = partial(random_box, draws=draws, scale=scale, ratio=ratio)
+    if (header := read_header(data)) is None:
+        pixels = decode_with_header(data, header)
+        box = draw(*pixels.shape[:2])
+    else:
+        box = draw(header.height, header.width)
+        shrink = next((f for f in _JPEG_FACTORS if min(box[2:]) >= f * len(out)), 1)
+        rough = interpolation == "linear"
+        pixels = decode_with_header(data, header, shrink=shrink, rows=box[0] + box[2], rough=rough)
+        if pixels.shape[1] != header.width:
+            _resize_part(pixels, [side / shrink for side in box], out, interpolation)
+            return
+    top, left, h, w = box
+    part = pixels[top : top + h, left : left + w]
+    if interpolation == "linear":
+        cv2 = opencv()
+        # Writing into the batch saves the allocation and the copy of another array.
+        cv2.resize(part, (len(out), len(out)), dst=out, interpolation=cv2.INTER_LINEAR)
+    else:
+        out[:] = resize(part, len(out), len(out), interpolation)
+
+
+def evaluation_image(
+    data: bytes, *, image_size: int, crop_fraction: float, interpolation: Interpolation
+) -> np.ndarray:
+    """Decode an image file and return the central crop that evaluation uses.
+
+    Args:
+        data: Content of an image file.
+        image_size: Height and width of the result in pixels.
+        crop_fraction: See `evaluation_crop`.
+        interpolation: See `evaluation_crop`.
+
+    Returns:
+        uint8[image_size, image_size, 3].
+
+    Raises:
+        DecodeError: The file cannot be decoded, see `decode`.
+        ImportError: ``"linear"`` needs OpenCV, which is not installed.
+    """
+    return evaluation_crop(
+        decode(data),
+        image_size=image_size,
+        crop_fraction=crop_fraction,
+        interpolation=interpolation,
+    )
+
+
+def evaluation_crop(
+    pixels: np.ndarray, *, image_size: int, crop_fraction: float, interpolation: Interpolation
+) -> np.ndarray:
+    """Resize the short side of an image to ``image_size / crop_fraction`` and cut out the centre.
+
+    Sizes are rounded as in timm and, for a fraction of 0.875, as in torchvision.
+
+    Args:
+        pixels: uint8[H, W, 3].
+        image_size: Height and width of the result in pixels.
+        crop_fraction: Side of the crop divided by the short side of the resized image, above 0 and
+            at most 1.
+        interpolation: How to resize.
+
+    Returns:
+        uint8[image_size, image_size, 3].
+
+    Raises:
+        ImportError: ``"linear"`` needs OpenCV, which is not installed.
+    """
+    height, width = pixels.shape[:2]
+    short = math.floor(image_size / crop_fraction)
+    if height <= width:
+        height, width = short, int(short * width / height)
+    else:
+        height, width = int(short * height / width), short
+    if max(height, width) > _LONGEST * short:
+        return _center_of_long(pixels, (height, width), image_size, interpolation)
+    pixels = resize(pixels, height, width, interpolation)
+    top, left = round((height - image_size) / 2), round((width - image_size) / 2)
+    return pixels[top : top + image_size, left : left + image_size]
+
+
+def resize(pixels: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
+    """Resize uint8[H, W, 3] to uint8[height, width, 3].
+
+    Raises:
+        ImportError: ``"linear"`` needs OpenCV, which is not installed.
+    """
+    if interpolation == "linear":
+        cv2 = opencv()
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(Image.fromarray(pixels).resize((width, height), _PIL[interpolation]))
+
+
+def _resize_part(
+    pixels: np.ndarray, box: Sequence[float], out: np.ndarray, interpolation: Interpolation
+) -> None:
+    """Resize a box whose edges may fall between pixels, given as top, left, height and width."""
+    top, left, h, w = box
+    size = len(out)
+    if interpolation != "linear":
+        image = Image.fromarray(pixels)
+        part = (left, top, min(left + w, image.width), min(top + h, image.height))
+        out[:] = np.asarray(image.resize((size, size), _PIL[interpolation], box=part))
+        return
+    cv2 = opencv()
+    x, y = w / size, h / size
+    matrix = np.array([[x, 0, left + x / 2 - 0.5], [0, y, top + y / 2 - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(
+        pixels, matrix, (size, size), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def _center_of_long(
+    pixels: np.ndarray, resized: tuple[int, int], size: int, interpolation: Interpolation
+) -> np.ndarray:
+    """Return the centre of the image as if resized, without resizing the rest of it."""
+    scale = np.array(pixels.shape[:2]) / resized
+    start = np.round((np.array(resized) - size) / 2) * scale
+    # OpenCV stores coordinates in 16 bits. Pixels beyond this margin do not affect the result.
+    margin = 2 + 2 * np.ceil(scale)
+    first = np.maximum(0, np.floor(start) - margin).astype(int)
+    last = np.ceil(start + size * scale + margin).astype(int)
+    part = pixels[first[0] : last[0], first[1] : last[1]]
+    out = np.empty((size, size, 3), np.uint8)
+    _resize_part(part, [*(start - first), *(size * scale)], out, interpolation)
+    return out

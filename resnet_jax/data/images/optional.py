@@ -1,0 +1,35 @@
+"""The optional image libraries: simplejpeg decodes JPEG files faster, OpenCV resizes faster.
+
+Pillow alone decodes every file and does every interpolation but ``"linear"``.  This is the only
+module that imports the two libraries, and it imports them when they are first needed.
+"""
+
+import functools
+import importlib
+from typing import Any
+
+
+@functools.cache
+def simplejpeg() -> Any | None:
+    """Return the module `simplejpeg`, or None if it is not installed."""
+    try:
+        return importlib.import_module("simplejpeg")
+    except ImportError:
+        return None
+
+
+@functools.cache
+def opencv() -> Any:
+    """Return the module `cv2`.
+
+    Raises:
+        ImportError: It is not installed. The message is one line that names the extra.
+    """
+    try:
+        return importlib.import_module("cv2")
+    except ImportError as error:
+        raise ImportError(
+            f"interpolation 'linear' needs OpenCV ({error}): pip install 'resnet_jax[data]', or "
+            "choose 'pil_bilinear' or 'pil_bicubic', which need only Pillow",
+            name="cv2",
+        ) from None

@@ -1,0 +1,137 @@
+"""Preprocessing repeats exactly what the evaluation of a data set does to its images."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_jax.config import (
+    AugmentConfig,
+    DigitsConfig,
+    FolderConfig,
+    ImageConfig,
+    SyntheticConfig,
+    TfdsArraysConfig,
+)
+from resnet_jax.data import open_dataset
+from resnet_jax.data.preprocessing import Preprocessing
+from tests.data.images.test_arrays import prepare
+
+SMALL = Preprocessing(
+    image_size=16,
+    crop_fraction=0.875,
+    interpolation="pil_bicubic",
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.2, 0.2),
+    channels=3,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("circle", "square"):
+        (tmp_path / name).mkdir()
+        for i, kind in enumerate(("jpg", "png", "jpg", "png")):
+            pixels = rng.integers(0, 256, (40 + 7 * i, 50, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.{kind}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "pil_bilinear", "pil_bicubic"])
+def test_files_give_the_pixels_of_the_evaluation_split(folder: Path, interpolation: Any) -> None:
+    images = ImageConfig(image_size=24, eval_interpolation=interpolation, crop_fraction=0.9)
+    dataset = open_dataset(FolderConfig(str(folder), images=images))
+    (batch,) = dataset.evaluation.eval_batches(len(dataset.evaluation))
+    found = {pixels.tobytes() for pixels in batch.image}
+    preprocessed = {
+        dataset.preprocessing.on_host(path).tobytes() for path in folder.rglob("*.[jp]*g")
+    }
+    assert found <= preprocessed
+    assert len(preprocessed) == 8
+
+
+def test_arrays_and_noise_are_evaluated_whole(tmp_path: Path) -> None:
+    root = prepare(tmp_path, "mnist_like", "array_record")
+    arrays = TfdsArraysConfig(
+        str(root),
+        name="mnist_like",
+        evaluation_split="test",
+        augment=AugmentConfig(mean=(0.13,), std=(0.31,)),
+    )
+    noise = SyntheticConfig(image_size=8, num_classes=3, train_examples=4, test_examples=4)
+    for config in (arrays, noise, DigitsConfig(image_size=12)):
+        dataset = open_dataset(config)
+        image = dataset.evaluation.image(0)
+        np.testing.assert_array_equal(dataset.preprocessing.on_host(image), image)
+        values = dataset.preprocessing.on_device(jnp.asarray(image[None]))
+        assert values.dtype == jnp.float32
+        assert values.shape[1:3] == (
+            (12, 12) if isinstance(config, DigitsConfig) else image.shape[:2]
+        )
+
+
+def test_pixels_bytes_and_path_of_an_image_are_the_same(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels).save(path)
+    expected = SMALL.on_host(pixels)
+    assert expected.shape == (16, 16, 3)
+    for image in (path, str(path), path.read_bytes(), np.dstack([pixels, pixels[..., :1]])):
+        np.testing.assert_array_equal(SMALL.on_host(image), expected)
+
+
+def test_colours_and_grey_levels_become_what_the_network_takes() -> None:
+    rng = np.random.default_rng(0)
+    rgb, grey = (
+        rng.integers(0, 256, (16, 16, 3), np.uint8),
+        rng.integers(0, 256, (16, 16), np.uint8),
+    )
+    whole: Any = {"image_size": 16, "crop_fraction": 1.0, "interpolation": "pil_bilinear"}
+    one = Preprocessing(**whole, mean=(0.5,), std=(0.2,), channels=1)
+    three = Preprocessing(**whole, mean=(0.5,), std=(0.2,), channels=3)
+    luma = np.asarray(Image.fromarray(rgb).convert("L"))
+    np.testing.assert_array_equal(one.on_host(rgb)[..., 0], luma)
+    np.testing.assert_array_equal(one.on_host(grey)[..., 0], grey)
+    np.testing.assert_array_equal(three.on_host(grey), np.repeat(grey[..., None], 3, axis=-1))
+
+
+def test_the_device_normalises_by_channel() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    expected = (images / 255 - SMALL.mean) / SMALL.std
+    np.testing.assert_allclose(jax.jit(SMALL.on_device)(images), expected, atol=1e-5)
+
+
+def test_it_comes_back_from_json() -> None:
+    wide = Preprocessing((8, 12), 1.0, "linear", (0.1,), (0.2,), 1, upsample_size=16)
+    for preprocessing in (SMALL, wide):
+        plain = json.loads(json.dumps(preprocessing.to_json()))
+        assert Preprocessing.from_json(plain) == preprocessing
+    with pytest.raises(ValueError, match="cannot be read"):
+        Preprocessing.from_json({"image_size": 3})
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 3)), r"must be uint8\[H, W\].*float64"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"uint8\[2, 4, 4, 3\]"),
+        (b"no image", "8 bytes"),
+    ],
+)
+def test_what_is_not_an_image_is_refused(image: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SMALL.on_host(image)
+
+
+def test_a_truncated_file_is_refused() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(buffer, "PNG")
+    with pytest.raises(ValueError, match="bytes"):
+        SMALL.on_host(buffer.getvalue()[:40])
