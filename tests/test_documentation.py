@@ -21,7 +21,7 @@ from resnet_jax import create_model
 from resnet_jax.weights.structure import structure
 from tests.golden import golden
 from tests.weights.flax_example import FlaxExample
-from tests.weights.test_torch_pickle import save_zip, tensor
+from tests.weights.test_torch_file import save_zip, tensor
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
