@@ -42,7 +42,7 @@ def fetch(reference: str) -> Path:
         from huggingface_hub import errors, hf_hub_download
     except ImportError:
         raise ImportError(
-            f"{reference} needs the package huggingface_hub: pip install 'resnet_jax[weights]'"
+            f"{reference} needs the package huggingface_hub: pip install 'resnet-linen[weights]'"
         ) from None
 
     repository, revision = match["repository"], match["revision"]

@@ -46,7 +46,7 @@ def save_weights(model: ResNet, variables: Mapping[str, Any], path: str | Path) 
         from safetensors.numpy import save
     except ImportError:
         raise ImportError(
-            f"{path} needs the package safetensors: pip install 'resnet_jax[weights]'"
+            f"{path} needs the package safetensors: pip install 'resnet-linen[weights]'"
         ) from None
 
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}

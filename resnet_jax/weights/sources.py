@@ -30,7 +30,7 @@ def state_dict(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndar
         ValueError: The source cannot be read.
         ImportError: A package that the source needs is not installed.
     """
-    content = source if isinstance(source, Mapping) else _read(source)
+    content = source if isinstance(source, Mapping) else read_source(source)
     if "params" in content:
         variables = {name: content.get(name, {}) for name in ("params", "batch_stats")}
         if is_flax_example(variables):
@@ -44,7 +44,13 @@ def state_dict(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndar
     return tensors
 
 
-def _read(source: str | Path) -> Mapping[str, Any]:
+def read_source(source: str | Path) -> Mapping[str, Any]:
+    """Return the content of a file, a repository of the hub, or a directory of checkpoints.
+
+    Raises:
+        ValueError: The source cannot be read.
+        ImportError: A package that the source needs is not installed.
+    """
     # Imported here, so that weights from memory do not need the libraries that read files.
     from resnet_jax.weights.formats.checkpoints import is_msgpack, read_msgpack, read_orbax
     from resnet_jax.weights.formats.files import read_tensors

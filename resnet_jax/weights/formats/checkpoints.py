@@ -67,7 +67,7 @@ def read_orbax(path: Path) -> Variables:
         from orbax.checkpoint import v1
     except ImportError:
         raise ImportError(
-            f"{path} needs the package orbax-checkpoint: pip install 'resnet_jax[train]'"
+            f"{path} needs the package orbax-checkpoint: pip install 'resnet-linen[train]'"
         ) from None
 
     # Orbax's annotations accept neither paths nor trees.
