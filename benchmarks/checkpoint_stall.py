@@ -3,8 +3,8 @@
     python benchmarks/checkpoint_stall.py
 
 For ResNet-50 at 224 pixels, batch 32, SGD with momentum, in float32, it measures the time of a step
-and the time for which `Checkpoints.save` blocks.  The latter includes the digests of all arrays; the
-write itself continues in the background.  Each save starts after the previous one has ended.
+and the time for which `Checkpoints.save` blocks.  The latter includes the digests of all arrays;
+the write itself continues in the background.  Each save starts after the previous one has ended.
 """
 
 import argparse
@@ -41,10 +41,8 @@ CONFIG = TrainConfig(
 def main() -> None:
     """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--steps", type=int, default=5, help="number of steps to measure, after two of warm-up"
-    )
-    parser.add_argument("--saves", type=int, default=5, help="number of saves to measure")
+    parser.add_argument("--steps", type=int, default=5, help="steps to measure, after two more")
+    parser.add_argument("--saves", type=int, default=5, help="saves to measure")
     arguments = parser.parse_args()
 
     run = Run.create(CONFIG)
@@ -88,9 +86,8 @@ def main() -> None:
             f"{name:20s} median {statistics.median(seconds):6.3f} s, "
             f"{min(seconds):.3f} to {max(seconds):.3f} s"
         )
-    print(
-        f"a save delays training by {statistics.median(stalls) / statistics.median(steps):.2f} steps"
-    )
+    delay = statistics.median(stalls) / statistics.median(steps)
+    print(f"a save delays training by {delay:.2f} steps")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 It compares networks unrolled and with ``scan=True``, and the ImageNet networks of Flax's example.
 Each measurement runs in a process of its own.  The first of a round has an empty compilation cache
-on disk, and the second finds the programs that the first has left there.  All contenders take turns,
-and the table shows medians over the rounds.  The sizes of images and batch hardly matter, so they
-are small.
+on disk, and the second finds the programs that the first has left there.  All contenders take
+turns, and the table shows medians over the rounds.  The sizes of images and batch hardly matter, so
+they are small.
 
     python -m benchmarks.compile_time
 """
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument(
         "--here",
         action="store_true",
-        help="make one measurement in this process and print it as JSON",
+        help="print one measurement as JSON",
     )
     options = parser.parse_args()
     if options.here:
@@ -124,7 +124,7 @@ def main() -> None:
 def print_table(
     name: str, cold: dict[str, list[dict[str, float]]], warm: dict[str, list[dict[str, float]]]
 ) -> None:
-    """Print a Markdown table of seconds: each phase, their sum with its range, and ratios of sums."""
+    """Print a Markdown table of seconds: each phase, their sum, its range, and ratios."""
     totals = {way: [sum(seconds.values()) for seconds in rounds] for way, rounds in cold.items()}
     peers = [way for way in (UNROLLED, FLAX) if way in cold]
     headings = [*PHASES, "total", "min - max", *(f"x {peer}" for peer in peers), "cached total"]

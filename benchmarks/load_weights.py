@@ -1,8 +1,8 @@
-"""Measure time and memory of loading ResNet-50 from ``.safetensors``, next to reading it into NumPy.
+"""Measure time and memory of loading ResNet-50 from ``.safetensors``, and of reading it into NumPy.
 
-Each round is a process of its own that loads the file twice; the file is in the cache of the system.
-The first load includes what a program pays once after its imports.  Peak memory is the increase of
-the peak of the process during the first load, divided by the size of the file.
+Each round is a process of its own that loads the file twice; the file is in the cache of the
+system.  The first load includes what a program pays once after its imports.  Peak memory is the
+increase of the peak of the process during the first load, divided by the size of the file.
 
     python -m benchmarks.load_weights
 """

@@ -82,17 +82,13 @@ def parse_options(description: str | None, *, batch_sizes: list[int]) -> argpars
         choices=["float32", "bfloat16"],
         help="compute type; parameters are float32 (default: float32 on CPUs, else bfloat16)",
     )
-    parser.add_argument(
-        "--torch-python", help="Python interpreter that has PyTorch and torchvision"
-    )
+    parser.add_argument("--torch-python", help="a Python with PyTorch and torchvision")
     parser.add_argument(
         "--timm",
         action="store_true",
-        help="also measure timm's network, which that Python must have",
+        help="also measure timm's network, from that Python",
     )
-    parser.add_argument(
-        "--serve", metavar="ROW", help="serve this row to the process that measures"
-    )
+    parser.add_argument("--serve", metavar="ROW", help="serve a row to another process")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
     # Must come before JAX creates its backend, which then computes in the calling thread.
@@ -214,7 +210,7 @@ class Stepper:
 
 
 def timed(program: Callable[[], Any]) -> Callable[[], float]:
-    """Return a function that calls a program and returns the seconds until its results are ready."""
+    """Return a function that runs a program and returns the seconds until it is done."""
 
     def call() -> float:
         started = time.perf_counter()
@@ -225,7 +221,7 @@ def timed(program: Callable[[], Any]) -> Callable[[], float]:
 
 
 def interleaved(rounds: int, contenders: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Return the seconds of each round by contender; they take turns, and a first round is dropped."""
+    """Return the seconds of each round of contenders that take turns; a first round is dropped."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(rounds + 1):
         for name, run in contenders.items():

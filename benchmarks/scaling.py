@@ -5,13 +5,12 @@ in a process of its own, and its collectives and their bytes are counted in XLA'
 Nothing is executed.  The images are small, because neither gradients nor statistics depend on their
 size.
 
-The second part is a model and not a measurement.  It computes the weak-scaling efficiency
-t / (t + exchange), where t is the time of a step on one device.  As in NCCL's tuning model, an
-exchange of n bytes by p devices takes ``launch + 2 (p - 1) hop`` within a node,
-``2 log2(nodes) hop`` between nodes, and ``2 (p - 1) / p n / bandwidth``.  Between nodes, each device
-sends its share of the sum of its node.  With overlap, gradients travel during the backward pass, two
-thirds of the step.  The statistics of BatchNorm never overlap, because the next layer waits for
-them.
+The second part is a model and not a measurement.  It computes the weak-scaling efficiency t / (t +
+exchange), where t is the time of a step on one device.  As in NCCL's tuning model, an exchange of n
+bytes by p devices takes ``launch + 2 (p - 1) hop`` within a node, ``2 log2(nodes) hop`` between
+nodes, and ``2 (p - 1) / p n / bandwidth``.  Between nodes, each device sends its share of the sum
+of its node.  With overlap, gradients travel during the backward pass, two thirds of the step.  The
+statistics of BatchNorm never overlap, because the next layer waits for them.
 
     python -m benchmarks.scaling --json scaling.json --figure docs/images/scaling.png
 """
@@ -131,7 +130,7 @@ def efficiency(collectives: list[Collective], cluster: Cluster, *, overlap: bool
 
 
 def parse(hlo: str, num_devices: int) -> list[Collective]:
-    """Return the collectives in the text of a compiled program, without those of a single device."""
+    """Return the collectives in the text of a compiled program that involve several devices."""
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
     found = []
     for line in hlo.splitlines():

@@ -1,7 +1,7 @@
 """The PyTorch side of the benchmarks: ResNet-50 of torchvision or timm in channels-last memory.
 
-It prints the seconds of the first call, and then for each line of its input the seconds of one more.
-Those are the median of three calls in a row after one that does not count, as in
+It prints the seconds of the first call, and then for each line of its input the seconds of one
+more.  Those are the median of three calls in a row after one that does not count, as in
 `benchmarks.peers.Program`.  The other benchmarks run it with the Python of ``--torch-python``.
 """
 

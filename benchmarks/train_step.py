@@ -1,11 +1,11 @@
 """Measure a training step of ResNet-50: images per second, seconds to compile, peak memory.
 
 It is compared with the same step of Flax's ImageNet example.  If ``--torch-python`` names a Python
-with PyTorch and torchvision, it is also compared with torchvision's network in channels-last memory,
-eager and compiled.  The contenders take turns, each for some steps in a row, the first of which does
-not count.  Images are random, and the optimizer is SGD with Nesterov momentum.  CPUs compute in
-float32, accelerators in bfloat16 with float32 parameters.  The table shows medians; a first round
-does not count.
+with PyTorch and torchvision, it is also compared with torchvision's network in channels-last
+memory, eager and compiled.  The contenders take turns, each for some steps in a row, the first of
+which does not count.  Images are random, and the optimizer is SGD with Nesterov momentum.  CPUs
+compute in float32, accelerators in bfloat16 with float32 parameters.  The table shows medians; a
+first round does not count.
 
 On CPUs each contender has a process of its own.  Our processes keep freed memory, as the `train`
 command does.  Flax's example runs twice: unchanged, and as "memory kept" in a process like ours.

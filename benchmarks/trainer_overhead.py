@@ -1,8 +1,8 @@
 """Measure what the training loop costs in addition to the jitted step that it calls.
 
-The same compiled step runs on the same synthetic images in two ways, which take turns: repeatedly on
-one batch on the device, and in the loop, which draws batches, collects and writes metrics and shows
-progress.  A round ends when the loop has fetched the metrics of its last step.
+The same compiled step runs on the same synthetic images in two ways, which take turns: repeatedly
+on one batch on the device, and in the loop, which draws batches, collects and writes metrics and
+shows progress.  A round ends when the loop has fetched the metrics of its last step.
 
     python -m benchmarks.trainer_overhead
 """
@@ -39,7 +39,7 @@ LOOP, BARE = "loop of the trainer", "bare jitted step"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TimedRun(Run):
-    """A run whose steps are already compiled, and which records when each training step is called."""
+    """A run with compiled steps that records when each training step is called."""
 
     steps: tuple[Any, Any] = (None, None)
     called: list[float] = dataclasses.field(default_factory=list)
@@ -66,7 +66,7 @@ def main() -> None:
         "--steps",
         type=int,
         default=30,
-        help="number of steps per round, a multiple of --log-every-steps",
+        help="per round, in multiples of --log-every-steps",
     )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
