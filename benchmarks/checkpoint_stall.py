@@ -1,10 +1,10 @@
-"""How long a checkpoint holds up training, beside the step that it interrupts.
+"""Measure how long a checkpoint delays training, compared with a training step.
 
     python benchmarks/checkpoint_stall.py
 
-ResNet-50 at 224 pixels, batch 32, SGD with momentum, in float32: the time of a step, and the time
-for which `Checkpoints.save` blocks, digests of all arrays included, while the write itself goes on
-in the background.  Saves follow each other only when the one before has ended.
+For ResNet-50 at 224 pixels, batch 32, SGD with momentum, in float32, it measures the time of a step
+and the time for which `Checkpoints.save` blocks.  The latter includes the digests of all arrays;
+the write itself continues in the background.  Each save starts after the previous one has ended.
 """
 
 import argparse
@@ -39,10 +39,10 @@ CONFIG = TrainConfig(
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=5, help="measured after two of warm-up")
-    parser.add_argument("--saves", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=5, help="steps to measure, after two more")
+    parser.add_argument("--saves", type=int, default=5, help="saves to measure")
     arguments = parser.parse_args()
 
     run = Run.create(CONFIG)
@@ -86,7 +86,8 @@ def main() -> None:
             f"{name:20s} median {statistics.median(seconds):6.3f} s, "
             f"{min(seconds):.3f} to {max(seconds):.3f} s"
         )
-    print(f"a save holds up {statistics.median(stalls) / statistics.median(steps):.2f} steps")
+    delay = statistics.median(stalls) / statistics.median(steps)
+    print(f"a save delays training by {delay:.2f} steps")
 
 
 if __name__ == "__main__":

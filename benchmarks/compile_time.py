@@ -1,9 +1,10 @@
-"""Seconds until a training step is ready: tracing, lowering and compiling it.
+"""Measure the seconds until a training step is ready: tracing, lowering and compiling it.
 
-Networks unrolled and with ``scan=True``, and those on ImageNet as Flax's example has them. Every
-measurement has a process of its own; the first of a round has an empty cache of compiled programs
-on disk, and the second finds there what the first left. All run in turn; medians over the rounds.
-Neither the size of the images nor that of the batch matters much, so they are small.
+It compares networks unrolled and with ``scan=True``, and the ImageNet networks of Flax's example.
+Each measurement runs in a process of its own.  The first of a round has an empty compilation cache
+on disk, and the second finds the programs that the first has left there.  All contenders take
+turns, and the table shows medians over the rounds.  The sizes of images and batch hardly matter, so
+they are small.
 
     python -m benchmarks.compile_time
 """
@@ -40,7 +41,7 @@ PHASES = ["trace", "lower", "compile"]
 
 
 def program(name: str, way: str, shape: tuple[int, ...]) -> tuple[Any, tuple[Any, ...]]:
-    """A training step and what it takes, in shapes."""
+    """Return a training step and its arguments, as shapes and dtypes."""
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     labels = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
     key = jax.random.key(0)
@@ -60,7 +61,7 @@ def program(name: str, way: str, shape: tuple[int, ...]) -> tuple[Any, tuple[Any
 
 
 def measure(name: str, way: str, shape: tuple[int, ...]) -> dict[str, float]:
-    """Seconds of each phase, here."""
+    """Return the seconds of each phase, measured in this process."""
     step, inputs = program(name, way, shape)
     jitted = jax.jit(step, donate_argnums=0)
     times = [time.perf_counter()]
@@ -75,7 +76,7 @@ def measure(name: str, way: str, shape: tuple[int, ...]) -> dict[str, float]:
 
 
 def measure_apart(arguments: list[str], cache: str) -> dict[str, float]:
-    """The same in a process of its own."""
+    """Return the seconds of each phase, measured in a process of its own."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -86,7 +87,7 @@ def measure_apart(arguments: list[str], cache: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures and prints a table for each network."""
+    """Measure, and print a table for each network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--networks", nargs="+", default=["resnet50", "resnet152", "cifar_resnet110"]
@@ -95,7 +96,11 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--here", action="store_true", help="one measurement, as JSON")
+    parser.add_argument(
+        "--here",
+        action="store_true",
+        help="print one measurement as JSON",
+    )
     options = parser.parse_args()
     if options.here:
         shape = (options.batch_size, options.image_size, options.image_size, 3)
@@ -119,7 +124,7 @@ def main() -> None:
 def print_table(
     name: str, cold: dict[str, list[dict[str, float]]], warm: dict[str, list[dict[str, float]]]
 ) -> None:
-    """A Markdown table of seconds: each phase, their sum with its extremes, and ratios of sums."""
+    """Print a Markdown table of seconds: each phase, their sum, its range, and ratios."""
     totals = {way: [sum(seconds.values()) for seconds in rounds] for way, rounds in cold.items()}
     peers = [way for way in (UNROLLED, FLAX) if way in cold]
     headings = [*PHASES, "total", "min - max", *(f"x {peer}" for peer in peers), "cached total"]

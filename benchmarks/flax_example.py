@@ -1,4 +1,4 @@
-"""ResNet-50 as in Flax's ImageNet example: its training step and its inference."""
+"""Training step and inference of ResNet-50 as in Flax's ImageNet example."""
 
 from functools import partial
 from typing import Any
@@ -14,7 +14,10 @@ STAGES = {"resnet50": (3, 4, 6, 3), "resnet152": (3, 8, 36, 3)}
 
 
 def stepper(images: jax.Array, labels: jax.Array, *, dtype: Any = "float32") -> Stepper:
-    """That of Flax's ``examples/imagenet/train.py``: L2 of all but vectors is part of the loss."""
+    """Return the training step of ``examples/imagenet/train.py``, compiled with its state.
+
+    The L2 penalty of all parameters except vectors is part of the loss.
+    """
     model = FlaxExample(STAGES["resnet50"], bottleneck=True, dtype=jnp.dtype(dtype))
     optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
     variables = _initial(model, images)
@@ -24,7 +27,7 @@ def stepper(images: jax.Array, labels: jax.Array, *, dtype: Any = "float32") -> 
 
 
 def train_step(model: FlaxExample, optimizer: optax.GradientTransformation) -> Any:
-    """A pure function (state, images, labels) -> (state, metrics)."""
+    """Return a pure function (state, images, labels) -> (state, metrics)."""
 
     def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:
         params, batch_stats, opt_state = state
@@ -51,7 +54,7 @@ def train_step(model: FlaxExample, optimizer: optax.GradientTransformation) -> A
 
 
 def inference(images: jax.Array, *, dtype: Any = "float32") -> Program:
-    """The logits of the images."""
+    """Return the compiled program that computes the logits of the images."""
     model = FlaxExample(STAGES["resnet50"], bottleneck=True, dtype=jnp.dtype(dtype))
     variables = _initial(model, images)
     apply = jax.jit(partial(model.apply, train=False))

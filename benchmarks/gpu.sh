@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Everything that is measured on a GPU, in less than eight minutes and one JSON:
+# Run all benchmarks for a GPU in less than eight minutes, and write one JSON file:
 #
-#   benchmarks/gpu.sh [OPTIONS]      # PYTHON with jax[cuda12], TORCH_PYTHON with PyTorch and timm
+#   benchmarks/gpu.sh [OPTIONS]
 #
-# Options are those of `python -m benchmarks.accelerator`.
+# The options are those of `python -m benchmarks.accelerator`.  Environment variables: PYTHON (a
+# Python with jax[cuda12]), TORCH_PYTHON (a Python with PyTorch and timm), OUTPUT (gpu.json).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export XLA_PYTHON_CLIENT_PREALLOCATE=${XLA_PYTHON_CLIENT_PREALLOCATE:-false}

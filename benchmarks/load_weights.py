@@ -1,8 +1,8 @@
-"""Loading ResNet-50 from ``.safetensors``: seconds and memory, beside reading the file into NumPy.
+"""Measure time and memory of loading ResNet-50 from ``.safetensors``, and of reading it into NumPy.
 
-Every round is a process of its own, which loads the file twice; the system has it in memory.  The
-first load counts what a program pays once, after its imports.  Peak memory is that of the process
-while it loads for the first time, less what it had before, over the size of the file.
+Each round is a process of its own that loads the file twice; the file is in the cache of the
+system.  The first load includes what a program pays once after its imports.  Peak memory is the
+increase of the peak of the process during the first load, divided by the size of the file.
 
     python -m benchmarks.load_weights
 """
@@ -29,12 +29,12 @@ MODEL = "resnet50"
 
 
 def to_host(path: Path) -> Any:
-    """`load_weights`, whose arrays are NumPy's."""
+    """Call `load_weights`, which returns NumPy arrays."""
     return load_weights(create_model(MODEL), path)
 
 
 def to_device(path: Path) -> Any:
-    """`load_weights`, then onto the device."""
+    """Call `load_weights`, and put the result on the device."""
     return jax.block_until_ready(jax.device_put(to_host(path)))
 
 
@@ -47,7 +47,7 @@ CONTENDERS: dict[str, Callable[[Path], Any]] = {
 
 
 def measure(name: str, path: Path) -> dict[str, float]:
-    """Seconds of a first and a second load, and the peak of memory over the size of the file."""
+    """Return the seconds of two loads, and the peak memory divided by the size of the file."""
     load = CONTENDERS[name]
     jax.devices()
     Path("/proc/self/clear_refs").write_text("5")  # Resets the peak.
@@ -64,7 +64,7 @@ def measure(name: str, path: Path) -> dict[str, float]:
 
 
 def _memory(field: str) -> int:
-    """Bytes, by a field of Linux's ``/proc/self/status``."""
+    """Return a field of Linux's ``/proc/self/status`` in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -72,10 +72,10 @@ def _memory(field: str) -> int:
 
 
 def main() -> None:
-    """Measures and prints a table."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--half", action="store_true", help="a file of float16")
+    parser.add_argument("--rounds", type=int, default=7, help="number of processes per contender")
+    parser.add_argument("--half", action="store_true", help="use a file of float16")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What all benchmarks share: interleaved rounds, and peers that run in another Python."""
+"""Shared by the benchmarks: rounds in which contenders take turns, and peers in another Python."""
 
 import argparse
 import dataclasses
@@ -22,14 +22,14 @@ TORCH = {"PyTorch eager": (), "torch.compile": ("--compile",)}
 TIMM = {"timm eager": ("--timm",), "timm, torch.compile": ("--timm", "--compile")}
 
 IN_A_ROW = 3
-"""Calls of a `Program` in its turn that count."""
+"""Number of calls per turn of a `Program` that count."""
 
 
 class Peer:
-    """A script of this directory in a Python of its own, which waits between its rounds.
+    """A script of this directory that runs in a process of its own and waits between its rounds.
 
-    It prints the seconds of a first round, compilation included, and those of one more for each
-    line that it reads.
+    The script prints the seconds of a first round, including compilation.  It then prints the
+    seconds of one more round for each line that it reads.
     """
 
     def __init__(self, python: str, script: str, *options: str) -> None:
@@ -50,7 +50,7 @@ class Peer:
         self.process.wait()
 
     def __call__(self, request: str = "") -> float:
-        """Seconds of one round, or what else its script answers to a request."""
+        """Return the seconds of one round, or the answer of the script to another request."""
         assert self.process.stdin is not None
         self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
@@ -60,18 +60,18 @@ class Peer:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args} has ended; its error is above")
+            raise RuntimeError(f"{self.process.args} has ended; its error message is above")
         return json.loads(line)
 
 
 def parse_options(description: str | None, *, batch_sizes: list[int]) -> argparse.Namespace:
-    """Those of every benchmark beside PyTorch; on accelerators other defaults hold.
+    """Parse the options that the benchmarks next to PyTorch share.
 
-    All but Flax's example as it is keep the memory that they free from now on.
+    From this call on the process keeps freed memory, except for the unchanged Flax example.
 
     Args:
-        description: of the benchmark.
-        batch_sizes: on CPUs.
+        description: Description of the benchmark.
+        batch_sizes: Default batch sizes on CPUs.  Accelerators have other defaults.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--batch-sizes", type=int, nargs="+")
@@ -80,16 +80,18 @@ def parse_options(description: str | None, *, batch_sizes: list[int]) -> argpars
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16"],
-        help="in which activations are computed; parameters are float32",
+        help="compute type; parameters are float32 (default: float32 on CPUs, else bfloat16)",
     )
     parser.add_argument("--torch-python", help="a Python with PyTorch and torchvision")
     parser.add_argument(
-        "--timm", action="store_true", help="measure timm's network too; that Python has it"
+        "--timm",
+        action="store_true",
+        help="also measure timm's network, from that Python",
     )
-    parser.add_argument("--serve", metavar="ROW", help="be this row, for the process that measures")
-    parser.add_argument("--json", type=Path, help="file to write all numbers to")
+    parser.add_argument("--serve", metavar="ROW", help="serve a row to another process")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
-    # Before JAX is asked for its backend, which then computes in the thread that calls it.
+    # Must come before JAX creates its backend, which then computes in the calling thread.
     if options.serve != FLAX:
         keep_freed_memory()
     cpu = jax.default_backend() == "cpu"
@@ -100,19 +102,19 @@ def parse_options(description: str | None, *, batch_sizes: list[int]) -> argpars
 
 
 def flax_names() -> list[str]:
-    """The rows of Flax's example: as it is, and on CPUs where freed memory is kept too."""
+    """Return the rows of Flax's example: unchanged, and on CPUs also with freed memory kept."""
     return [FLAX, FLAX_KEPT] if jax.default_backend() == "cpu" else [FLAX]
 
 
 def serve(program: "Program") -> None:
-    """Is the other end of a `Peer`."""
+    """Answer the requests of a `Peer` on standard input."""
     print(json.dumps(program()), flush=True)
     for line in sys.stdin:
         print(json.dumps(program(line.strip())), flush=True)
 
 
 def torch_peers(options: argparse.Namespace, mode: str, batch_size: int) -> dict[str, Peer]:
-    """PyTorch's networks by name, started; none without ``--torch-python``."""
+    """Start PyTorch's networks and return them by name; none without ``--torch-python``."""
     if not options.torch_python:
         return {}
     shared = (
@@ -130,12 +132,12 @@ def torch_peers(options: argparse.Namespace, mode: str, batch_size: int) -> dict
 
 
 def torch_names(options: argparse.Namespace) -> list[str]:
-    """The networks of PyTorch that belong into the table."""
+    """Return the rows of the table for PyTorch's networks."""
     return [*TORCH, *(TIMM if options.timm else ())]
 
 
 def write_json(path: Path, options: argparse.Namespace, results: Any) -> None:
-    """What was measured, with what and where."""
+    """Write the results with date, version, device and options."""
     device = jax.devices()[0]
     path.write_text(
         json.dumps(
@@ -153,7 +155,7 @@ def write_json(path: Path, options: argparse.Namespace, results: Any) -> None:
 
 
 def compiled(program: Any, *inputs: Any) -> tuple[Any, float, float]:
-    """A jitted program compiled, the seconds that took, and the GiB it needs at its peak."""
+    """Compile a jitted program; return it, the seconds that took, and its peak memory in GiB."""
     started = time.perf_counter()
     executable = program.lower(*inputs).compile()
     seconds = time.perf_counter() - started
@@ -169,17 +171,17 @@ def compiled(program: Any, *inputs: Any) -> tuple[Any, float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Something compiled that answers as a `Peer` does."""
+    """A compiled program that is called like a `Peer`."""
 
     run: Callable[[], Any]
     seconds: float
     gibibytes: float
 
     def __call__(self, request: str = "") -> float:
-        """Seconds of a call, or the seconds to compile or the peak of memory in GiB.
+        """Return the seconds of a call, the seconds of compilation, or the peak memory in GiB.
 
-        They are the median of some calls in a row, as training makes them.  One goes before these:
-        a system may have taken memory from a process that was idle.
+        The seconds of a call are the median of some calls in a row, as in training.  One more call
+        comes first and does not count: the system may have taken memory from the idle process.
         """
         match request:
             case "seconds":
@@ -193,7 +195,7 @@ class Program:
 
 
 class Stepper:
-    """A compiled step that keeps its state."""
+    """A compiled training step and its current state."""
 
     def __init__(self, step: Any, state: Any, *inputs: Any) -> None:
         self.step, self.seconds, self.gibibytes = compiled(
@@ -202,13 +204,13 @@ class Stepper:
         self.state, self.inputs = state, inputs
 
     def __call__(self) -> Any:
-        """One step; the new state and its metrics."""
+        """Run one step; return the new state and the metrics."""
         self.state, metrics = self.step(self.state, *self.inputs)
         return self.state, metrics
 
 
 def timed(program: Callable[[], Any]) -> Callable[[], float]:
-    """The seconds of a call, until its results are there."""
+    """Return a function that runs a program and returns the seconds until it is done."""
 
     def call() -> float:
         started = time.perf_counter()
@@ -219,7 +221,7 @@ def timed(program: Callable[[], Any]) -> Callable[[], float]:
 
 
 def interleaved(rounds: int, contenders: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Seconds of every round of every contender, in turn, after one round that does not count."""
+    """Return the seconds of each round of contenders that take turns; a first round is dropped."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(rounds + 1):
         for name, run in contenders.items():
@@ -237,20 +239,21 @@ def race(
     options: argparse.Namespace,
     batch_size: int,
 ) -> dict[str, dict[str, Any]]:
-    """Runs all contenders in turn.
+    """Run all contenders in turn.
 
-    On CPUs each has a process of its own, whose heap no other one disturbs.
+    On CPUs each contender has a process of its own, so that they do not share a heap.
 
     Args:
-        script: that serves a row with ``--serve``.
-        build: makes the program of a row.
-        rows: those of JAX.
-        mode: of PyTorch's, ``"train"`` or ``"inference"``.
-        options: of the command line.
-        batch_size: images a call.
+        script: Script that serves a row with ``--serve``.
+        build: Function that builds the program of a row.
+        rows: The rows that use JAX.
+        mode: Mode of PyTorch's networks, ``"train"`` or ``"inference"``.
+        options: Options of the command line.
+        batch_size: Number of images per call.
 
     Returns:
-        By row the seconds of each round, images a second by their median, and what compiling took.
+        For each row the seconds of each round, the images per second of their median, and time and
+        memory of the compiled program.
     """
     shared = (
         f"--batch-sizes={batch_size}",
@@ -285,11 +288,11 @@ def race(
 
 
 COMPILED = ("compile s", "peak GiB")
-"""Headings of the cells of `compiled_cells`."""
+"""Headings of the columns that `compiled_cells` returns."""
 
 
 def compiled_cells(results: dict[str, dict[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """What compiling took, by row."""
+    """Return compile time and peak memory as table cells, by row."""
     return {
         name: (
             f"{result.get('compile_seconds', result.get('first_call_seconds')):.1f}",
@@ -307,7 +310,7 @@ def print_table(
     extra: dict[str, tuple[str, ...]],
     headings: tuple[str, ...],
 ) -> None:
-    """A Markdown table of images a second: median, extremes, ratio to the median of ``peer``."""
+    """Print a Markdown table of images per second: median, range, and ratio to ``peer``."""
     print("| " + " | ".join(("", "images/s", "min - max", f"x {peer}", *headings)) + " |")
     print("|---" + "|---:" * (3 + len(headings)) + "|")
     for name in rows:

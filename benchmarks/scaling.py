@@ -1,16 +1,16 @@
-"""What devices exchange in a training step of ResNet-50, and what follows for many of them.
+"""Count what devices exchange in a training step of ResNet-50, and model how it scales.
 
-Two parts.  The first is a fact of the program: for 1, 2, 4, ... devices, forced on this CPU, the
-step of `train.py` is compiled in a process of its own, and its collectives and their bytes are
-counted in XLA's optimised HLO.  Nothing runs.  Images are small here, since neither gradients nor
-statistics depend on their size.
+The first part counts.  For 1, 2, 4, ... devices, forced on this CPU, the trainer's step is compiled
+in a process of its own, and its collectives and their bytes are counted in XLA's optimised HLO.
+Nothing is executed.  The images are small, because neither gradients nor statistics depend on their
+size.
 
-The second is a model, no measurement: the weak-scaling efficiency t / (t + exchange), where t is
-the time of a step on one device.  An exchange of n bytes by p devices takes, as NCCL's own tuning
-model has it, ``launch + 2 (p - 1) hop`` within a node and ``2 log2(nodes) hop`` between nodes, and
-``2 (p - 1) / p n / bandwidth``; between nodes each device sends its share of what its node has
-summed.  With overlap, gradients travel during the backward pass, two thirds of the step; statistics
-of BatchNorm never do, because the next layer waits for them.
+The second part is a model and not a measurement.  It computes the weak-scaling efficiency t / (t +
+exchange), where t is the time of a step on one device.  As in NCCL's tuning model, an exchange of n
+bytes by p devices takes ``launch + 2 (p - 1) hop`` within a node, ``2 log2(nodes) hop`` between
+nodes, and ``2 (p - 1) / p n / bandwidth``.  Between nodes, each device sends its share of the sum
+of its node.  With overlap, gradients travel during the backward pass, two thirds of the step.  The
+statistics of BatchNorm never overlap, because the next layer waits for them.
 
     python -m benchmarks.scaling --json scaling.json --figure docs/images/scaling.png
 """
@@ -27,18 +27,24 @@ from pathlib import Path
 from typing import Any
 
 IMAGES = 8
-"""A device, where collectives are counted."""
+"""Number of images per device when collectives are counted."""
 
 BATCH_NORM = {"global": "batch", "groups of 2 devices": 2 * IMAGES, "per device": "device"}
-"""Who shares statistics, and what a run is told for it."""
+"""Names of the ways to share statistics, and the ``bn_group_size`` of each."""
 
 GRADIENT_BYTES = 2**20
-"""Collectives above it are gradients: the statistics of a layer are a few kilobytes."""
+"""Larger collectives are gradients; the statistics of a layer have a few kilobytes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """An exchange: what kind, of how many bytes on each device, within groups of how many."""
+    """An exchange between devices.
+
+    Attributes:
+        kind: Name of the operation in HLO, such as ``all-reduce``.
+        bytes: Bytes on each device.
+        devices: Number of devices in a group.
+    """
 
     kind: str
     bytes: int
@@ -50,9 +56,9 @@ class Link:
     """One level of an interconnect.
 
     Attributes:
-        devices: that it connects, those of the levels below it counted as one; 0 for all.
-        bandwidth: bytes a second that a device sends, while as many come in.
-        hop: seconds until the first byte is there.
+        devices: Number of devices or lower-level groups that it connects; 0 means all.
+        bandwidth: Bytes per second that a device sends while it receives as many.
+        hop: Seconds until the first byte arrives.
     """
 
     devices: int
@@ -62,13 +68,13 @@ class Link:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Devices and how they are connected.
+    """Devices and the links between them.
 
     Attributes:
-        images_per_second: of one device in training.
-        batch: images a device.
-        launch: seconds until a collective begins.
-        links: from the nearest to the farthest.
+        images_per_second: Training speed of one device.
+        batch: Number of images per device.
+        launch: Seconds until a collective begins.
+        links: The links from the nearest to the farthest.
     """
 
     images_per_second: float
@@ -77,11 +83,12 @@ class Cluster:
     links: tuple[Link, ...]
 
 
-# Bandwidths are those of the vendors, one way: NVLink 4 has 900 GB/s both ways for a GPU; TPU links
-# 45 GB/s, six of them (v4) or four (v5e), https://jax-ml.github.io/scaling-book/tpus.  Latencies of
-# GPUs are those of NCCL's tuning model (src/graph/tuning.cc, tree, LL protocol); those of Ethernet
-# and TPUs are assumptions.  Images a second: MLPerf Training v4.0 (H100) and v0.7 (TPU v4); of the
-# TPU v5e none is published, and it has what its memory allows (0.82 TB/s, 357 MB an image).
+# Bandwidths are the vendors' figures for one direction.  NVLink 4 has 900 GB/s in both directions
+# together per GPU.  A TPU link has 45 GB/s; a v4 has six and a v5e four
+# (https://jax-ml.github.io/scaling-book/tpus).  The latencies of GPUs come from NCCL's tuning model
+# (src/graph/tuning.cc, tree, LL protocol); those of Ethernet and TPUs are assumptions.  Images per
+# second come from MLPerf Training v4.0 (H100) and v0.7 (TPU v4).  None is published for the TPU
+# v5e, so its value is what its memory allows (0.82 TB/s, 357 MB per image).
 _NVSWITCH = Link(8, 450e9, 0.6e-6)
 CLUSTERS = {
     "H100, NVSwitch, InfiniBand 400 Gb/s a GPU": Cluster(
@@ -96,7 +103,7 @@ CLUSTERS = {
 
 
 def exchange_seconds(collective: Collective, cluster: Cluster) -> float:
-    """How long a collective takes."""
+    """Return the modelled seconds of a collective."""
     seconds, remaining, share = cluster.launch, collective.devices, float(collective.bytes)
     for link in cluster.links:
         parts = min(remaining, link.devices or remaining)
@@ -108,7 +115,7 @@ def exchange_seconds(collective: Collective, cluster: Cluster) -> float:
 
 
 def efficiency(collectives: list[Collective], cluster: Cluster, *, overlap: bool) -> float:
-    """Share of the time of a step that is not spent waiting for other devices."""
+    """Return the share of a step's time that is not spent waiting for other devices."""
     step = cluster.batch / cluster.images_per_second
     gradients = statistics = 0.0
     for collective in collectives:
@@ -123,7 +130,7 @@ def efficiency(collectives: list[Collective], cluster: Cluster, *, overlap: bool
 
 
 def parse(hlo: str, num_devices: int) -> list[Collective]:
-    """The collectives of a compiled program in XLA's text form; those of one device are none."""
+    """Return the collectives in the text of a compiled program that involve several devices."""
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
     found = []
     for line in hlo.splitlines():
@@ -145,14 +152,14 @@ def parse(hlo: str, num_devices: int) -> list[Collective]:
 
 
 def count(num_devices: int, kind: str) -> list[Collective]:
-    """Compiles the step for so many devices, which this process must have, and counts."""
+    """Compile the step for all devices of this process, and return its collectives."""
     import jax
 
     from resnet_jax.config import ModelConfig, SyntheticConfig, TrainConfig
     from resnet_jax.training.setup import Run
 
     batch = IMAGES * num_devices
-    # A single device is all there is to share with.
+    # Groups need at least two devices.
     bn_group_size: Any = BATCH_NORM[kind] if num_devices > 1 else "batch"
     config = TrainConfig(
         model=ModelConfig("resnet50", bn_group_size=bn_group_size),
@@ -166,9 +173,9 @@ def count(num_devices: int, kind: str) -> list[Collective]:
 
 
 def count_apart(num_devices: int, kind: str) -> list[Collective]:
-    """`count` in a process that has so many devices."""
+    """Call `count` in a process with the given number of devices."""
     flags = f"--xla_force_host_platform_device_count={num_devices} "
-    # Code need not be good here, only soon.
+    # The code is not executed, so compile it as fast as possible.
     flags += "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     output = subprocess.check_output(
         [sys.executable, "-m", "benchmarks.scaling", "--count", str(num_devices), kind],
@@ -182,7 +189,7 @@ Counts = dict[int, dict[str, list[Collective]]]
 
 
 def print_counts(counts: Counts) -> None:
-    """A Markdown table of collectives and bytes a step."""
+    """Print a Markdown table of collectives and bytes per step."""
     print("| devices | " + " | ".join(f"{kind}: collectives | MB" for kind in BATCH_NORM) + " |")
     print("|---:" * (1 + 2 * len(BATCH_NORM)) + "|")
     for num_devices, kinds in counts.items():
@@ -193,7 +200,7 @@ def print_counts(counts: Counts) -> None:
 
 
 def print_model(counts: Counts) -> None:
-    """A Markdown table of efficiencies on the most devices, without and with overlap."""
+    """Print a Markdown table of efficiencies on the most devices, without and with overlap."""
     most = max(counts)
     print(f"\n| {most} devices | " + " | ".join(f"{kind} | overlapped" for kind in BATCH_NORM), "|")
     print("|---" + "|---:" * 2 * len(BATCH_NORM) + "|")
@@ -207,7 +214,7 @@ def print_model(counts: Counts) -> None:
 
 
 def draw(counts: Counts, path: Path) -> None:
-    """A figure of the model: a panel for each cluster."""
+    """Draw the model, with one panel per cluster."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -221,7 +228,7 @@ def draw(counts: Counts, path: Path) -> None:
                     100 * efficiency(kinds[kind], cluster, overlap=overlap)
                     for kinds in counts.values()
                 ]
-                # The first one wider, to be seen beneath one that is equal.
+                # Earlier lines are wider, so that they stay visible beneath equal ones.
                 style = {"linestyle": "-" if overlap else "--", "linewidth": 3.5 - i}
                 label = f"BatchNorm {kind}" if overlap else None
                 axis.plot(list(counts), values, label=label, color=f"C{i}", **style)
@@ -238,7 +245,7 @@ def draw(counts: Counts, path: Path) -> None:
 
 
 def main() -> None:
-    """Counts, prints the tables, and writes what is asked for."""
+    """Count, print the tables, and write the files that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--json", type=Path, help="file for counts and efficiencies")

@@ -1,8 +1,8 @@
-"""The PyTorch side of the benchmarks: ResNet-50 of torchvision or timm, channels last.
+"""The PyTorch side of the benchmarks: ResNet-50 of torchvision or timm in channels-last memory.
 
-Writes the seconds of the first call, then for each line of its input those of one more: the median
-of three in a row that follow one which does not count, as in `benchmarks.peers.Program`.  Run by
-the other benchmarks with the Python of ``--torch-python``.
+It prints the seconds of the first call, and then for each line of its input the seconds of one
+more.  Those are the median of three calls in a row after one that does not count, as in
+`benchmarks.peers.Program`.  The other benchmarks run it with the Python of ``--torch-python``.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torchvision
 
 
 def resnet50(options: argparse.Namespace) -> torch.nn.Module:
-    """Of timm, or of torchvision."""
+    """Return the network of timm or of torchvision."""
     if options.timm:
         import timm
 
@@ -25,7 +25,7 @@ def resnet50(options: argparse.Namespace) -> torch.nn.Module:
 
 
 def main() -> None:
-    """Answers each line of the input with the seconds of a step."""
+    """Answer each line of the input with the seconds of a step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mode", choices=["train", "inference"])
     parser.add_argument("--batch-size", type=int, required=True)

@@ -1,18 +1,19 @@
-"""A training step of ResNet-50: images a second, seconds to compile, peak memory.
+"""Measure a training step of ResNet-50: images per second, seconds to compile, peak memory.
 
-Beside it the same step of Flax's ImageNet example, and of PyTorch with torchvision's network in
-channels-last memory, eager and compiled, where ``--torch-python`` names a Python that has both.
-All run in turn, each for some steps in a row, of which the first does not count; random images, SGD
-with Nesterov momentum; in float32, on accelerators in bfloat16 with float32 parameters.  Medians; a
+It is compared with the same step of Flax's ImageNet example.  If ``--torch-python`` names a Python
+with PyTorch and torchvision, it is also compared with torchvision's network in channels-last
+memory, eager and compiled.  The contenders take turns, each for some steps in a row, the first of
+which does not count.  Images are random, and the optimizer is SGD with Nesterov momentum.  CPUs
+compute in float32, accelerators in bfloat16 with float32 parameters.  The table shows medians; a
 first round does not count.
 
-On CPUs each has a process of its own. Ours keep the memory that they free, as `train.py` does;
-Flax's example is as Flax leaves it, and as "memory kept" in a process like ours too.
+On CPUs each contender has a process of its own.  Our processes keep freed memory, as the `train`
+command does.  Flax's example runs twice: unchanged, and as "memory kept" in a process like ours.
 
     python -m benchmarks.train_step --torch-python /path/to/python
 
-On accelerators MFU is the share of the peak of bfloat16 arithmetic, from the exact number of
-operations, and "of bound" that of the rate at which memory could feed unfused layers: see
+On accelerators, "MFU" is the share of the peak of bfloat16 arithmetic, from the exact number of
+operations.  "of bound" is the share of the rate at which memory could feed unfused layers; see
 `benchmarks.bounds`.
 """
 
@@ -48,7 +49,7 @@ OURS, REMAT = "resnet_jax", "resnet_jax, remat"
 
 
 def ours(images: jax.Array, labels: jax.Array, *, remat: bool, dtype: Any = "float32") -> Stepper:
-    """The step of `train.py`, without augmentation."""
+    """Return the step of our trainer, without augmentation."""
     model = create_model("resnet50", remat=remat, dtype=jnp.dtype(dtype))
     optimizer = create_optimizer(SGDConfig(), lambda _: 0.1)
     step = make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
@@ -58,7 +59,7 @@ def ours(images: jax.Array, labels: jax.Array, *, remat: bool, dtype: Any = "flo
 
 
 def main() -> None:
-    """Measures and prints a table for each batch size."""
+    """Measure, and print a table for each batch size."""
     options = parse_options(__doc__, batch_sizes=[16])
     if options.serve:
         serve(build(options.serve, options, options.batch_sizes[0]))
@@ -72,7 +73,7 @@ def main() -> None:
 
 
 def build(name: str, options: argparse.Namespace, batch_size: int) -> Program:
-    """The step of one row, compiled."""
+    """Return the compiled step of one row."""
     size, dtype = options.image_size, options.dtype
     images = jax.random.normal(jax.random.key(2), (batch_size, size, size, 3), dtype)
     labels = jnp.arange(batch_size) % 1000
@@ -84,7 +85,7 @@ def build(name: str, options: argparse.Namespace, batch_size: int) -> Program:
 
 
 def measure(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
-    """Prints a table; returns its numbers by name."""
+    """Measure one batch size, print a table, and return its numbers by row."""
     size, dtype = options.image_size, options.dtype
     names = [OURS, REMAT, *flax_names()]
     results = race("train_step.py", build, names, "train", options, batch_size)

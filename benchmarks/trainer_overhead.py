@@ -1,8 +1,8 @@
-"""What the loop of `train.py` costs on top of the jitted step that it calls.
+"""Measure what the training loop costs in addition to the jitted step that it calls.
 
-The same compiled step, on the same synthetic images, in turn: called again and again on one batch
-that lies on the device, and by the loop, which draws batches, keeps and writes metrics and shows
-progress.  A round ends where the loop has fetched the metrics of its last step.
+The same compiled step runs on the same synthetic images in two ways, which take turns: repeatedly
+on one batch on the device, and in the loop, which draws batches, collects and writes metrics and
+shows progress.  A round ends when the loop has fetched the metrics of its last step.
 
     python -m benchmarks.trainer_overhead
 """
@@ -34,18 +34,18 @@ from resnet_jax.training.process.goodput import Goodput
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
 
-LOOP, BARE = "loop of train.py", "bare jitted step"
+LOOP, BARE = "loop of the trainer", "bare jitted step"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TimedRun(Run):
-    """A run with steps that are compiled already, which notes when each one is called."""
+    """A run with compiled steps that records when each training step is called."""
 
     steps: tuple[Any, Any] = (None, None)
     called: list[float] = dataclasses.field(default_factory=list)
 
     def compile(self) -> Any:
-        """The steps as they are."""
+        """Return the compiled steps."""
         train_step, eval_step = self.steps
 
         def noted(*inputs: Any) -> Any:
@@ -56,19 +56,24 @@ class TimedRun(Run):
 
 
 def main() -> None:
-    """Measures and prints the ratio."""
+    """Measure, and print a table with the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--log-every-steps", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=30, help="a round; whole intervals of records")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=30,
+        help="per round, in multiples of --log-every-steps",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    # As `train.py` does.
+    # As the `train` command does.
     keep_freed_memory()
 
-    # One step more, whose call ends the last interval.
+    # One more step, whose call ends the last interval.
     steps = options.steps + 1
     examples = steps * options.batch_size
     config = TrainConfig(
@@ -104,7 +109,7 @@ def main() -> None:
 
     seconds = interleaved(options.rounds, {LOOP: loop, BARE: bare})
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
-    print("| | ms a step | min - max | x bare |\n|---|---:|---:|---:|")
+    print("| | ms per step | min - max | x bare |\n|---|---:|---:|---:|")
     for name, taken in seconds.items():
         each = [1000 * value / options.steps for value in (medians[name], min(taken), max(taken))]
         ratio = medians[name] / medians[BARE]

@@ -1,4 +1,4 @@
-"""What the benchmarks hold an accelerator against."""
+"""The bounds that the benchmarks compare an accelerator with."""
 
 import pytest
 

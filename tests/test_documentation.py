@@ -1,6 +1,7 @@
-"""The code that the documentation shows runs as it stands there."""
+"""The documentation is true: its code runs, its links lead somewhere, its figures agree."""
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -17,11 +18,12 @@ from flax.serialization import msgpack_serialize
 from orbax.checkpoint import v1
 from safetensors.numpy import save_file
 
-from resnet_jax import create_model
+from benchmarks import digits
+from resnet_jax import create_model, list_models, list_pretrained
 from resnet_jax.weights.structure import structure
 from tests.golden import golden
 from tests.weights.flax_example import FlaxExample
-from tests.weights.test_torch_pickle import save_zip, tensor
+from tests.weights.test_torch_file import save_zip, tensor
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -37,7 +39,7 @@ def ones_like(tree: Any) -> Any:
 
 
 def write_weights(directory: Path) -> None:
-    """The sources of weights that `docs/models.md` names, but for those that it writes itself."""
+    """Write the sources of weights that `docs/models.md` names and does not write itself."""
     weights = golden.state_dict("resnet18")
     state = {f"module.{name}": tensor(array) for name, array in weights.items()}
     checkpoint = {"epoch": 90, "state_dict": state, "args": argparse.Namespace(lr=0.1)}
@@ -83,3 +85,37 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"(?:\]\(|src=\"|href=\")([^)#\"]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_accuracies_of_the_digits_are_those_that_were_measured() -> None:
+    # `python -m benchmarks.digits` writes the file and prints the row.
+    results = json.loads(digits.RESULTS.read_text())
+    assert digits.row(results) in (ROOT / "README.md").read_text().splitlines()
+    docstring = (ROOT / "configs" / "digits_resnet20.py").read_text().split('"""')[1]
+    stated = [float(percent) for percent in re.findall(r"([\d.]+) %", docstring)]
+    assert stated == [round(100 * top1, 2) for top1 in results["top1"]]
+    # No other page repeats them.
+    others = [page for page in PAGES if page.name not in ("README.md", "CHANGELOG.md")]
+    for page in others:
+        assert f"{100 * results['top1'][0]:.2f} %" not in page.read_text(), page
+
+
+def test_the_bounds_of_equality_with_pytorch_are_stated_once() -> None:
+    assert not re.search(r"\b\d(\.\d)?e-\d", (ROOT / "README.md").read_text())
+
+
+def test_the_readme_is_short_and_counts_right() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    assert f"{len(list_models())} networks" in text
+    assert f"{len(list_pretrained())} published weights" in text
+
+
+def test_the_readme_has_the_commands_that_ci_runs() -> None:
+    lines = [
+        line
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("python3 -m venv ")
+    ]
+    assert lines[0].endswith("train.py")
+    assert lines[1].endswith("pytest -q")

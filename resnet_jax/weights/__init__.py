@@ -1,4 +1,4 @@
-"""Published weights into our variables, and back."""
+"""Loading published weights into our variables, and saving variables for other libraries."""
 
 from resnet_jax.weights.catalogue import Pretrained as Pretrained
 from resnet_jax.weights.catalogue import list_pretrained as list_pretrained

@@ -1,8 +1,8 @@
-"""Weights that others have published for members of the family.
+"""The catalogue of published weights for members of the family.
 
-They are those of torchvision, of timm and of everyone whose weights timm keeps on the Hugging Face
-hub.  `catalogue.csv` beside this module lists them; `tests/weights/regenerate_catalogue.py` says
-where its numbers are from.
+It covers the weights of torchvision, timm and others that timm hosts on the Hugging Face hub.  The
+data are in `catalogue.csv` next to this module; `tests/weights/regenerate_catalogue.py` documents
+their sources and rebuilds the file.
 """
 
 import csv
@@ -14,22 +14,22 @@ from importlib import resources
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Published weights and the images that they are for.
+    """A set of published weights and the preprocessing that it expects.
 
     Attributes:
-        name: of the network and of its training, such as ``resnet50.a1_in1k``.
-        top1: accuracy on the validation images of ImageNet-1k in %, as timm measured it; None
-            where timm's table has none, as for weights of other classes.
-        top5: of the same measurement.
-        test_size: side in pixels of the images that the accuracies were measured on.
-        input_size: side in pixels that timm feeds by default, mostly that of the training images.
-        crop_fraction: side of the central crop over the short side of the image that it is cut
-            from, for images of ``test_size``.
-        interpolation: of the resizing before it, ``bilinear`` or ``bicubic``.
-        mean: subtracted from red, green and blue, which are between 0 and 1.
-        std: what the difference is divided by.
-        licence: of the weights, as timm states it; None where it states none.
-        num_classes: number of logits; 0 without a head.
+        name: Name of the network and of its training, such as ``resnet50.a1_in1k``.
+        top1: Top-1 accuracy on the ImageNet-1k validation images in percent, measured by timm.
+            None if timm's table has no entry, for example for weights of other classes.
+        top5: Top-5 accuracy in percent from the same measurement.
+        test_size: Side in pixels of the images on which the accuracies were measured.
+        input_size: Side in pixels that timm uses by default, usually the training size.
+        crop_fraction: Side of the central crop divided by the shorter side of the resized image,
+            for images of ``test_size``.
+        interpolation: Filter of the resizing, ``bilinear`` or ``bicubic``.
+        mean: Mean of the red, green and blue channels, to subtract from pixels in [0, 1].
+        std: Standard deviation of the channels, to divide the difference by.
+        licence: Licence of the weights as stated by timm; None if timm states none.
+        num_classes: Number of logits; 0 if the weights have no head.
     """
 
     name: str
@@ -46,20 +46,36 @@ class Pretrained:
 
     @property
     def model(self) -> str:
-        """The network's name for `create_model`."""
+        """The name of the network for `create_model`."""
         return self.name.partition(".")[0]
 
     @property
     def source(self) -> str:
-        """Where `load_weights` gets them from."""
+        """The source to pass to `load_weights`, such as ``hf://timm/resnet50.a1_in1k``."""
         return f"hf://timm/{self.name}"
 
 
 def list_pretrained(pattern: str = "*") -> list[Pretrained]:
-    """Published weights whose names match a shell pattern, in the order of `list_models`.
+    """Return the published weights whose names match a shell pattern.
 
-    >>> [(weights.source, weights.top1) for weights in list_pretrained("resnet50.tv*")]
-    [('hf://timm/resnet50.tv2_in1k', 80.844), ('hf://timm/resnet50.tv_in1k', 76.156)]
+    Nothing is downloaded; the catalogue is part of the package.
+
+    Args:
+        pattern: Shell-style wildcard as in `fnmatch`, matched against ``Pretrained.name``; case
+            matters.  The default matches everything.
+
+    Returns:
+        The entries that match, in the order of `list_models`; an empty list if there are none.
+
+    Examples:
+        >>> [(weights.source, weights.top1) for weights in list_pretrained("resnet50.tv*")]
+        [('hf://timm/resnet50.tv2_in1k', 80.844), ('hf://timm/resnet50.tv_in1k', 76.156)]
+
+        Build the network of the most accurate ResNet-50, ready for `load_weights`:
+
+        >>> from resnet_jax import create_model
+        >>> best = max(list_pretrained("resnet50.*"), key=lambda weights: weights.top1 or 0)
+        >>> model = create_model(best.model, num_classes=best.num_classes)
     """
     return [weights for weights in _table() if fnmatch.fnmatchcase(weights.name, pattern)]
 

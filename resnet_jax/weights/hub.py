@@ -1,27 +1,39 @@
-"""Weights from the Hugging Face hub."""
+"""Downloading weights from the Hugging Face hub."""
 
+import logging
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 _REFERENCE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_FILES = ("model.safetensors", "pytorch_model.bin")
+_ANSWER_WITHIN_S = 5.0
+
+_logger = logging.getLogger(__name__)
 
 
 def fetch(reference: str) -> Path:
-    """Downloads the weights of a repository, or finds them in the cache.
+    """Return the path of a repository's weight file, downloading it if it is not in the cache.
 
-    The environment decides where from and where to, as for every user of the hub: ``HF_ENDPOINT``,
-    ``HF_HOME``, ``HF_TOKEN``, ``HF_HUB_OFFLINE``.
+    The usual environment variables of the hub apply: ``HF_ENDPOINT`` (address of the hub),
+    ``HF_HOME`` (place of the cache), ``HF_TOKEN``, ``HF_HUB_OFFLINE`` (use the cache only) and
+    ``HF_HUB_ETAG_TIMEOUT`` (seconds to wait for an answer, 5 if it is not set).
+
+    If the hub does not answer in that time, the file comes from the cache.
 
     Args:
-        reference: ``hf://owner/repository``, with ``@revision`` where it is not the newest, such as
-            ``hf://timm/resnet50.a1_in1k``.
+        reference: ``hf://owner/repository``, such as ``hf://timm/resnet50.a1_in1k``, with
+            ``@revision`` appended to select a branch, tag or commit.
 
     Returns:
-        The path of ``model.safetensors``, or of ``pytorch_model.bin`` where that is all there is.
+        The path of ``model.safetensors`` or, if the repository has none, ``pytorch_model.bin``.
 
     Raises:
         ImportError: huggingface_hub is not installed.
-        ValueError: the reference is malformed, or there are no such weights; in one line.
+        ValueError: The reference is malformed, the repository, revision or file does not exist, or
+            the hub cannot be reached and the file is not in the cache.  The message is one line.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -30,19 +42,17 @@ def fetch(reference: str) -> Path:
         from huggingface_hub import errors, hf_hub_download
     except ImportError:
         raise ImportError(
-            "weights from the hub need huggingface_hub: pip install 'resnet_jax[weights]'"
+            f"{reference} needs the package huggingface_hub: pip install 'resnet-linen[weights]'"
         ) from None
 
-    names = ("model.safetensors", "pytorch_model.bin")
-    for name in names:
+    repository, revision = match["repository"], match["revision"]
+    for name in _FILES:
         try:
-            return Path(hf_hub_download(match["repository"], name, revision=match["revision"]))
-        except errors.LocalEntryNotFoundError:
-            # Offline, it is unknown which of the files the repository has.
-            continue
+            _ask(repository, name, revision)
         except errors.RepositoryNotFoundError:
             raise ValueError(
-                f"{reference}: the hub has no such repository, or it is private"
+                f"{reference}: the hub has no such repository, or it is private or gated and needs "
+                "HF_TOKEN; check the spelling"
             ) from None
         except errors.RevisionNotFoundError:
             raise ValueError(f"{reference}: the repository has no such revision") from None
@@ -50,7 +60,73 @@ def fetch(reference: str) -> Path:
             continue
         except errors.HFValidationError as error:
             raise ValueError(f"{reference}: {str(error).splitlines()[0]}") from None
+        # The network errors belong to an HTTP library that differs between versions of the hub's
+        # package, so they cannot be named here.
+        except Exception as error:
+            return _from_cache(reference, repository, revision, error)
+        try:
+            return Path(hf_hub_download(repository, name, revision=revision))
+        except errors.LocalEntryNotFoundError as error:  # The connection broke just now.
+            return _from_cache(reference, repository, revision, error)
+    raise ValueError(f"{reference}: neither {' nor '.join(_FILES)} is in the repository")
+
+
+def _ask(repository: str, name: str, revision: str | None) -> None:
+    """Ask the hub once whether a file exists, and raise an error if it does not or is silent.
+
+    `hf_hub_download` retries for 51 s before it gives up on a hub that cannot be reached.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _ANSWER_WITHIN_S)
+    url = hf_hub_url(repository, name, revision=revision)
+    _call_within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds))
+
+
+def _call_within(seconds: float, function: Callable[[], object]) -> None:
+    """Call a function, and raise `TimeoutError` if it takes longer than the given seconds.
+
+    A timeout of the HTTP library holds for each address of the host in turn, and not for the
+    look-up of its name, so a blocked network would take a multiple of it.  The function runs in a
+    thread, which is abandoned after that time.
+    """
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            function()
+        except Exception as error:  # Raised again by the caller.
+            raised.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+
+
+def _from_cache(reference: str, repository: str, revision: str | None, error: Exception) -> Path:
+    """Return the cached weight file, or explain that the hub cannot be reached."""
+    from huggingface_hub import constants, errors, try_to_load_from_cache
+
+    cause = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    for name in _FILES:
+        path = try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(path, str):
+            _logger.info("%s: the hub cannot be reached (%s); using the cache", reference, cause)
+            return Path(path)
+    cache = constants.HF_HUB_CACHE
+    if constants.HF_HUB_OFFLINE:
+        raise ValueError(
+            f"{reference}: HF_HUB_OFFLINE is set and the weights are not in the cache {cache}; "
+            "unset it to download them, or give the path of a weight file"
+        ) from None
+    answered = isinstance(error, errors.HfHubHTTPError)
+    problem = "answers with an error" if answered else "cannot be reached"
     raise ValueError(
-        f"{reference}: neither {' nor '.join(names)} is in the repository, or the hub cannot be "
-        "reached and they are not in the cache"
-    )
+        f"{reference}: the hub {constants.ENDPOINT} {problem} ({cause}) and the weights "
+        f"are not in the cache {cache}; check the network and HF_ENDPOINT, or download them "
+        "elsewhere and give the path of the file"
+    ) from None

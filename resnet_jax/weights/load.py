@@ -1,9 +1,8 @@
-"""Loading of weights, strict and with every tensor accounted for."""
+"""Loading weights into a model, with every tensor accounted for."""
 
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -11,38 +10,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.models import ResNet, stack_blocks
-from resnet_jax.weights.catalogue import list_pretrained
-from resnet_jax.weights.dialects.bit import from_bit, is_bit
-from resnet_jax.weights.dialects.flax_example import from_flax_example, is_flax_example
-from resnet_jax.weights.dialects.torch import (
-    Rules,
-    from_torch_layout,
-    to_state_dict,
-    torch_name,
-    torch_rules,
-)
-from resnet_jax.weights.dialects.transformers import from_transformers, is_transformers
-from resnet_jax.weights.dialects.wrappers import innermost, without_prefixes
+from resnet_jax.weights.dialects.torch import Rules, from_torch_layout, torch_name, torch_rules
+from resnet_jax.weights.sources import Source, state_dict
 from resnet_jax.weights.structure import structure
 
 Variables = dict[str, Any]
-Source = Mapping[str, Any] | str | Path
 
 _logger = logging.getLogger(__name__)
 
-# Stored by PyTorch since 0.4.1 to average statistics cumulatively; nothing here reads it.
+# PyTorch stores this counter since 0.4.1, for cumulative averages of statistics.  We do not use it.
 _IGNORED_SUFFIX = "num_batches_tracked"
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor; names are PyTorch's.
+    """What happened to every tensor of a model and of a source, under PyTorch's names.
 
     Attributes:
-        loaded: taken as they are.
-        adapted: taken, with other image channels.
-        initialized: of the model, but not in the source or of another shape there.
-        unused: in the source, but not of the model, such as the head where the model has none.
+        loaded: Tensors that were loaded unchanged.
+        adapted: Kernels that were loaded and adapted to another number of image channels.
+        initialized: Tensors of the model that the source lacks or has in another shape.  They were
+            initialized at random.
+        unused: Tensors of the source that the model does not have, such as the head for a model
+            without one.
     """
 
     loaded: tuple[str, ...]
@@ -66,32 +56,61 @@ def load_weights(
     new_head: bool | Literal["if_needed"] = False,
     key: jax.Array | None = None,
 ) -> Variables:
-    """Variables of a model from published weights.
+    """Load published weights as variables of a model.
+
+    The format of the source and the library that its names come from are detected.  No source
+    needs PyTorch.
 
     Args:
-        model: the network that the weights are for.  Where its ``in_channels`` are not those of the
-            weights, the first kernel is adapted as timm does: summed for one channel, else repeated
-            and rescaled.  Without a head (``num_classes=0``) that of the weights is left.
-        source: names to arrays in the dialect of torchvision, timm, ``transformers`` or BiT, such
-            as ``{k: v.numpy() for k, v in torch_model.state_dict().items()}``; or a
-            ``.safetensors``, ``.pth`` or ``.npz`` file of them; what training scripts wrap them in
-            is taken off; or a repository of the hub such as
-            ``hf://timm/resnet50.a1_in1k``; or variables of a model of ours; or the work directory
-            or one checkpoint of a run of ours or of Flax's ImageNet example, whose networks are
-            built with ``padding="same"``.  None of them needs PyTorch.
-        strict: every tensor must fit; otherwise those that do not are initialised, and logged.
-        new_head: initialise the head, for other classes; ``"if_needed"`` does so only where that
-            of the source has another number of them, or is absent.
-        key: PRNG key of what is initialised; by default one of seed 0.
+        model: The network, from `create_model`.  If its ``in_channels`` differs from that of the
+            weights, the first kernel is adapted as in timm: summed over the channels for one
+            channel, otherwise repeated and rescaled.  If it has no head (``num_classes=0``), the
+            head of the weights is ignored.
+        source: One of
+
+            - a mapping from the names of torchvision, timm, ``transformers`` or BiT to arrays, such
+              as ``{k: v.numpy() for k, v in torch_model.state_dict().items()}``;
+            - variables of one of our models, or of Flax's ImageNet example;
+            - the path of a ``.safetensors``, ``.pth`` or ``.npz`` file of such names;
+            - a repository of the Hugging Face hub, such as ``hf://timm/resnet50.a1_in1k``, with
+              ``@revision`` appended if it is not the newest; `list_pretrained` lists many of them;
+            - the path of a run directory or of one checkpoint, from our trainer or from Flax's
+              ImageNet example.
+
+            Wrappers such as ``{"state_dict": ...}`` and ``module.`` are removed.  Networks of
+            Flax's example need a model with ``padding="same"``.
+        strict: Whether every tensor must fit.  If False, tensors that do not fit are initialized at
+            random and logged as a warning.
+        new_head: Whether to initialize the head at random, for other classes.  ``"if_needed"`` does
+            so only if the source has no head, or one for another number of classes.
+        key: PRNG key for the variables that are initialized; by default ``jax.random.key(0)``.
 
     Returns:
-        ``{"params": ..., "batch_stats": ...}`` of float32 arrays, ready for
-        ``model.apply(variables, images, train=False)``.
+        ``{"params": ..., "batch_stats": ...}``, nested dictionaries of float32 arrays for
+        ``model.apply(variables, images, train=False)``.  Loaded arrays are NumPy arrays in host
+        memory; `jax.device_put` moves them to a device once instead of at every call.
 
     Raises:
-        ValueError: tensors are missing, unexpected or of another shape; the message counts them and
-            names a few of each kind.
-            Or the source cannot be read.
+        ValueError: The source cannot be read, or tensors are missing, unexpected or of another
+            shape.  The message counts them and names a few of each kind.
+        ImportError: The source needs a package that is not installed: huggingface_hub for
+            ``hf://``, orbax-checkpoint for run directories.
+
+    Examples:
+        >>> import jax
+        >>> from resnet_jax import create_model, load_weights
+        >>> model = create_model("cifar_resnet20", stage_sizes=(1, 1, 1))
+        >>> images = jax.numpy.zeros((1, 32, 32, 3))
+        >>> init = jax.jit(model.init, static_argnames="train")
+        >>> variables = init(jax.random.key(1), images, train=False)
+        >>> tuned = load_weights(model.clone(num_classes=37), variables, new_head=True)
+        >>> tuned["params"]["head"]["kernel"].shape
+        (64, 37)
+
+        Weights of timm, from the hub or its cache::
+
+            model = create_model("resnet50")
+            variables = load_weights(model, "hf://timm/resnet50.a1_in1k")
     """
     variables, report = _match(model, source, strict, new_head, key)
     if not strict and (report.initialized or report.unused):
@@ -106,7 +125,36 @@ def load_matching_weights(
     new_head: bool | Literal["if_needed"] = False,
     key: jax.Array | None = None,
 ) -> tuple[Variables, LoadReport]:
-    """`load_weights` without ``strict``, and what became of every tensor."""
+    """Load the weights that fit a model, and report what happened to every tensor.
+
+    Equivalent to `load_weights` with ``strict=False``, except that the report is returned instead
+    of being logged.
+
+    Args:
+        model: The network, see `load_weights`.
+        source: The source of the weights, see `load_weights`.
+        new_head: Whether to initialize the head at random, see `load_weights`.
+        key: PRNG key for the variables that are initialized; by default ``jax.random.key(0)``.
+
+    Returns:
+        The variables, and a `LoadReport`.
+
+    Raises:
+        ValueError: The source cannot be read.
+        ImportError: The source needs a package that is not installed.
+
+    Examples:
+        >>> import jax
+        >>> from resnet_jax import create_model, load_matching_weights
+        >>> shallow = create_model("cifar_resnet20", stage_sizes=(1, 1, 1))
+        >>> images = jax.numpy.zeros((1, 32, 32, 3))
+        >>> init = jax.jit(shallow.init, static_argnames="train")
+        >>> source = init(jax.random.key(1), images, train=False)
+        >>> deep = create_model("cifar_resnet20", stage_sizes=(1, 1, 2))
+        >>> variables, report = load_matching_weights(deep, source)
+        >>> report.initialized[0], len(report.unused)
+        ('layer3.1.bn1.running_mean', 0)
+    """
     return _match(model, source, False, new_head, key)
 
 
@@ -118,11 +166,11 @@ def _match(
     key: jax.Array | None,
 ) -> tuple[Variables, LoadReport]:
     rules = torch_rules(model)
-    tensors = _tensors(model, source, rules)
+    tensors = state_dict(model, source, rules)
     stem = _stem_name(tensors, rules)
     channels = model.in_channels or (tensors[stem].shape[1] if stem else 3)
 
-    # PyTorch names every block.
+    # A state dict names every block, so match against the network without loops.
     unrolled = model.clone(scan=False)
     expected, tree = jax.tree_util.tree_flatten_with_path(structure(unrolled, channels))
     wanted = {torch_name([key.key for key in path], rules): leaf for path, leaf in expected}
@@ -133,7 +181,7 @@ def _match(
             for name in head
             if (leaf := wanted.get(name))
         )
-    # In the order of the tree; None where nothing fits.
+    # In the order of the tree, with None for each variable that no tensor fits.
     arrays: dict[str, np.ndarray | None] = {}
     adapted, missing, misshapen = [], [], []
     for name, leaf in wanted.items():
@@ -147,14 +195,14 @@ def _match(
         if name == stem and _differs_in_channels(tensor.shape, leaf.shape):
             tensor = adapt_image_channels(tensor, channels)
             adapted.append(name)
-        # What does not fit is not converted: a damaged file may announce any size.
+        # Compare the shapes before any conversion: a damaged file may announce any size.
         array = _view(tensor, leaf)
         if array.shape == leaf.shape:
             arrays[name] = np.asarray(array, leaf.dtype)
         else:
             misshapen.append(f"{name} has shape {array.shape} in our layout, not {leaf.shape}")
     unused = [name for name in tensors if name not in arrays and not name.endswith(_IGNORED_SUFFIX)]
-    # A network without a head takes nothing from that of the source.
+    # A network without a head ignores the head of the source.
     unexpected = [name for name in unused if model.num_classes or name not in head]
 
     problems = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
@@ -176,12 +224,12 @@ def _match(
 
 
 def _view(tensor: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-    """A tensor of PyTorch in the layout of one of our variables; nothing is copied."""
+    """Return a PyTorch tensor in the layout of one of our variables, without a copy."""
     return from_torch_layout(np.asarray(tensor), leaf.ndim)
 
 
 def _differs_in_channels(theirs: Sequence[int], ours: Sequence[int]) -> bool:
-    """Whether a kernel [O, I, H, W] is for other images than ours [H, W, I, O], and else alike."""
+    """Return whether kernels [O, I, H, W] and [H, W, I, O] differ in the image channels only."""
     outputs, channels, *size = theirs
     return channels != ours[2] and [*size, outputs] == [*ours[:2], ours[3]]
 
@@ -189,22 +237,33 @@ def _differs_in_channels(theirs: Sequence[int], ours: Sequence[int]) -> bool:
 def _init(
     model: ResNet, channels: int, key: jax.Array | None, arrays: Mapping[str, np.ndarray | None]
 ) -> list[jax.Array]:
-    """The variables that are None in ``arrays``, which has all of them in the order of the tree."""
+    """Return initial values of the variables that are None in ``arrays``.
+
+    ``arrays`` contains every variable of the network, in the order of the tree.
+    """
 
     def init(key: jax.Array) -> list[jax.Array]:
         variables = model.init(key, jnp.zeros((1, 64, 64, channels)), train=False)
         leaves = zip(arrays.values(), jax.tree.leaves(variables), strict=True)
         return [leaf for array, leaf in leaves if array is None]
 
-    # Compiled, because the layers one by one take longer.  XLA leaves out what is not returned.
+    # Compiling once is faster than compiling every layer alone, and XLA drops what is not returned.
     return jax.jit(init)(jax.random.key(0) if key is None else key)
 
 
 def adapt_image_channels(kernel: np.ndarray, in_channels: int) -> np.ndarray:
-    """The first kernel, [O, I, H, W], for images of other channels, as timm adapts it.
+    """Adapt the first kernel to another number of image channels, as in timm.
 
-    One channel gets the sum over all, so that grey images give what they gave as colours.  More
-    channels repeat the kernel, rescaled to keep the size of its response.
+    For one channel the kernel is summed over its channels, so that a grey image gives the same
+    result as its copy in three channels.  For several channels the kernel is repeated, and rescaled
+    to keep the magnitude of its response.
+
+    Args:
+        kernel: Kernel in PyTorch's layout, [O, I, H, W].
+        in_channels: Number of channels of the images.
+
+    Returns:
+        Kernel [O, in_channels, H, W].
     """
     channels = kernel.shape[1]
     if in_channels == channels:
@@ -215,46 +274,8 @@ def adapt_image_channels(kernel: np.ndarray, in_channels: int) -> np.ndarray:
     return repeated * np.float32(channels / in_channels)
 
 
-def _tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndarray]:
-    """The source in the dialect of torchvision and timm."""
-    content = source if isinstance(source, Mapping) else _read(source)
-    if "params" in content:
-        variables = {name: content.get(name, {}) for name in ("params", "batch_stats")}
-        if is_flax_example(variables):
-            variables = from_flax_example(variables, model.stage_sizes)
-        return to_state_dict(variables, rules)
-    tensors = without_prefixes(innermost(content))
-    if is_bit(tensors):
-        return from_bit(tensors)
-    if is_transformers(tensors):
-        return from_transformers(tensors)
-    return tensors
-
-
-def _read(source: str | Path) -> Mapping[str, Any]:
-    # Only those who load files pay for the libraries that read them.
-    from resnet_jax.weights.formats.checkpoints import is_msgpack, read_msgpack, read_orbax
-    from resnet_jax.weights.formats.files import read_tensors
-    from resnet_jax.weights.hub import fetch
-
-    if isinstance(source, str) and source.startswith("hf:"):
-        return read_tensors(fetch(source))
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        raise ValueError(f"{source}: not read from the web; download it, or give hf://OWNER/NAME")
-    path = Path(source).expanduser()
-    if not path.exists() and list_pretrained(str(source)):
-        raise ValueError(f"{source}: there is no such file; did you mean hf://timm/{source}?")
-    if path.is_dir():
-        return read_orbax(path)
-    if path.is_file():
-        with path.open("rb") as file:
-            if is_msgpack(file.read(2)):
-                return read_msgpack(path)
-    return read_tensors(path)
-
-
 def _stem_name(tensors: Mapping[str, np.ndarray], rules: Rules) -> str | None:
-    """Name of the first kernel, if it is there and has image channels."""
+    """Return the name of the first kernel, or None if there is none with image channels."""
     for conv in ("conv", "conv1"):
         name = torch_name(["params", "stem", conv, "kernel"], rules)
         if name in tensors and tensors[name].ndim == 4 and tensors[name].shape[1]:

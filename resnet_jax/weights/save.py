@@ -1,4 +1,4 @@
-"""Writing of weights, for torchvision, timm and `load_weights` to read."""
+"""Saving weights in a file for torchvision, timm and `load_weights`."""
 
 import os
 from collections.abc import Mapping
@@ -13,42 +13,50 @@ from resnet_jax.weights.load import load_weights
 
 
 def save_weights(model: ResNet, variables: Mapping[str, Any], path: str | Path) -> None:
-    """Writes variables under the names and in the layouts of torchvision and timm.
+    """Save the variables of a model under the names and in the layouts of torchvision and timm.
 
-    The file appears whole or not at all, and holds exactly what `load_weights` asks for.
+    The file can be loaded with `load_weights`, which returns the same bits, and into the PyTorch
+    model of the same name.  It is written completely or not at all.
 
     Args:
-        model: the network that the variables are of.
-        variables: ``params`` and, where there are any, ``batch_stats``; written as float32.
-        path: new file, ``.safetensors``.
+        model: The network, from `create_model`.
+        variables: ``params`` and, if the network has any, ``batch_stats``; NumPy or JAX arrays.
+            They are saved as float32.  A head that the model does not have is left out.
+        path: The new file; its name must end in ``.safetensors``.
 
     Raises:
-        ValueError: the file exists, its directory does not, its name ends otherwise, or the
-            variables are not those of the model.
+        ValueError: The file exists, its directory does not exist, its name has another suffix, or
+            the variables do not fit the model.
         ImportError: safetensors is not installed.
+
+    Examples:
+        Convert a run of our trainer for PyTorch users::
+
+            variables = load_weights(model, "runs/imagenet-resnet50")
+            save_weights(model, variables, "resnet50.safetensors")
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: the name of a weight file must end in .safetensors")
+        raise ValueError(f"{path}: the name of the file must end in .safetensors")
     if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no such directory; create it")
+        raise ValueError(f"{path}: its directory does not exist; create it")
     if path.exists():
-        raise ValueError(f"{path}: the file exists; remove it or take another name")
+        raise ValueError(f"{path}: the file exists already; remove it or choose another name")
     try:
         from safetensors.numpy import save
     except ImportError:
         raise ImportError(
-            f"{path} needs the package safetensors: pip install 'resnet_jax[weights]'"
+            f"{path} needs the package safetensors: pip install 'resnet-linen[weights]'"
         ) from None
 
     collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
     rules = torch_rules(model)
     tensors = to_state_dict(collections, rules)
     if foreign := [name for name in tensors if "/" in name]:
-        raise ValueError(f"{path}: not written, PyTorch has no variable {foreign[0]}")
-    # A head that the model does not have is left out.
+        raise ValueError(f"{path}: not written, because PyTorch has no variable {foreign[0]}")
+    # Loading checks that the variables fit, and leaves out a head that the model does not have.
     tensors = to_state_dict(load_weights(model, tensors), rules)
-    # Of a transposed array safetensors would write the bytes in their old order.
+    # safetensors would write the bytes of a transposed array in their original order.
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,7 +1,7 @@
-"""Which variables a network has, found out without tracing what it computes.
+"""The shapes of a network's variables, found without tracing its computation.
 
-A trace of resnet50 takes longer than reading its weights.  So the network is run with layers that
-have variables and compute nothing.
+Tracing a ResNet-50 takes longer than reading its weights.  The network is therefore called with
+layers that create their variables and compute nothing.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ Structure = dict[str, Any]
 
 
 def structure(model: ResNet, in_channels: int) -> Structure:
-    """Shapes and dtypes of the variables, in the tree that ``model.init`` makes.
+    """Return the shapes and dtypes of the variables, in the tree that ``model.init`` returns.
 
     Args:
-        model: the network.
-        in_channels: of the images.
+        model: The network.  Layers other than our own convolutions and normalisations are traced.
+        in_channels: Number of channels of the images.
     """
     norm = _NORMS.get(norm_type(model.norm))
     if norm is not None and model.conv in (conv, StandardizedConv):
         model = model.clone(conv=_Conv, norm=norm, act=_unchanged, padding="symmetric")
-    # The blocks of a stage behind its first one are all alike.
+    # All blocks of a stage after the first have the same variables.
     sizes = model.stage_sizes
     model = model.clone(stage_sizes=tuple(min(size, 2) for size in sizes))
     found: Structure = {}
@@ -36,7 +36,7 @@ def structure(model: ResNet, in_channels: int) -> Structure:
     def init() -> None:
         images = jnp.zeros((1, 64, 64, in_channels))
         variables = model.init(jax.random.key(0), images, train=False)
-        # Not returned, because only arrays can be, and they take longer to make than their shapes.
+        # Stored instead of returned: `eval_shape` would first turn them into arrays.
         found.update(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables))
 
     jax.eval_shape(init)
@@ -57,7 +57,7 @@ def _float32(*shape: int) -> Callable[[], jax.ShapeDtypeStruct]:
 
 
 class _Conv(nn.Module):
-    """`conv` or `StandardizedConv`, without the convolution."""
+    """Replacement of `conv` and `StandardizedConv` that does not convolve."""
 
     features: int
     kernel_size: int
@@ -72,7 +72,7 @@ class _Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
         size = self.kernel_size
-        # Not `param`, which would derive a PRNG key.
+        # `self.param` would derive a PRNG key.
         self.variable(
             "params", "kernel", _float32(size, size, channels // self.groups, self.features)
         )
@@ -84,7 +84,7 @@ class _Conv(nn.Module):
 
 
 class _Norm(nn.Module):
-    """A normalisation layer, without the normalisation."""
+    """Replacement of a normalisation layer that does not normalise."""
 
     leaves: ClassVar[tuple[tuple[str, str], ...]]
 

@@ -1,4 +1,4 @@
-"""The benchmark on accelerators: its parts, as far as they go without one."""
+"""The benchmark for accelerators: the parts that can be tested without one."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What is counted in HLO, and the model that follows from it."""
+"""Collectives counted in HLO, and the model of scaling."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_an_exchange_takes_its_latency_and_its_bytes() -> None:
     )
 
 
-def test_gradients_hide_behind_the_backward_pass_and_statistics_do_not() -> None:
+def test_gradients_overlap_with_the_backward_pass_and_statistics_do_not() -> None:
     machine = cluster(Link(0, 2**21, 0.0))
     gradients = Collective("all-reduce", 2**21, 2)  # 1 s, as long as a step.
     assert efficiency([gradients], machine, overlap=False) == pytest.approx(1 / 2.001)

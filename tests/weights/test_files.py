@@ -70,7 +70,10 @@ def test_bfloat16_of_safetensors_comes_as_float32(tmp_path: Path) -> None:
 def test_safetensors_of_other_types_are_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     safetensors.save_file({"x": np.zeros(3, np.complex64)}, path)
-    with pytest.raises(ValueError, match=r"weights\.safetensors: .x. has type C64; convert it"):
+    with pytest.raises(
+        ValueError,
+        match=r"weights\.safetensors: .x. has type C64, which is not supported; convert it",
+    ):
         read_tensors(path)
 
 
@@ -159,21 +162,21 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "")
-    with pytest.raises(ValueError, match=r"the archive is neither of torch\.save nor a \.npz"):
+    with pytest.raises(ValueError, match=r"the archive is neither of torch\.save nor an \.npz"):
         read_tensors(path)
 
 
 def test_files_without_tensors_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     safetensors.save_file({}, path)
-    with pytest.raises(ValueError, match="there are no tensors in it"):
+    with pytest.raises(ValueError, match="the file contains no tensors"):
         read_tensors(path)
 
 
 def test_pickles_in_npz_are_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "weights.npz"
     np.savez(path, x=np.array([{}], object))
-    with pytest.raises(ValueError, match="not made of plain arrays"):
+    with pytest.raises(ValueError, match="it contains other objects than plain arrays"):
         read_tensors(path)
 
 

@@ -1,10 +1,12 @@
-"""The hub, spoken to over loopback."""
+"""Downloads from the hub, tested with a server on the loopback interface."""
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,9 +20,18 @@ from tests.golden import golden
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+@contextmanager
+def server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}"
+    running.shutdown()
+    running.server_close()
+
+
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    """What the hub holds, by repository and file."""
+    """The content of the hub: repository and file name to bytes."""
     from safetensors.numpy import save
 
     return {
@@ -57,17 +68,17 @@ def hub(files: dict[str, bytes]) -> Iterator[str]:
             return content
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Silence."""
+            """Print nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with server(Handler) as endpoint:
+        yield endpoint
 
 
 def fetch_in_process(reference: str, endpoint: str, home: Path, **more: str) -> str:
-    """The path that `fetch` returns, or its error; the hub's library reads the environment once."""
+    """Return the path that `fetch` returns, or its error, from a process of its own.
+
+    The hub's library reads its environment variables only once, when it is imported.
+    """
     code = (
         "import sys\n"
         "from resnet_jax.weights.hub import fetch\n"
@@ -109,7 +120,7 @@ def test_a_repository_without_safetensors_gives_its_pickle(hub: str, tmp_path: P
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("hf://timm/unheard_of", "the hub has no such repository, or it is private"),
+        ("hf://timm/unheard_of", "the hub has no such repository, or it is private or gated"),
         ("hf://timm/empty", "neither model.safetensors nor pytorch_model.bin is in the repository"),
     ],
 )
@@ -121,7 +132,67 @@ def test_offline_and_not_cached_is_said(tmp_path: Path) -> None:
     line = fetch_in_process(
         "hf://timm/resnet18.test", "http://127.0.0.1:1", tmp_path, HF_HUB_OFFLINE="1"
     )
+    assert "HF_HUB_OFFLINE is set and the weights are not in the cache" in line
+    assert str(tmp_path) in line
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """A server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_hub_that_cannot_be_reached_is_told_from_a_repository_that_does_not_exist(
+    tmp_path: Path,
+) -> None:
+    line = fetch_in_process("hf://timm/resnet18.test", "http://127.0.0.1:1", tmp_path)
+    assert line.startswith(
+        "error: hf://timm/resnet18.test: the hub http://127.0.0.1:1 cannot be reached ("
+    )
+    assert "Connection refused" in line
     assert "not in the cache" in line
+    assert line.endswith("give the path of the file")
+
+
+def test_a_hub_that_is_silent_is_given_up_after_the_timeout(tmp_path: Path) -> None:
+    with silent_server() as endpoint:
+        line = fetch_in_process(
+            "hf://timm/resnet18.test", endpoint, tmp_path, HF_HUB_ETAG_TIMEOUT="1"
+        )
+    assert f"the hub {endpoint} cannot be reached (TimeoutError: no answer within 1 s)" in line
+
+
+def test_the_cache_replaces_a_hub_that_cannot_be_reached(hub: str, tmp_path: Path) -> None:
+    path = fetch_in_process("hf://timm/old", hub, tmp_path)
+    assert fetch_in_process("hf://timm/old", "http://127.0.0.1:1", tmp_path) == path
+
+
+def test_a_hub_that_fails_is_asked_once(tmp_path: Path) -> None:
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_response(503)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Print nothing."""
+
+    with server(Handler) as endpoint:
+        line = fetch_in_process("hf://timm/resnet18.test", endpoint, tmp_path)
+    assert f"the hub {endpoint} answers with an error (" in line
+    assert "503" in line
+    assert len(asked) == 1
+
+
+def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(
+        ImportError, match=r"resnet18\.a1_in1k needs .*: pip install '.*\[weights\]'"
+    ):
+        load_weights(create_model("resnet18"), "hf://timm/resnet18.a1_in1k")
 
 
 @pytest.mark.parametrize("reference", ["hf://resnet50", "hf://a/b/c", "hf:/timm/resnet50"])

@@ -83,12 +83,15 @@ def test_image_channels_are_adapted_as_timm_does(
             )
 
 
-def test_grey_images_give_what_they_gave_as_colours(weights: dict[str, np.ndarray]) -> None:
+def test_a_grey_image_gives_the_logits_of_its_copy_in_colour(
+    weights: dict[str, np.ndarray],
+) -> None:
     grey = golden.images(2, 32)[..., :1]
     logits = []
     for channels, images in ((None, np.tile(grey, 3)), (1, grey)):
         model = create_model("resnet18", in_channels=channels)
-        logits.append(model.apply(load_weights(model, weights), images, train=False))
+        apply = jax.jit(model.apply, static_argnames="train")
+        logits.append(apply(load_weights(model, weights), images, train=False))
     assert deviation(logits[1], logits[0]) < 1e-5
 
 
@@ -212,7 +215,7 @@ def test_tensors_of_any_shape_are_misshapen_and_nothing_worse(
     ("source", "message"),
     [
         ("resnet18.tv_in1k", r"did you mean hf://timm/resnet18\.tv_in1k\?$"),
-        ("https://x.org/resnet18.pth", "not read from the web; download it, or give hf://"),
+        ("https://x.org/resnet18.pth", "not supported; download the file, or give hf://"),
     ],
 )
 def test_sources_that_are_no_files_are_answered_with_a_hint(source: str, message: str) -> None:

@@ -1,1 +1,1 @@
-"""How other libraries name and arrange the tensors of a residual network."""
+"""Translation of the tensor names and layouts of other libraries, one file per library."""

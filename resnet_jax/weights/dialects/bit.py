@@ -1,7 +1,7 @@
-"""Names and layouts of Google's BiT files (Kolesnikov et al. 2019) beside timm's.
+"""Translation of Google's BiT files (Kolesnikov et al. 2019) into timm's names and layouts.
 
-Theirs are names such as ``resnet/block1/unit01/a/standardized_conv2d/kernel`` and kernels
-[H, W, I, O]; the files are those of https://github.com/google-research/big_transfer.
+The files are published at https://github.com/google-research/big_transfer.  Their names look like
+``resnet/block1/unit01/a/standardized_conv2d/kernel``, and their kernels are [H, W, I, O].
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,19 +34,19 @@ _RULES: Rules = (
 
 
 def is_bit(names: Iterable[str]) -> bool:
-    """Whether tensors of these names are a BiT network."""
+    """Return whether tensors with these names are a BiT network."""
     return _STEM in names
 
 
 def from_bit(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames and transposes the tensors of a BiT file into a state dict of timm.
+    """Rename and transpose the tensors of a BiT file into a state dict of timm.
 
     Args:
-        tensors: as in the file; kernels [H, W, I, O], everything else [C].
+        tensors: The names in the file, mapped to arrays: kernels [H, W, I, O], all others [C].
 
     Returns:
-        timm's names to arrays; kernels [O, I, H, W].  A tensor that is none of a BiT network keeps
-        its name.
+        timm's names, mapped to arrays, with kernels [O, I, H, W].  A tensor that does not belong to
+        a BiT network keeps its name.
     """
     return {
         renamed(name, _RULES) or name: array.transpose(3, 2, 0, 1) if array.ndim == 4 else array

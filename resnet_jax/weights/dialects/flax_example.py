@@ -1,4 +1,7 @@
-"""Checkpoints of Flax's ImageNet example (https://github.com/google/flax, examples/imagenet)."""
+"""Translation of checkpoints of Flax's ImageNet example.
+
+Its source is https://github.com/google/flax, examples/imagenet.
+"""
 
 import bisect
 import itertools
@@ -21,19 +24,23 @@ _LAYERS = {
 
 
 def is_flax_example(variables: Mapping[str, Any]) -> bool:
-    """Whether these variables are of a network of the example."""
+    """Return whether these variables belong to a network of the example."""
     return "conv_init" in variables["params"]
 
 
 def from_flax_example(variables: Mapping[str, Any], stage_sizes: Sequence[int]) -> dict[str, Any]:
-    """Renames its modules into ours; layouts are the same.
+    """Rename the modules of the example to ours; the layouts are the same.
 
-    It numbers the blocks through the whole network, so that names alone do not tell the stages.
-    Blocks that the stages do not have, and modules that the example does not, keep their names.
+    The example numbers its blocks through the whole network, so the stage of a block follows from
+    the sizes of the stages.
 
     Args:
         variables: ``params`` and ``batch_stats``.
-        stage_sizes: number of blocks of each stage.
+        stage_sizes: Number of blocks in each stage.
+
+    Returns:
+        The same arrays under our names.  Blocks beyond the last stage, and modules that the example
+        does not have, keep their names.
     """
     return {
         collection: _renamed(modules, list(itertools.accumulate(stage_sizes)))

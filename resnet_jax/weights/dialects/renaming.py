@@ -1,15 +1,17 @@
-"""Renaming by rules: a table says what the tensors of one library are called in another."""
+"""Renaming by a table of regular expressions."""
 
 import re
 
 Rules = tuple[tuple[str, str], ...]
-"""Patterns and what becomes of a name that one of them matches in full; the first match counts.
-Of a number n in the pattern, ``{name}`` is n, ``{name0}`` is n - 1 and ``{name1}`` is n + 1: some
-count blocks from 0, some from 1."""
+"""Pairs of a pattern, which must match the whole name, and a template of the new name.
+
+The first pattern that matches is used.  A named group ``name`` that matches a number n is available
+in the template as ``{name}`` (n), ``{name0}`` (n - 1) and ``{name1}`` (n + 1), because some
+libraries count blocks from 0 and others from 1."""
 
 
 def renamed(name: str, rules: Rules) -> str | None:
-    r"""What the rules make of a name, or None where none of them matches.
+    r"""Return the new name, or None if no rule matches.
 
     >>> renamed("stage2/conv1", ((r"stage(?P<stage>\d)/(?P<rest>.*)", "layers.{stage0}.{rest}"),))
     'layers.1.conv1'

@@ -1,7 +1,7 @@
-"""Names and layouts of torchvision's and timm's residual networks beside ours.
+"""Translation between our variables and the state dicts of torchvision and timm.
 
-Ours is a path such as ``params/stage1/block1/shortcut/conv/kernel``, theirs a name such as
-``layer1.0.downsample.0.weight``.
+Our path ``params/stage1/block1/shortcut/conv/kernel`` is ``layer1.0.downsample.0.weight`` in
+PyTorch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _BLOCK = r"stage(?P<stage>\d+)/block(?P<block>\d+)/"
 _STEM: Rules = (
     (r"stem/conv", "conv1"),
     (r"stem/norm", "bn1"),
-    # A deep stem is a sequence whose last normalisation stands outside.
+    # A deep stem is a sequence, and its last normalisation is outside of the sequence.
     (r"stem/conv1", "conv1.0"),
     (r"stem/norm1", "conv1.1"),
     (r"stem/conv2", "conv1.3"),
@@ -89,12 +89,12 @@ _LEAVES = {
 
 
 def torch_rules(model: ResNet) -> Rules:
-    """The rules by which the modules of a network are renamed."""
+    """Return the rules that rename the modules of a network to those of PyTorch."""
     if model.block.preactivation:
         return _PREACTIVATION
     unit = getattr(model.spatial_unit, "func", model.spatial_unit)
     spatial = _SELECTIVE_KERNEL if unit is SelectiveKernel else _SPLIT_ATTENTION + _PLAIN
-    # A pooling shortcut has its pooling at index 0, even where it pools nothing.
+    # Index 0 of a pooling shortcut is its pooling layer, even if that layer does nothing.
     first = 1 if issubclass(model.shortcut, AveragePoolShortcut) else 0
     shortcut = (
         (_BLOCK + "shortcut/conv", f"layer{{stage}}.{{block0}}.downsample.{first}"),
@@ -104,14 +104,14 @@ def torch_rules(model: ResNet) -> Rules:
 
 
 def torch_name(path: Sequence[str], rules: Rules) -> str:
-    """The name of one of our variables in a PyTorch state dict.
+    """Return the name of one of our variables in a PyTorch state dict.
 
     Args:
-        path: collection, modules and leaf name.
-        rules: of the network.
+        path: Collection, modules and leaf, such as ``("params", "head", "kernel")``.
+        rules: The rules of the network, from `torch_rules`.
 
     Returns:
-        Their name, or the path with slashes where PyTorch has no such variable.
+        The name in PyTorch, or the path joined by slashes if PyTorch has no such variable.
     """
     _, *modules, leaf = path
     theirs = renamed("/".join(modules), rules)
@@ -121,9 +121,15 @@ def torch_name(path: Sequence[str], rules: Rules) -> str:
 
 
 def to_state_dict(variables: Mapping[str, Any], rules: Rules) -> dict[str, np.ndarray]:
-    """Variables of ours, stacked or not, under the names and in the layouts of PyTorch, as float32.
+    """Return our variables as a PyTorch state dict of float32 arrays.
 
-    What PyTorch does not have is there too, see `torch_name`.
+    Args:
+        variables: Variables of a network, whose repeated blocks may be stacked.
+        rules: The rules of the network, from `torch_rules`.
+
+    Returns:
+        PyTorch's names, mapped to arrays in PyTorch's layout.  A variable that PyTorch does not
+        have is included under its path, see `torch_name`.
     """
     tensors = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(unstack_blocks(variables)):
@@ -133,10 +139,14 @@ def to_state_dict(variables: Mapping[str, Any], rules: Rules) -> dict[str, np.nd
 
 
 def from_torch_layout(array: np.ndarray, ndim: int) -> np.ndarray:
-    """An array in our layout, in which it has so many dimensions.
+    """Return a PyTorch tensor in our layout, as a view.
 
-    [O, I, H, W] becomes [H, W, I, O], [O, I, K] becomes [K, I, O], [O, I] becomes [I, O].  A 1x1
-    convolution is a dense layer of ours where its images are single pixels: [O, I, 1, 1] to [I, O].
+    [O, I, H, W] becomes [H, W, I, O], [O, I, K] becomes [K, I, O], and [O, I] becomes [I, O].  We
+    use a dense layer instead of a 1x1 convolution on single pixels: [O, I, 1, 1] becomes [I, O].
+
+    Args:
+        array: The tensor.
+        ndim: Number of dimensions in our layout.
     """
     if ndim == 2 and array.ndim == 4 and array.shape[2:] == (1, 1):
         array = array[:, :, 0, 0]
@@ -146,12 +156,12 @@ def from_torch_layout(array: np.ndarray, ndim: int) -> np.ndarray:
 
 
 def to_torch_layout(array: np.ndarray, name: str) -> np.ndarray:
-    """An array of ours in PyTorch's layout: the inverse of `from_torch_layout`.
+    """Return one of our arrays in PyTorch's layout; the inverse of `from_torch_layout`.
 
     Args:
-        array: a variable.
-        name: its name in PyTorch; only ``fc.weight`` is a dense layer there, every other one of
-            ours is a 1x1 convolution of theirs.
+        array: The variable.
+        name: Its name in PyTorch, where only ``fc.weight`` belongs to a dense layer.  All our other
+            dense layers are 1x1 convolutions there.
     """
     if array.ndim < 2:
         return array

@@ -1,4 +1,7 @@
-"""Names of ``transformers`` beside torchvision's and timm's; the layouts are the same."""
+"""Translation of the names of ``transformers`` into torchvision's and timm's.
+
+The layouts are the same.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,7 +12,7 @@ from resnet_jax.weights.dialects.renaming import Rules, renamed
 _LEAF = r"(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)"
 _BLOCK = r"encoder\.stages\.(?P<stage>\d+)\.layers\.(?P<block>\d+)\."
 
-# ResNetModel and BitModel; with a head, their names have a prefix.
+# Names in ResNetModel and BitModel.  The variants with a head add a prefix.
 _RULES: Rules = (
     (r"embedder\.embedder\.convolution\." + _LEAF, "conv1.{leaf}"),
     (r"embedder\.embedder\.normalization\." + _LEAF, "bn1.{leaf}"),
@@ -35,14 +38,14 @@ _BIT_HEAD: Rules = ((r"classifier\.1\." + _LEAF, "head.fc.{leaf}"),)
 
 
 def is_transformers(names: Iterable[str]) -> bool:
-    """Whether tensors of these names are a network of ``transformers``."""
+    """Return whether tensors with these names are a network of ``transformers``."""
     return any("encoder.stages." in name for name in names)
 
 
 def from_transformers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames a state dict of ``transformers`` into one of torchvision or timm.
+    """Rename a state dict of ``transformers`` to the names of torchvision (ResNet) or timm (BiT).
 
-    A tensor that is of neither network keeps its name.
+    A tensor that belongs to neither network keeps its name.
     """
     rules = _RULES + (_BIT_HEAD if any(".norm1." in name for name in tensors) else _RESNET_HEAD)
     return {

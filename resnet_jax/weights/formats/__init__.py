@@ -1,1 +1,1 @@
-"""How the bytes of weight files are read."""
+"""Readers of weight files: safetensors, torch.save, npz, and training checkpoints."""

@@ -1,4 +1,4 @@
-"""Variables out of training checkpoints: ours, and those of Flax's ImageNet example."""
+"""Reader of training checkpoints: those of our runs, and those of Flax's ImageNet example."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,9 @@ import numpy as np
 
 Variables = dict[str, Any]
 
-# Where variables lie in a training state; where there are several, the last one counts: moving
-# averages, which are what our runs evaluate, before what they are averages of.  Below "optimizer"
-# and "model_state" they lie in the example of before 2022.
+# Where a training state stores its variables.  Later entries take precedence: the moving averages,
+# which our runs evaluate, come before the values that they average.  Flax's example used
+# "optimizer" and "model_state" before 2022.
 _PLACES = {
     "params": (
         ("params",),
@@ -25,52 +25,52 @@ _NUMBERED = re.compile(r"(checkpoint_)?(?P<step>\d+)")
 
 
 def is_msgpack(head: bytes) -> bool:
-    """Whether a file that starts so is a training state in Flax's msgpack format."""
-    # A map of up to 15 entries, and the length of its first key.
+    """Return whether a file with these first two bytes is a training state in Flax's msgpack."""
+    # A map of up to 15 entries, followed by the length of its first key.
     return len(head) > 1 and 0x81 <= head[0] <= 0x8F and 0xA1 <= head[1] <= 0xBF
 
 
 def read_msgpack(path: Path) -> Variables:
-    """Reads ``flax.training.checkpoints`` of the format that was its default until 2023.
+    """Read a file of ``flax.training.checkpoints`` in the format that was its default until 2023.
 
     Returns:
         ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays.
 
     Raises:
-        ValueError: it is truncated or damaged, or no training state.
+        ValueError: The file is truncated or damaged, or contains no parameters.
     """
     from flax.serialization import msgpack_restore
 
     try:
         state = msgpack_restore(path.read_bytes())
-    except Exception as error:  # Of msgpack or NumPy, whichever stumbles first.
+    except Exception as error:  # Raised by msgpack or NumPy, whichever notices first.
         raise ValueError(f"{path}: truncated or damaged ({error}); fetch it again") from error
     return variables_of(state, path)
 
 
 def read_orbax(path: Path) -> Variables:
-    """Reads an Orbax checkpoint, without its optimizer state.
+    """Read the variables of an Orbax checkpoint; the optimizer state is not read.
 
     Args:
-        path: of a checkpoint; or of a directory of them, such as the work directory of a run, of
-            which the newest is taken.
+        path: A checkpoint, or a directory of checkpoints such as the run directory of a training
+            run, of which the newest is read.
 
     Returns:
-        ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays: their moving averages
-        where the run has some.
+        ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays.  If the run keeps
+        moving averages, these are returned.
 
     Raises:
-        ValueError: there is no checkpoint, or it is damaged, or holds no training state.
+        ValueError: There is no checkpoint, or it is damaged or contains no parameters.
         ImportError: Orbax is not installed.
     """
     try:
         from orbax.checkpoint import v1
     except ImportError:
         raise ImportError(
-            f"{path} needs orbax-checkpoint: pip install 'resnet_jax[train]'"
+            f"{path} needs the package orbax-checkpoint: pip install 'resnet-linen[train]'"
         ) from None
 
-    # Its annotations know neither paths nor trees.
+    # Orbax's annotations accept neither paths nor trees.
     ocp: Any = v1
     path = newest(path)
     if path.is_file():
@@ -78,9 +78,11 @@ def read_orbax(path: Path) -> Variables:
     try:
         stored = ocp.metadata(path.absolute()).metadata
     except Exception as error:
-        raise ValueError(f"{path}: no readable Orbax checkpoint ({_line(error)})") from error
+        raise ValueError(
+            f"{path}: not an Orbax checkpoint, or it is damaged ({_line(error)})"
+        ) from error
     wanted = variables_of(stored, path)
-    # On this machine, whatever devices it was written from.
+    # Restore onto this machine, whatever devices wrote the checkpoint.
     local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = _within(
         {
@@ -101,10 +103,14 @@ def read_orbax(path: Path) -> Variables:
 
 
 def newest(path: Path) -> Path:
-    """The checkpoint of the highest step within a directory, or the directory if it is one.
+    """Return the checkpoint of the highest step in a directory.
+
+    Args:
+        path: A run directory, a directory of checkpoints, or a checkpoint, which is returned
+            itself.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is no checkpoint.
     """
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = {
@@ -114,22 +120,27 @@ def newest(path: Path) -> Path:
     }
     if steps:
         return steps[max(steps)]
-    # Orbax marks each of its checkpoints with one of them, and Flax's lie flat.
+    # Every Orbax checkpoint contains one of these files.
     if any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "_METADATA")):
         return path
     raise ValueError(
-        f"{path}: there is no checkpoint in it; give the work directory of a run, or one checkpoint"
+        f"{path}: there is no checkpoint in it; give the run directory of a training run, or one "
+        "checkpoint"
     )
 
 
 def variables_of(state: Any, path: Path) -> Variables:
-    """``params`` and ``batch_stats`` of a training state.
+    """Return ``params`` and ``batch_stats`` of a training state.
+
+    Args:
+        state: The nested dictionary that was saved.
+        path: Where it was read, for the error message.
 
     Raises:
-        ValueError: it has no parameters.
+        ValueError: The state contains no parameters.
     """
     if not (isinstance(state, dict) and _place(state, "params")):
-        raise ValueError(f"{path}: there are no params in it, so it is no training state")
+        raise ValueError(f"{path}: there are no params in it, so it is not a training checkpoint")
     return {
         collection: _at(state, place)
         for collection in _PLACES
@@ -153,6 +164,7 @@ def _at(tree: Any, place: tuple[str, ...]) -> Any:
 
 
 def _within(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+    """Return the nested dictionary that has the given leaves at the given places."""
     tree: dict[str, Any] = {}
     for place, leaf in leaves.items():
         branch = tree
@@ -163,4 +175,5 @@ def _within(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
 
 
 def _line(error: Exception) -> str:
+    """Return the error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:160]

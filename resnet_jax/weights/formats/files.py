@@ -1,27 +1,28 @@
-"""Weight files of every format that residual networks are published in."""
+"""Detection of the format of a weight file."""
 
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from resnet_jax.weights.formats.dtypes import widened
 from resnet_jax.weights.formats.safetensors import is_safetensors, read_safetensors
-from resnet_jax.weights.formats.torch_pickle import LEGACY_MAGIC, is_torch_zip, read_torch, widened
+from resnet_jax.weights.formats.torch_file import LEGACY_MAGIC, is_torch_zip, read_torch
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the tensors in a weight file, whose format its first bytes tell.
+    """Read all tensors of a weight file, whose format is detected from its first bytes.
 
     Args:
-        path: ``.safetensors``; ``.pth``, ``.pt`` or ``.bin`` of `torch.save`, see `read_torch`; or
-            ``.npz``.
+        path: A ``.safetensors`` file; a ``.pth``, ``.pt`` or ``.bin`` file of ``torch.save`` (see
+            `read_torch`); or an ``.npz`` file.  The suffix itself does not matter.
 
     Returns:
-        Names, as in the file, to arrays; float16 and bfloat16 come as float32, every other dtype
-        as it is.
+        The names in the file, mapped to arrays.  float16 and bfloat16 become float32; other dtypes
+        are unchanged.
 
     Raises:
-        ValueError: there is no such file, or it is empty, truncated, damaged or of another format.
+        ValueError: The file does not exist, is empty, truncated or damaged, or has another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -39,10 +40,10 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         tensors = read_safetensors(path)
     else:
         raise ValueError(
-            f"{path}: unknown format; give a .safetensors file, a file of torch.save, or a .npz"
+            f"{path}: unknown format; give a .safetensors file, a file of torch.save, or an .npz"
         )
     if not tensors:
-        raise ValueError(f"{path}: there are no tensors in it; save model.state_dict()")
+        raise ValueError(f"{path}: the file contains no tensors; save model.state_dict()")
     return tensors
 
 
@@ -50,19 +51,20 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
-    except Exception as error:  # Of zipfile, or of the text that names its members.
+    except Exception as error:  # Raised by zipfile, or by decoding the names of the members.
         raise ValueError(f"{path}: the archive is truncated or damaged; fetch it again") from error
     if is_torch_zip(members):
         return read_torch(path)
     if not all(member.endswith(".npy") for member in members):
         raise ValueError(
-            f"{path}: the archive is neither of torch.save nor a .npz; save model.state_dict()"
+            f"{path}: the archive is neither of torch.save nor an .npz; save model.state_dict()"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: widened(array) for name, array in arrays.items()}
-    except Exception as error:  # Of zipfile, zlib or NumPy, whichever stumbles first.
+    except Exception as error:  # Raised by zipfile, zlib or NumPy, whichever notices first.
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:80]
         raise ValueError(
-            f"{path}: damaged, or not made of plain arrays ({cause}); write it again"
+            f"{path}: damaged, or it contains other objects than plain arrays ({cause}); write it "
+            "again"
         ) from error

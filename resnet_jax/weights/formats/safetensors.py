@@ -1,7 +1,7 @@
-"""Reading of ``.safetensors`` files: https://huggingface.co/docs/safetensors.
+"""Reader of ``.safetensors`` files (https://huggingface.co/docs/safetensors).
 
-The package of that name copies each tensor once more, which takes twice as long, and its NumPy side
-knows no bfloat16; so it writes our files and does not read them.
+The safetensors package is used for writing only.  Its NumPy reader copies each tensor once more,
+which takes twice as long, and it does not support bfloat16.
 """
 
 import itertools
@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+
+from resnet_jax.weights.formats.dtypes import widened_dtype
 
 _DTYPES = {
     "F64": np.dtype("<f8"),
@@ -26,11 +28,13 @@ _DTYPES = {
     "BOOL": np.dtype("?"),
 }
 
-# Bytes; the format allows no longer one.
+# The longest header that the format allows, in bytes.
 _LONGEST_HEADER = 100_000_000
 
 
 class _Entry(NamedTuple):
+    """The header's description of a tensor; ``begin`` and ``end`` are offsets in the data."""
+
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -39,29 +43,30 @@ class _Entry(NamedTuple):
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file with these first bytes, nine or more, has the form of one."""
+    """Return whether the first bytes of a file, at least nine, look like a safetensors header."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Reads every tensor straight into its array, in the order of the file.
+    """Read every tensor directly into its array, in the order of the file.
 
     Returns:
-        Names to arrays; float16 and bfloat16 come as float32.
+        The names in the file, mapped to arrays.  float16 and bfloat16 become float32.
 
     Raises:
-        ValueError: the file is truncated or damaged, or has a dtype that NumPy and we do not.
+        ValueError: The file is truncated or damaged, or has a dtype that is not supported.
     """
     with path.open("rb", buffering=0) as file:
         length = int.from_bytes(file.read(8), "little")
         try:
             entries = _parse(file.read(length))
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise _damaged(path, f"its header is none: {type(error).__name__}") from error
+            raise _damaged(path, f"its header cannot be parsed: {type(error).__name__}") from error
         for entry in entries:
             if entry.dtype not in _DTYPES:
                 raise ValueError(
-                    f"{path}: {entry.name!r} has type {entry.dtype}; convert it to float32 first"
+                    f"{path}: {entry.name!r} has type {entry.dtype}, which is not supported; "
+                    "convert it to float32 first"
                 )
         position = 0
         for entry in entries:
@@ -71,7 +76,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
             position = entry.end
         present = path.stat().st_size - 8 - length
         if present != position:
-            raise _damaged(path, f"{position} bytes are announced, {present} are there")
+            raise _damaged(path, f"its header announces {position} bytes, but it has {present}")
 
         tensors = _allocate(entries)
         for entry in entries:
@@ -86,11 +91,12 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _allocate(entries: list[_Entry]) -> dict[str, np.ndarray]:
-    """Arrays for the tensors within one piece of memory, which the system gives in large pages.
+    """Return an uninitialized array for each tensor.
 
-    Each begins at a multiple of 64 bytes, as JAX wants it.
+    All of them share one allocation, for which the system uses large pages.  Each begins at a
+    multiple of 64 bytes, so that JAX on a CPU can use it without a copy.
     """
-    dtypes = [_widened(_DTYPES[entry.dtype]) for entry in entries]
+    dtypes = [widened_dtype(_DTYPES[entry.dtype]) for entry in entries]
     sizes = [math.prod(e.shape) * dtype.itemsize for e, dtype in zip(entries, dtypes, strict=True)]
     starts = list(itertools.accumulate((-(-size // 64) * 64 for size in sizes), initial=0))
     memory = np.empty(starts[-1] + 64, np.uint8)
@@ -101,12 +107,8 @@ def _allocate(entries: list[_Entry]) -> dict[str, np.ndarray]:
     }
 
 
-def _widened(dtype: np.dtype) -> np.dtype:
-    return np.dtype("<f4") if dtype in (np.float16, jnp.bfloat16) else dtype
-
-
 def _parse(header: bytes) -> list[_Entry]:
-    """What the file holds, in the order of the bytes."""
+    """Return the entries of the header, in the order of their data."""
     listed = json.loads(header)
     listed.pop("__metadata__", None)
     entries = []

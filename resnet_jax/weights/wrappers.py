@@ -1,19 +1,19 @@
-"""What a state dict of PyTorch comes wrapped in, taken off."""
+"""Removal of the wrappers that PyTorch training scripts put around a state dict."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# Where training scripts keep the state dict beside their own state; averaged weights come first,
-# as in timm: they are the ones that such a script evaluates.
+# Keys under which training scripts store the state dict.  Averaged weights come first, as in timm,
+# because they are the ones that such a script evaluates.
 _NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# Of Lightning, of DistributedDataParallel and of torch.compile.
+# Name prefixes added by Lightning, DistributedDataParallel and torch.compile.
 _PREFIXES = ("model.", "module.", "_orig_mod.")
-# `torch.optim.swa_utils.AveragedModel` counts what it has averaged in a tensor beside the weights.
+# `torch.optim.swa_utils.AveragedModel` stores the number of averaged steps beside the weights.
 _AVERAGE_COUNT = "n_averaged"
 
 
 def innermost(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The state dict within a checkpoint such as ``{"state_dict": ..., "epoch": 3}``."""
+    """Return the state dict inside a checkpoint such as ``{"state_dict": ..., "epoch": 3}``."""
     for key in _NESTED_KEYS:
         if isinstance(content.get(key), Mapping):
             return content[key]
@@ -21,7 +21,7 @@ def innermost(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
 
 
 def without_prefixes(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors without the prefixes of wrappers that all their names share.
+    """Return the tensors without any wrapper prefix that all of their names share.
 
     >>> without_prefixes({"module.fc.weight": 1, "module.fc.bias": 2})
     {'fc.weight': 1, 'fc.bias': 2}

@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.weights.formats.torch_pickle import read_torch
+from resnet_jax.weights.formats.torch_file import read_torch
 
 DATA = Path(__file__).parent / "data"
 
@@ -318,7 +318,7 @@ def test_the_checkpoint_of_a_training_script_is_read(save: Save, tmp_path: Path)
     args = argparse.Namespace(model="resnet18", lr=0.1, milestones=[30, 60], resume=None)
     content = {"model": {"x": tensor(np.arange(3))}, "epoch": 89, "args": args}
     np.testing.assert_array_equal(read_torch(save(tmp_path / "file", content))["x"], [0, 1, 2])
-    with pytest.raises(ValueError, match="it is no state dict: 'model' is no tensor"):
+    with pytest.raises(ValueError, match="it is not a state dict: 'model' is not a tensor"):
         read_torch(save(tmp_path / "other", {"model": args}))
     with pytest.raises(ValueError, match="it holds a Namespace, not a state dict"):
         read_torch(save(tmp_path / "other", args))
@@ -353,7 +353,7 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(
     assert marker.exists(), "this attack does nothing"
     marker.rmdir() if marker.is_dir() else marker.unlink()
     name = attack.replace("builtins", "__builtin__")  # As protocol 2 spells it.
-    with pytest.raises(ValueError, match=rf"file: its pickle asks for {name}, which is no part"):
+    with pytest.raises(ValueError, match=rf"file: its pickle asks for {name}, which does not"):
         read_torch(save(tmp_path / "file", hostile))
     assert not marker.exists()
 
@@ -465,8 +465,8 @@ def test_big_endian_files_are_refused(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         ([1, 2], "it holds a list, not a state dict"),
-        ({"epoch": 3, "x": tensor(np.zeros(1))}, "it is no state dict: 'epoch' is no tensor"),
-        ({"epoch": 3, "net": {}}, "it is no state dict: 'epoch', 'net' are no tensor"),
+        ({"epoch": 3, "x": tensor(np.zeros(1))}, "it is not a state dict: 'epoch' is not a tensor"),
+        ({"epoch": 3, "net": {}}, "it is not a state dict: 'epoch', 'net' are not tensors"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(

@@ -1,0 +1,74 @@
+"""Reading a source of weights, whatever it is, as a state dict of torchvision or timm."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_jax.models import ResNet
+from resnet_jax.weights.catalogue import list_pretrained
+from resnet_jax.weights.dialects.bit import from_bit, is_bit
+from resnet_jax.weights.dialects.flax_example import from_flax_example, is_flax_example
+from resnet_jax.weights.dialects.torch import Rules, to_state_dict
+from resnet_jax.weights.dialects.transformers import from_transformers, is_transformers
+from resnet_jax.weights.wrappers import innermost, without_prefixes
+
+Source = Mapping[str, Any] | str | Path
+"""What `load_weights` accepts as the source of weights."""
+
+
+def state_dict(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndarray]:
+    """Return the tensors of a source under PyTorch's names and in PyTorch's layouts.
+
+    Args:
+        model: The network that the weights are for.
+        source: See `load_weights`.
+        rules: The rules of the network, from `torch_rules`.
+
+    Raises:
+        ValueError: The source cannot be read.
+        ImportError: A package that the source needs is not installed.
+    """
+    content = source if isinstance(source, Mapping) else read_source(source)
+    if "params" in content:
+        variables = {name: content.get(name, {}) for name in ("params", "batch_stats")}
+        if is_flax_example(variables):
+            variables = from_flax_example(variables, model.stage_sizes)
+        return to_state_dict(variables, rules)
+    tensors = without_prefixes(innermost(content))
+    if is_bit(tensors):
+        return from_bit(tensors)
+    if is_transformers(tensors):
+        return from_transformers(tensors)
+    return tensors
+
+
+def read_source(source: str | Path) -> Mapping[str, Any]:
+    """Return the content of a file, a repository of the hub, or a directory of checkpoints.
+
+    Raises:
+        ValueError: The source cannot be read.
+        ImportError: A package that the source needs is not installed.
+    """
+    # Imported here, so that weights from memory do not need the libraries that read files.
+    from resnet_jax.weights.formats.checkpoints import is_msgpack, read_msgpack, read_orbax
+    from resnet_jax.weights.formats.files import read_tensors
+    from resnet_jax.weights.hub import fetch
+
+    if isinstance(source, str) and source.startswith("hf:"):
+        return read_tensors(fetch(source))
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        raise ValueError(
+            f"{source}: web addresses are not supported; download the file, or give hf://OWNER/NAME"
+        )
+    path = Path(source).expanduser()
+    if not path.exists() and list_pretrained(str(source)):
+        raise ValueError(f"{source}: there is no such file; did you mean hf://timm/{source}?")
+    if path.is_dir():
+        return read_orbax(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            if is_msgpack(file.read(2)):
+                return read_msgpack(path)
+    return read_tensors(path)
