@@ -69,10 +69,10 @@ def custom_gradient(
             try:
                 return differentiable(*args)
             except TypeError as error:
-                # JAX's message names `custom_vjp`; one function may contain another.
-                if "custom_vjp" in str(error):
-                    raise TypeError(_HINT) from error
-                raise
+                # One such function may contain another, which has already raised the hint.
+                if "forward-mode" not in str(error) or str(error) == _HINT:
+                    raise
+                raise TypeError(_HINT) from error
 
         return call
 

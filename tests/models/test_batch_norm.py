@@ -1,17 +1,21 @@
 """BatchNorm: frozen, of groups, and of the examples that a mask leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.linen.module import InterceptorContext
+from flax.traverse_util import flatten_dict
 
 from resnet_jax import BatchNorm, create_model
 from resnet_jax.config import ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
 from resnet_jax.data import Batch
+from resnet_jax.models.normalization import GroupNorm, Shift
 from resnet_jax.ops.batch_norm import affine, affine_formula, normalize, normalize_formula
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.setup import check
@@ -37,6 +41,57 @@ def test_frozen_statistics_are_used_and_kept_in_training() -> None:
     jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
     assert jnp.any(grads["stage1"]["block1"]["norm1"]["scale"] != 0)
     assert jnp.any(grads["stage1"]["block1"]["norm1"]["bias"] != 0)
+
+
+def test_layers_can_be_frozen_by_their_paths() -> None:
+    frozen = ("stem/norm", "stage1/block1/norm1")
+    model = create_model("cifar_resnet20", stage_sizes=(1, 1), width=4)
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    variables = random_variables(model, images)
+
+    def freeze(
+        call: Callable[..., Any], args: Any, kwargs: dict[str, Any], context: InterceptorContext
+    ) -> Any:
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            object.__setattr__(context.module, "frozen", frozen)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(freeze):
+        _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    before, after = (flatten_dict(tree["batch_stats"], sep="/") for tree in (variables, updated))
+    kept = {path.rpartition("/")[0] for path in after if np.array_equal(after[path], before[path])}
+    assert kept == set(frozen)
+
+
+def test_frozen_layers_use_running_statistics_and_others_do_not() -> None:
+    x = jax.random.normal(jax.random.key(0), (8, 3, 3, 4))
+
+    class Two(nn.Module):
+        frozen: Any
+
+        @nn.compact
+        def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return tuple(
+                BatchNorm(frozen=self.frozen, name=name)(x, train=True) for name in ("a", "b")
+            )
+
+    variables = Two(frozen=True).init(jax.random.key(1), x)
+
+    def outputs(frozen: Any) -> Any:
+        return Two(frozen).apply(variables, x, mutable=["batch_stats"])[0]
+
+    (a, b), running, batch = outputs(("b",)), outputs(True)[0], outputs(False)[0]
+    np.testing.assert_array_equal(a, batch)
+    np.testing.assert_array_equal(b, running)
+    assert not np.array_equal(running, batch)
+
+
+@pytest.mark.parametrize("norm", [BatchNorm, partial(GroupNorm, num_groups=2), Shift])
+def test_a_layer_without_a_network_tells_its_variables(norm: Any) -> None:
+    layer = norm(parent=None)
+    variables = layer.init(jax.random.key(0), jnp.ones((2, 3, 3, 4)), train=False)
+    assert set(flatten_dict(variables)) == set(layer.leaves)
+    assert all(leaf.shape == (4,) for leaf in jax.tree.leaves(variables))
 
 
 def test_a_training_step_moves_parameters_and_keeps_frozen_statistics() -> None:
