@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.data.batches import Batch, Selection, epoch_order
+from resnet_jax.data.preprocessing import Preprocessing
 
 
 class DataError(Exception):
@@ -206,7 +207,7 @@ class Dataset:
         augment: (key, uint8[B, H, W, C] images, int32[B] labels) to float32[B, H', W', C] images
             and either the labels or float32[B, K] targets, for training; jittable, and the same
             whatever the sharding.
-        prepare: uint8[B, H, W, C] to float32[B, H', W', C], for evaluation; jittable.
+        preprocessing: what evaluation does to an image of any size, on the host and on the device.
     """
 
     name: str
@@ -215,7 +216,12 @@ class Dataset:
     evaluation_split: Literal["validation", "test"]
     class_names: tuple[str, ...]
     augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-    prepare: Callable[[jax.Array], jax.Array]
+    preprocessing: Preprocessing
+
+    @property
+    def prepare(self) -> Callable[[jax.Array], jax.Array]:
+        """uint8[B, H, W, C] to float32[B, H', W', C], for evaluation; jittable."""
+        return self.preprocessing.on_device
 
     @property
     def fingerprint(self) -> str:

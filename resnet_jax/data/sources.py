@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.config import (
@@ -15,8 +14,9 @@ from resnet_jax.config import (
     TfdsArraysConfig,
     TfdsConfig,
 )
-from resnet_jax.data.augment import affine_resize, normalize, random_affine_resize
+from resnet_jax.data.augment import normalize, random_affine_resize
 from resnet_jax.data.dataset import ArraySplit, Dataset
+from resnet_jax.data.preprocessing import Preprocessing
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -75,18 +75,6 @@ def _digits(config: DigitsConfig) -> Dataset:
         )
         return turned, labels
 
-    def prepare(batch: jax.Array) -> jax.Array:
-        still = jnp.zeros(len(batch))
-        return scale(
-            affine_resize(
-                batch,
-                config.image_size,
-                rotation=still,
-                scale=still + 1,
-                shift=jnp.stack([still, still], axis=-1),
-            )
-        )
-
     return Dataset(
         name="scikit-learn digits",
         train=ArraySplit(images[train], labels[train]),
@@ -94,7 +82,15 @@ def _digits(config: DigitsConfig) -> Dataset:
         evaluation_split=config.evaluate_on,
         class_names=tuple(str(name) for name in digits.target_names),
         augment=augment,
-        prepare=prepare,
+        preprocessing=Preprocessing(
+            image_size=images.shape[1],
+            crop_fraction=1.0,
+            interpolation="pil_bilinear",
+            mean=(float(images[train].mean()) / 255,),
+            std=(float(images[train].std()) / 255,),
+            channels=1,
+            upsample_size=config.image_size,
+        ),
     )
 
 
@@ -122,5 +118,12 @@ def _synthetic(config: SyntheticConfig) -> Dataset:
         evaluation_split="test",
         class_names=tuple(str(i) for i in range(config.num_classes)),
         augment=augment,
-        prepare=scale,
+        preprocessing=Preprocessing(
+            image_size=config.image_size,
+            crop_fraction=1.0,
+            interpolation="pil_bilinear",
+            mean=(127.5 / 255,),
+            std=(73.9 / 255,),
+            channels=3,
+        ),
     )

@@ -1,1 +1,5 @@
-"""What a trained network is used for."""
+"""Use of trained networks."""
+
+from resnet_jax.inference.fold import fold_batch_norm as fold_batch_norm
+from resnet_jax.inference.precise_bn import precise_batch_stats as precise_batch_stats
+from resnet_jax.inference.spec import ModelSpec as ModelSpec

@@ -28,8 +28,9 @@ class BatchNorm(nn.Module):
         epsilon: added to the variance.
         group_size: consecutive examples that share their statistics in training; by default the
             whole batch does.  The running statistics take the mean over the groups.
-        frozen: use the running statistics in training too, and leave them as they are; scale and
-            bias remain trainable.
+        frozen: use the running statistics in training too, and leave them unchanged; scale and
+            bias remain trainable. A tuple freezes the layers at these paths, such as
+            ``"stem/norm"``.
         scale_init: initialiser of the scale.
         dtype: type of the output.
     """
@@ -37,7 +38,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     group_size: int | None = None
-    frozen: bool = False
+    frozen: bool | tuple[str, ...] = False
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     dtype: Any = jnp.float32
 
@@ -62,7 +63,10 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
 
-        if self.frozen or not train:
+        frozen = (
+            self.frozen if isinstance(self.frozen, bool) else "/".join(self.path) in self.frozen
+        )
+        if frozen or not train:
             factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
             affine = _affine if forward_mode() else _affine_by_hand
             return affine(x, running_mean.value, factor, bias).astype(self.dtype)

@@ -217,7 +217,7 @@ def adapt_image_channels(kernel: np.ndarray, in_channels: int) -> np.ndarray:
 
 def _tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndarray]:
     """The source in the dialect of torchvision and timm."""
-    content = source if isinstance(source, Mapping) else _read(source)
+    content = source if isinstance(source, Mapping) else read_source(source)
     if "params" in content:
         variables = {name: content.get(name, {}) for name in ("params", "batch_stats")}
         if is_flax_example(variables):
@@ -231,7 +231,8 @@ def _tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndarra
     return tensors
 
 
-def _read(source: str | Path) -> Mapping[str, Any]:
+def read_source(source: str | Path) -> Mapping[str, Any]:
+    """Return the content of a file, a repository of the hub or a directory of checkpoints."""
     # Only those who load files pay for the libraries that read them.
     from resnet_jax.weights.formats.checkpoints import is_msgpack, read_msgpack, read_orbax
     from resnet_jax.weights.formats.files import read_tensors

@@ -15,7 +15,9 @@ from rich.console import Console
 
 from resnet_jax.config import ModelConfig, TrainConfig
 from resnet_jax.data import ArraySplit, DataError
-from resnet_jax.training.loop import describe, train
+from resnet_jax.training.description import describe
+from resnet_jax.training.evaluate import BatchEvaluation
+from resnet_jax.training.loop import train
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.process.goodput import Goodput
 from resnet_jax.training.rundir.workdir import Workdir
@@ -58,8 +60,10 @@ class CountingRun(Run):
             run.done[0] += 1
             return state.replace(step=state.step + 1), Metrics(*[Sum(run.done[0])] * 4)
 
-        def eval_step(_: TrainState, drawn: Any) -> tuple[Any, np.ndarray]:
-            return Metrics(*[jnp.ones(())] * 4), np.zeros((len(drawn.index), 10), np.float32)
+        def eval_step(_: dict[str, Any], drawn: Any) -> BatchEvaluation:
+            size = len(drawn.index)
+            logits, labels = np.zeros((size, 10), np.float32), np.zeros(size, np.int32)
+            return BatchEvaluation(Metrics(*[jnp.ones(())] * 4), logits, labels, drawn.mask)
 
         return train_step, eval_step
 

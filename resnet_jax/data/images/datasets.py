@@ -5,14 +5,15 @@ from functools import partial
 import jax
 
 from resnet_jax.config import AugmentConfig, FolderConfig, TfdsArraysConfig, TfdsConfig
-from resnet_jax.data.augment import augment_batch, normalize_batch
-from resnet_jax.data.dataset import DataError, Dataset
+from resnet_jax.data.augment import augment_batch
+from resnet_jax.data.dataset import DataError, Dataset, Split
 from resnet_jax.data.images.arrays import read_arrays
 from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.loading import ImageSplit
 from resnet_jax.data.images.paths import as_path, is_remote
 from resnet_jax.data.images.source import ImageSource
 from resnet_jax.data.images.tfds import TfdsSplit
+from resnet_jax.data.preprocessing import Preprocessing
 
 
 def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset:
@@ -40,7 +41,26 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
         evaluation_split="test" if kind == "test" else "validation",
         class_names=train.class_names,
         augment=augment,
-        prepare=partial(normalize_batch, config=augmentation),
+        preprocessing=_preprocessing(config, splits[1], augmentation),
+    )
+
+
+def _preprocessing(
+    config: FolderConfig | TfdsConfig | TfdsArraysConfig, split: Split, augmentation: AugmentConfig
+) -> Preprocessing:
+    height, width, channels = split.image_shape
+    # Arrays are evaluated whole; this is for images of another size.
+    crop_fraction, interpolation = 1.0, "pil_bilinear"
+    if not isinstance(config, TfdsArraysConfig):
+        crop_fraction = config.images.crop_fraction
+        interpolation = config.images.eval_interpolation
+    return Preprocessing(
+        image_size=height if height == width else (height, width),
+        crop_fraction=crop_fraction,
+        interpolation=interpolation,
+        mean=augmentation.mean,
+        std=augmentation.std,
+        channels=channels,
     )
 
 

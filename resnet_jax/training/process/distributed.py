@@ -82,8 +82,8 @@ def _initialize(config: DistributedConfig) -> None:
         )
     except (RuntimeError, ValueError) as error:
         raise DistributedError(
-            f"no cluster was detected ({error}); give --distributed.coordinator-address, "
-            "--distributed.num-processes and --distributed.process-id"
+            f"no cluster was detected ({error}); give distributed.coordinator_address, "
+            "distributed.num_processes and distributed.process_id"
             if config.auto
             else f"jax.distributed: {error}"
         ) from error
@@ -122,6 +122,16 @@ def gather(name: str, value: str) -> list[str]:
         _client().blocking_key_value_get(f"{key}/{process}", _TIMEOUT_SECONDS * 1000)
         for process in range(_num_processes())
     ]
+
+
+def from_primary(name: str, value: str) -> str:
+    """Return the value that process 0 gives, in every process; the name is used once."""
+    key = f"resnet_jax/{name}"
+    if is_primary():
+        if _num_processes() > 1:
+            _client().key_value_set(key, value)
+        return value
+    return _client().blocking_key_value_get(key, _TIMEOUT_SECONDS * 1000)
 
 
 def leave(message: str, code: int) -> NoReturn:
@@ -234,7 +244,7 @@ def _give_up_waiting(config: DistributedConfig) -> None:
     _print(
         f"error: process{who} has waited {config.initialization_timeout} s for the others{where}; "
         "start every one of them, with the same address, or raise "
-        "--distributed.initialization-timeout"
+        "distributed.initialization_timeout"
     )
     os._exit(2)
 
@@ -250,7 +260,7 @@ def _require_free_port(address: str) -> None:
     except OSError as error:
         raise DistributedError(
             f"process 0 cannot listen on port {port} ({os.strerror(error.errno or 0)}); choose "
-            "another one in --distributed.coordinator-address"
+            "another one in distributed.coordinator_address"
         ) from error
 
 

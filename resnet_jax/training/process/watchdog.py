@@ -68,7 +68,7 @@ class Watchdog:
         sys.stderr.write(
             f"{who}error: {what} for {self._timeout:g} s; the stacks of all threads follow; the "
             "same command continues from the last checkpoint; for slower steps raise "
-            "--watchdog-timeout\n"
+            "watchdog_timeout\n"
         )
         sys.stderr.flush()
         faulthandler.dump_traceback(all_threads=True)

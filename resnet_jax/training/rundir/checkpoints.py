@@ -87,8 +87,8 @@ class Checkpoints:
         if together:
             with self._explained():
                 self._checkpointer.close()
-        elif jax.process_count() == 1:
-            # The first error counts.
+        elif jax.process_count() == 1 and kind is not KeyboardInterrupt:
+            # The first error counts, and Ctrl-C does not wait for a write.
             with suppress(Exception):
                 self._checkpointer.close()
 
@@ -221,7 +221,7 @@ class Checkpoints:
         if damaged and not any(name.isdigit() for name in names):
             raise CheckpointError(
                 f"no undamaged checkpoint is left in {self._directory}, only {', '.join(damaged)}; "
-                "bring one back from a copy, or start anew in another --workdir"
+                "bring one back from a copy, or start again in another run directory"
             )
 
 

@@ -1,0 +1,213 @@
+"""Preprocessing of images for evaluation and prediction: first on the host, then on the device."""
+
+import dataclasses
+import importlib
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resnet_jax.config.data import ImageConfig
+from resnet_jax.config.validation import ConfigError, require
+from resnet_jax.data.augment.normalization import normalize
+from resnet_jax.data.augment.resample import affine_resize
+
+ImageLike = np.ndarray | bytes | str | os.PathLike[str]
+"""Pixels uint8[H, W], uint8[H, W, 1], uint8[H, W, 3] or uint8[H, W, 4], the bytes of an image
+file, or the path of one."""
+
+# Weights of red, green and blue in ITU-R 601-2 luma, in units of 1/65536, as in Pillow.
+_LUMA = np.array([19595, 38470, 7471], np.uint32)
+_INTERPOLATIONS = get_args(ImageConfig.__annotations__["eval_interpolation"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Steps that turn an image of any size into the input of a network.
+
+    The pixels and the values are exactly those that the evaluation of the data set gives to the
+    network.
+
+    Attributes:
+        image_size: Height and width of the images after the host's part, in pixels. One integer
+            means a square.
+        crop_fraction: Side of the central crop as a fraction of the short side of the image, above
+            0 to 1.
+        interpolation: How images are resized: ``"linear"`` (OpenCV, without antialiasing),
+            ``"pil_bilinear"`` or ``"pil_bicubic"`` (Pillow, with antialiasing).
+        mean: Mean that is subtracted from levels between 0 and 1; one value or one per channel.
+        std: Standard deviation that the difference is divided by; one value or one per channel.
+        channels: Number of channels: 1 for greyscale, 3 for RGB.
+        upsample_size: Height and width that the device resamples the images to, in pixels, with
+            bilinear interpolation in float32. None leaves them at ``image_size``.
+
+    Raises:
+        ConfigError: A field has an impossible value.
+    """
+
+    image_size: int | tuple[int, int]
+    crop_fraction: float
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: int
+    upsample_size: int | None = None
+
+    def __post_init__(self) -> None:
+        requirements = {
+            "image_size": (min(self.size) > 0, "positive"),
+            "crop_fraction": (0 < self.crop_fraction <= 1, "above 0 and at most 1"),
+            "interpolation": (
+                self.interpolation in _INTERPOLATIONS,
+                f"one of {', '.join(_INTERPOLATIONS)}",
+            ),
+            "channels": (self.channels in (1, 3), "1 or 3"),
+            "mean": (len(self.mean) in (1, self.channels), f"1 value or {self.channels}"),
+            "std": (
+                len(self.std) in (1, self.channels) and min(self.std) > 0,
+                f"1 positive value or {self.channels}",
+            ),
+            "upsample_size": (
+                self.upsample_size is None or self.upsample_size > 0,
+                "positive or None",
+            ),
+        }
+        for name, (fits, wanted) in requirements.items():
+            require(fits, f"{name} must be {wanted}, but it is {getattr(self, name)!r}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images after the host's part, in pixels."""
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        return self.image_size
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what `on_host` returns."""
+        return (*self.size, self.channels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        fields = dataclasses.asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Preprocessing":
+        """Return the preprocessing that `to_json` wrote.
+
+        Raises:
+            ValueError: A field is missing, unknown or impossible.
+        """
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
+        try:
+            return cls(**values)
+        except (TypeError, ConfigError) as error:
+            raise ValueError(f"this is no preprocessing: {error}") from None
+
+    def on_host(self, image: ImageLike) -> np.ndarray:
+        """Decode, resize and crop one image.
+
+        Args:
+            image: Pixels of any size, the bytes of an image file, or the path of one. Greyscale
+                images are repeated over three channels and colours become luma where the network
+                wants it. Transparency is dropped.
+
+        Returns:
+            uint8[height, width, channels].
+
+        Raises:
+            ValueError: The image cannot be decoded, or the array is not uint8[H, W] or
+                uint8[H, W, C].
+            OSError: The file cannot be read.
+            ImportError: The libraries that decode and resize images are not installed.
+        """
+        pixels = image if isinstance(image, np.ndarray) else _decode(image)
+        return _to_channels(self._to_size(_to_channels(pixels, 3)), self.channels)
+
+    def on_device(self, images: jax.Array) -> jax.Array:
+        """Resample and normalise a batch of images that `on_host` returned; jittable.
+
+        Args:
+            images: uint8[B, height, width, channels].
+
+        Returns:
+            float32[B, H, W, channels], with H = W = ``upsample_size`` if that is set.
+        """
+        if self.upsample_size is not None:
+            zeros = jnp.zeros(len(images))
+            images = affine_resize(
+                images,
+                self.upsample_size,
+                rotation=zeros,
+                scale=zeros + 1,
+                shift=jnp.stack([zeros, zeros], axis=-1),
+            )
+        return normalize(images, 255 * np.asarray(self.mean), 255 * np.asarray(self.std))
+
+    def _to_size(self, pixels: np.ndarray) -> np.ndarray:
+        """Resize and crop uint8[H, W, 3] to uint8[height, width, 3]."""
+        height, width = self.size
+        # Data sets whose images all have this size are evaluated without any resizing.
+        if self.crop_fraction == 1 and pixels.shape[:2] == (height, width):
+            return pixels
+        crop = _image_module("crop")
+        if height == width:
+            return crop.evaluation_crop(
+                pixels,
+                image_size=height,
+                crop_fraction=self.crop_fraction,
+                interpolation=self.interpolation,
+            )
+        # The largest central part of the wanted shape.
+        scale = self.crop_fraction * min(pixels.shape[0] / height, pixels.shape[1] / width)
+        h, w = max(1, round(scale * height)), max(1, round(scale * width))
+        top, left = (pixels.shape[0] - h) // 2, (pixels.shape[1] - w) // 2
+        part = np.ascontiguousarray(pixels[top : top + h, left : left + w])
+        return crop.resize(part, height, width, self.interpolation)
+
+
+def _decode(image: bytes | str | os.PathLike[str]) -> np.ndarray:
+    """Return the pixels of an image file, uint8[H, W, 3]."""
+    data = image if isinstance(image, bytes) else Path(image).expanduser().read_bytes()
+    return _image_module("decode").decode(data)
+
+
+def _image_module(name: str) -> Any:
+    """Return a module that reads image files; only those who have some need its libraries."""
+    try:
+        return importlib.import_module(f"resnet_jax.data.images.{name}")
+    except ImportError as error:
+        raise ImportError(
+            f"decoding and resizing images needs {error.name}: pip install 'resnet_jax[data]'"
+        ) from None
+
+
+def _to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Return uint8[H, W, channels] with 1 or 3 channels, for pixels with any number of them."""
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or 0 in pixels.shape:
+        raise ValueError(
+            f"an image must be uint8[H, W] or uint8[H, W, C], but it is "
+            f"{pixels.dtype}{list(pixels.shape)}"
+        )
+    if pixels.shape[-1] == channels:
+        return pixels
+    if pixels.shape[-1] in (2, 4):
+        # The last channel is transparency.
+        return _to_channels(pixels[..., :-1], channels)
+    if pixels.shape[-1] == 1:
+        return np.repeat(pixels, channels, axis=-1)
+    if pixels.shape[-1] == 3 and channels == 1:
+        return ((pixels @ _LUMA + 0x8000) >> 16).astype(np.uint8)[..., None]
+    raise ValueError(f"an image must have 1 to 4 channels, but it has {pixels.shape[-1]}")
