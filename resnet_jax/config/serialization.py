@@ -37,8 +37,8 @@ def from_json(plain: Any) -> TrainConfig:
     version = fields.pop("schema_version", 1)
     if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise ConfigError(
-            f"the configuration has schema version {version!r}, and this version of resnet_jax reads "
-            f"versions up to {SCHEMA_VERSION}; use the version of resnet_jax that wrote it"
+            f"the configuration has schema version {version!r}, and this version of resnet_jax "
+            f"reads versions up to {SCHEMA_VERSION}; use the version of resnet_jax that wrote it"
         )
     if version == 1:
         fields = _from_version_1(fields)
