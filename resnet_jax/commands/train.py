@@ -89,7 +89,7 @@ def main() -> None:
         leave_after,
         of_a_peer,
     )
-    from resnet_jax.training.process.preemption import EXIT_CODE, PreemptedError
+    from resnet_jax.training.process.preemption import PreemptedError
     from resnet_jax.training.rundir.checkpoints import CheckpointError
     from resnet_jax.training.rundir.workdir import WorkdirError
 
@@ -111,7 +111,7 @@ def main() -> None:
                 # All processes have come to the same step, and end in an orderly way.
                 if is_primary():
                     print(error, file=sys.stderr)
-                code = EXIT_CODE
+                code = error.exit_code
     except (
         CheckpointError,
         ConfigError,

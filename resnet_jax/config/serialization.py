@@ -35,10 +35,10 @@ def from_json(plain: Any) -> TrainConfig:
         raise ConfigError(f"a configuration must be a JSON object, not {plain!r}")
     fields = dict(plain)
     version = fields.pop("schema_version", 1)
-    if version not in range(1, SCHEMA_VERSION + 1):
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise ConfigError(
-            f"the configuration has schema version {version}, and this version of resnet_jax reads "
-            f"versions up to {SCHEMA_VERSION}; use the version of resnet_jax that wrote it"
+            f"the configuration has schema version {version!r}, and this version of resnet_jax "
+            f"reads versions up to {SCHEMA_VERSION}; use the version of resnet_jax that wrote it"
         )
     if version == 1:
         fields = _from_version_1(fields)
@@ -99,13 +99,24 @@ def _value(hint: Any, plain: Any, name: str) -> Any:
         return float(plain)
     elif hint in (int, bool, str, types.NoneType) and type(plain) is hint:
         return plain
-    wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-    raise ConfigError(f"{name} must be {wanted}, but it is {plain!r}")
+    raise ConfigError(f"{name} must be {_described(hint)}, but it is {plain!r}")
+
+
+def _described(hint: Any) -> str:
+    """Return a type in the words of an error message."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_described, arguments))
+    if hint is types.NoneType:
+        return "None"
+    return hint.__name__ if isinstance(hint, type) and not arguments else str(hint)
 
 
 def _of_kind(union: Any, plain: Any, name: str) -> Any:
     members = kinds(union)
-    if not isinstance(plain, dict) or plain.get("kind") not in members:
+    if not isinstance(plain, dict) or plain.get("kind") not in list(members):
         found = plain.get("kind") if isinstance(plain, dict) else plain
         raise ConfigError(f"{name}.kind must be one of {', '.join(members)}, but it is {found!r}")
     fields = {key: value for key, value in plain.items() if key != "kind"}
@@ -130,8 +141,11 @@ def _dataclass(cls: Any, plain: dict[str, Any], name: str) -> Any:
 def _from_version_1(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of version 1 where version 2 has them."""
     kind_of = {cls.__name__: kind for kind, cls in kinds(DataConfig).items()}
+    for name in ("data", "optimizer"):
+        if not isinstance(plain.get(name, {}), dict):
+            raise ConfigError(f"{name} must be a JSON object, but it is {plain[name]!r}")
     data, optimizer = dict(plain.get("data", {})), dict(plain.get("optimizer", {}))
-    data["kind"] = kind_of.get(data.get("kind", ""), data.get("kind"))
+    data["kind"] = kind_of.get(str(data.get("kind")), data.get("kind"))
     schedule = {"kind": optimizer.pop("schedule", "cosine")}
     moved = ("warmup_epochs",) + (
         ("decay_epochs", "decay_factor") if schedule["kind"] == "steps" else ()

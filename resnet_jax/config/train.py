@@ -20,7 +20,7 @@ from resnet_jax.config.validation import (
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """An experiment: everything that decides the result of a training run.
+    """An experiment, that is, everything that decides the result of a training run.
 
     Every field has a default under which the runs of older versions continue.
     """

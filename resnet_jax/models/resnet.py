@@ -230,7 +230,7 @@ class ResNet(nn.Module):
     bn_decay: float = 0.9
     bn_epsilon: float = 1e-5
     bn_group_size: int | None = None
-    freeze_bn: bool = False
+    freeze_bn: bool | tuple[str, ...] = False
     padding: Literal["symmetric", "same"] = "symmetric"
     zero_init_residual: bool = False
     global_pool: Literal["avg", "max", "avgmax", "none"] = "avg"

@@ -1,1 +1,10 @@
-"""Training: state, step, loop and what they leave on disk."""
+"""Training: one call trains an experiment and leaves a run directory with its report.
+
+from resnet_jax.training import train
+result = train(config)
+logits = result.run.model.apply(result.variables, images, train=False)
+"""
+
+from resnet_jax.training.experiment import train as train
+from resnet_jax.training.loop import TrainingDivergedError as TrainingDivergedError
+from resnet_jax.training.loop import TrainResult as TrainResult

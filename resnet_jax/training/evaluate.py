@@ -1,48 +1,114 @@
-"""Evaluation of a whole split, exact for every batch size and number of devices and processes."""
+"""Evaluation of a split, exact for every batch size and number of devices and processes."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from resnet_jax.data import Split
-from resnet_jax.training.metrics import Metrics, mean_metrics
+from resnet_jax.data import Batch, DataError, Split
+from resnet_jax.models import ResNet
+from resnet_jax.training.metrics import Metrics, batch_metrics, mean_metrics
+from resnet_jax.training.objective import cross_entropy
 from resnet_jax.training.prefetch import Prefetch
-from resnet_jax.training.state import TrainState
-from resnet_jax.training.step import EvalStep
+
+
+class BatchEvaluation(NamedTuple):
+    """Evaluation of one batch of B examples.
+
+    Attributes:
+        metrics: Sums over the examples under the mask.
+        logits: float32[B, K].
+        labels: int32[B].
+        mask: bool[B], False for padding and for images that were skipped.
+    """
+
+    metrics: Metrics
+    logits: jax.Array
+    labels: jax.Array
+    mask: jax.Array
+
+
+class Evaluation(NamedTuple):
+    """Evaluation of a split of N examples, in its order.
+
+    Attributes:
+        metrics: Means over the examples under the mask: ``loss`` in nats, ``top1`` and ``top5`` as
+            shares from 0 to 1.
+        logits: float32[N, K].
+        labels: int32[N], from the batches that were evaluated.
+        mask: bool[N], False for images that were skipped because they cannot be read. Their logits
+            and labels mean nothing.
+    """
+
+    metrics: dict[str, float]
+    logits: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+
+
+EvalStep = Callable[[dict[str, Any], Any], BatchEvaluation]
+"""From (variables, batch) to its evaluation. The batch is a `Batch`; for the compiled step of
+`Run.compile` it is what the iterator of the evaluation split yields."""
+
+
+def make_eval_step(model: ResNet, prepare: Callable[[jax.Array], jax.Array]) -> EvalStep:
+    """Return a pure function (variables, batch) -> `BatchEvaluation`, to be jitted.
+
+    BatchNorm uses its running statistics, and the loss is the cross entropy without smoothing.
+
+    Args:
+        model: The network.
+        prepare: From uint8[B, H, W, C] images to the input of the network.
+    """
+
+    def eval_step(variables: dict[str, Any], batch: Batch[jax.Array]) -> BatchEvaluation:
+        logits: Any = model.apply(variables, prepare(batch.image), train=False)
+        losses = cross_entropy(logits, batch.label)
+        metrics = batch_metrics(logits, batch.label, losses, batch.mask)
+        return BatchEvaluation(metrics, logits, batch.label, batch.mask)
+
+    return eval_step
 
 
 def evaluate(
     eval_step: EvalStep,
-    state: TrainState,
+    variables: dict[str, Any],
     split: Split,
     *,
     batch_size: int,
     mesh: Mesh,
     watch: Callable[[Metrics], None] = lambda _: None,
-) -> tuple[dict[str, float], np.ndarray]:
-    """Means of the metrics over every example of a split, and its logits in order.
+) -> Evaluation:
+    """Return the evaluation of every example of a split.
 
     Args:
-        eval_step: of `Run.compile`, or one like it.
-        state: parameters and running statistics to evaluate.
+        eval_step: The step of `Run.compile`, or another one with its signature.
+        variables: ``params`` and ``batch_stats``.
         split: N examples.
-        batch_size: global; a multiple of the number of devices.
-        mesh: the devices.
-        watch: called with the metrics of each batch as soon as it is handed to the devices.
+        batch_size: Size of the global batch, a multiple of the number of devices.
+        mesh: The devices.
+        watch: Called with the metrics of each batch as soon as the devices have been given it.
 
-    Returns:
-        ``loss``, ``top1``, ``top5`` as in `mean_metrics`, and float32[N, K].
+    Raises:
+        DataError: An image cannot be read and is not to be skipped, or none can be read.
     """
     drawn = split.eval_batches(
         batch_size, process_index=jax.process_index(), process_count=jax.process_count()
     )
-    results = []
+    results: list[BatchEvaluation] = []
     with Prefetch(drawn, mesh) as batches:
         for batch in batches:
-            results.append(eval_step(state, batch))
-            watch(results[-1][0])
-    metrics = mean_metrics(metrics for metrics, _ in results)
-    logits = np.concatenate(jax.device_get([logits for _, logits in results]))
-    return metrics, logits[: len(split)]
+            results.append(eval_step(variables, batch))
+            watch(results[-1].metrics)
+    # The last batch is padded.
+    logits, labels, mask = (
+        np.concatenate(jax.device_get(list(parts)))[: len(split)]
+        for parts in zip(*(result[1:] for result in results), strict=True)
+    )
+    if not mask.any():
+        raise DataError(f"none of the {len(split)} images to evaluate can be read")
+    return Evaluation(
+        mean_metrics(result.metrics for result in results), logits, labels, mask.astype(bool)
+    )

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,115 +12,173 @@ from rich.console import Console
 
 from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
 from resnet_jax.report.page import write_report
-from resnet_jax.training.loop import TrainResult, describe
+from resnet_jax.report.records import RunRecord
+from resnet_jax.training.description import describe, describe_model
+from resnet_jax.training.loop import TrainResult
 from resnet_jax.training.loop import train as train_steps
 from resnet_jax.training.process.distributed import gather, is_primary, primary_first
 from resnet_jax.training.process.goodput import ACTIVITIES, Goodput, in_words
 from resnet_jax.training.process.preemption import PreemptedError
 from resnet_jax.training.rundir.metric_log import read_metrics
 from resnet_jax.training.rundir.workdir import Workdir
-from resnet_jax.training.setup import Run, check, starting_variables
+from resnet_jax.training.setup import Run, check
+from resnet_jax.training.starting_weights import read_starting_weights
 
 
 def train(
     config: TrainConfig,
-    path: Path,
+    workdir: str | os.PathLike[str] | None = None,
     *,
-    title: str,
+    title: str | None = None,
     profile: ProfileConfig | None = None,
     watchdog_timeout: float = 600.0,
+    quiet: bool = False,
     started: float | None = None,
 ) -> TrainResult | None:
     """Train an experiment and leave its report in the run directory.
 
     Args:
-        config: the experiment.
-        path: the run directory. It is created if needed, and a run in it is continued.
-        title: title of the report.
-        profile: which steps to trace.
-        watchdog_timeout: seconds without a completed step after which the run is ended.
-        started: when the program began, by `time.perf_counter`; by default now.
+        config: The experiment.
+        workdir: The run directory. It is created if needed, and a run in it is continued. None
+            makes a temporary directory, which is not deleted.
+        title: Title of the report, by default the name of the network.
+        profile: Steps to trace; by default none.
+        watchdog_timeout: Seconds without a completed step after which the process is ended.
+        quiet: Print nothing.
+        started: When the program began, by `time.perf_counter`; by default now.
 
     Returns:
-        What the run came to, or None if it was complete before.
+        The result, or None if the run in the directory was complete before.
+
+    Raises:
+        CheckpointError: The checkpoints of the run cannot be read or written.
+        ConfigError: The experiment cannot work; the message says what to change.
+        DataError: The images cannot be read.
+        PreemptedError: SIGTERM or Ctrl-C came. The state is saved, and the same call continues.
+        TrainingDivergedError: The loss is no longer finite.
+        WorkdirError: The directory belongs to another run or cannot be written.
     """
     started = time.perf_counter() if started is None else started
+    path = Path(tempfile.mkdtemp(prefix="resnet_jax-") if workdir is None else workdir)
     profile = profile or ProfileConfig()
-    # A file has no edge to wrap at.
-    console = Console(width=None if sys.stdout.isatty() else 200, quiet=not is_primary())
+    # Output that goes to a file is not wrapped at the width of a screen.
+    console = Console(width=None if sys.stdout.isatty() else 200, quiet=quiet or not is_primary())
+    run = _open(config, path, profile)
+    with primary_first("workdir"):
+        directory = Workdir(path, config, claim=is_primary())
+    if directory.result:
+        console.print(
+            f"The run in {path} is complete: top-1 {directory.result['top1']:.2%}.  "
+            f"Report: {directory.report}"
+        )
+        return None
+    with directory:
+        if is_primary():
+            directory.describe(describe_model(run))
+        # A directory that the user has chosen, in the environment or in Python, is left alone.
+        variable, option = "JAX_COMPILATION_CACHE_DIR", "jax_compilation_cache_dir"
+        if variable not in os.environ and getattr(jax.config, option) is None:
+            jax.config.update(option, str(directory.compilation.absolute()))
+        goodput = Goodput(started)
+        try:
+            result = train_steps(
+                run,
+                directory,
+                console,
+                goodput=goodput,
+                profile=profile,
+                watchdog_timeout=watchdog_timeout,
+            )
+        except PreemptedError:
+            console.print(f"Wall time: {in_words(goodput.shares)}")
+            raise
+        skipped = _skipped(run)
+        if is_primary():
+            seconds = time.perf_counter() - started
+            _finish(result, directory, console, title, skipped, seconds, goodput)
+    return result
+
+
+def _open(config: TrainConfig, path: Path, profile: ProfileConfig) -> Run:
+    """Return the run of an experiment; what can be refused before the data are opened, is."""
     try:
-        model, _ = check(config)
-        # A run that is continued needs its weights no more.
-        if config.model.weights and not (path / "checkpoints").exists():
-            starting_variables(config, model)
-        run = Run.create(config)
+        model, mesh = check(config)
+        source, weights = config.model.weights, None
+        # A run that is continued does not need its starting weights.
+        if source and not (path / "checkpoints").exists():
+            weights = read_starting_weights(source, model)
+        run = Run.open(config, model, mesh, weights)
         profile.check_steps(run.total_steps)
     except (ImportError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    with primary_first("workdir"):
-        workdir = Workdir(path, config, claim=is_primary())
-    if workdir.result:
-        console.print(
-            f"The run in {workdir.path} is complete: "
-            f"top-1 {workdir.result['top1']:.2%}.  Report: {workdir.report}"
-        )
-        return None
-    # JAX's own variables, JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE, go first.
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(workdir.compilation.absolute()))
-    goodput = Goodput(started)
-    try:
-        result = train_steps(
-            run,
-            workdir,
-            console,
-            goodput=goodput,
-            profile=profile,
-            watchdog_timeout=watchdog_timeout,
-        )
-    except PreemptedError:
-        console.print(f"Wall time: {in_words(goodput.shares)}")
-        raise
-    dataset = result.run.dataset
+    return run
+
+
+def _skipped(run: Run) -> dict[str, str]:
+    """Return the names of the images that any process has skipped, with the reasons."""
+    splits = (run.dataset.train, run.dataset.evaluation)
+    ours = {name: why for split in splits for name, why in split.unreadable.items()}
     skipped = {}
-    for found in gather(
-        "unreadable", json.dumps({**dataset.train.unreadable, **dataset.evaluation.unreadable})
-    ):
-        skipped |= json.loads(found)
-    if not is_primary():
-        return result
-    split = dataset.evaluation_split
-    seconds, shares = time.perf_counter() - started, goodput.shares
-    facts = describe(result.run, workdir)
+    for theirs in gather("unreadable", json.dumps(ours)):
+        skipped |= json.loads(theirs)
+    return skipped
+
+
+def _finish(
+    result: TrainResult,
+    directory: Workdir,
+    console: Console,
+    title: str | None,
+    skipped: dict[str, str],
+    seconds: float,
+    goodput: Goodput,
+) -> None:
+    """Write the report of a run, mark the run as complete, and print the outcome."""
+    run, dataset, evaluation = result.run, result.run.dataset, result.evaluation
+    split, shares = dataset.evaluation_split, goodput.shares
+    top1 = f"{result.metrics['top1']:.2%}"
+    facts = describe(run, directory)
     if skipped:
-        unreadable, reason = next(iter(skipped.items()))
-        facts["skipped"] = f"{len(skipped)} unreadable images, such as {unreadable}: {reason}"
+        name, reason = next(iter(skipped.items()))
+        facts["skipped"] = f"{len(skipped)} unreadable images, such as {name}: {reason}"
         console.print(f"Skipped {facts['skipped']}.", style="yellow", soft_wrap=True)
-    write_report(
-        workdir.report,
-        title=title,
+    record = RunRecord(
+        title=title or run.config.model.name,
         facts=facts,
         headline={
-            f"{split} top-1": f"{result.metrics['top1']:.2%}",
+            f"{split} top-1": top1,
             f"{split} loss": f"{result.metrics['loss']:.4f}",
-            "parameters": f"{result.run.num_params:,}",
+            "parameters": f"{run.num_params:,}",
             "wall time, this process": f"{seconds:.1f} s",
             "of which compilation": f"{result.compile_seconds:.1f} s",
         },
-        records=read_metrics(workdir.metrics),
+        records=read_metrics(directory.metrics),
         split=split,
         class_names=dataset.class_names,
         image=dataset.evaluation.image,
-        labels=dataset.evaluation.labels,
-        logits=result.logits,
-        config=config.to_json(),
+        labels=evaluation.labels,
+        logits=evaluation.logits,
+        mask=evaluation.mask,
+        config=run.config.to_json(),
         goodput={ACTIVITIES[activity]: share for activity, share in shares.items()},
         operations=result.operations,
     )
-    workdir.complete({"split": split, **result.metrics, "seconds": seconds, "goodput": shares})
+    _write_report(directory.report, record)
+    directory.complete({"split": split, **result.metrics, "seconds": seconds, "goodput": shares})
     console.print(f"Wall time: {in_words(shares)}")
     console.print(
-        f"[bold]{split} top-1 {result.metrics['top1']:.2%}[/bold] in {seconds:.1f} s, "
-        f"of which compilation {result.compile_seconds:.1f} s.  Report: {workdir.report}"
+        f"[bold]{split} top-1 {top1}[/bold] in {seconds:.1f} s, of which compilation "
+        f"{result.compile_seconds:.1f} s.  Report: {directory.report}"
     )
-    return result
+
+
+def _write_report(path: Path, record: RunRecord) -> None:
+    """Write the report of the images under the mask."""
+    fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    (kept,) = fields.pop("mask").nonzero()
+    fields |= {
+        "labels": record.labels[kept],
+        "logits": record.logits[kept],
+        "image": lambda index: record.image(int(kept[index])),
+    }
+    write_report(path, **fields)

@@ -1,4 +1,4 @@
-"""Metrics as sums and counts, so that they add up exactly over batches, devices and hosts."""
+"""Metrics as sums and counts, which add up exactly over batches, devices and processes."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,16 +8,16 @@ import jax.numpy as jnp
 
 
 class Metrics(NamedTuple):
-    """Sums over the examples of a batch that are not padding.
+    """Sums over the examples of a batch that the mask keeps.
 
-    All float32, so that devices exchange them along with the gradients; counts are exact up to
-    2**24 examples.
+    All are float32, so that devices exchange them together with the gradients.  Counts are exact up
+    to 2**24 examples.
 
     Attributes:
-        loss: sum of the losses, in nats.
-        top1: how many have their label first.
-        top5: how many have their label among the first five.
-        count: how many examples there are.
+        loss: Sum of the losses, in nats.
+        top1: Number of examples whose label has the highest logit.
+        top5: Number of examples whose label has one of the five highest logits.
+        count: Number of examples.
     """
 
     loss: jax.Array
@@ -29,15 +29,21 @@ class Metrics(NamedTuple):
 def batch_metrics(
     logits: jax.Array, labels: jax.Array, losses: jax.Array, mask: jax.Array
 ) -> Metrics:
-    """Metrics of float32[B, K] logits, int32[B] labels, float32[B] losses under a bool[B] mask.
+    """Return the metrics of a batch.
 
-    Of equal logits the one with the lower index comes first; a label whose logit is NaN comes last.
+    If logits are equal, the lower index ranks first.  A label whose logit is NaN ranks last.
+
+    Args:
+        logits: float32[B, K].
+        labels: int32[B].
+        losses: float32[B], in nats.
+        mask: bool[B]; examples where it is False count nowhere.
     """
-    # Not `jax.lax.top_k`: XLA gathers the logits of all devices for it.
+    # `jax.lax.top_k` would make XLA gather the logits of all devices.
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     later = jnp.arange(logits.shape[-1]) >= labels[:, None]
-    behind = (logits < own) | ((logits == own) & later)
-    rank = logits.shape[-1] - jnp.sum(behind, axis=-1)
+    lower = (logits < own) | ((logits == own) & later)
+    rank = logits.shape[-1] - jnp.sum(lower, axis=-1)
 
     def count(which: jax.Array) -> jax.Array:
         return jnp.sum(which, where=mask, dtype=jnp.float32)
@@ -51,13 +57,13 @@ def batch_metrics(
 
 
 def mean_metrics(batches: Iterable[Metrics]) -> dict[str, float]:
-    """Means over all examples of some batches; waits for the devices.
+    """Return the means over all examples of some batches; waits for the devices.
 
     Returns:
         ``loss`` in nats, ``top1`` and ``top5`` as shares from 0 to 1.
 
     Raises:
-        ZeroDivisionError: there is no example.
+        ZeroDivisionError: There is no example.
     """
     loss, top1, top5, count = (
         sum(map(float, column)) for column in zip(*jax.device_get(list(batches)), strict=True)

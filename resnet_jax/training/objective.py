@@ -1,4 +1,4 @@
-"""Losses of single examples."""
+"""The loss of each example."""
 
 import jax
 import optax
@@ -7,13 +7,13 @@ import optax
 def cross_entropy(
     logits: jax.Array, targets: jax.Array, *, label_smoothing: float = 0.0
 ) -> jax.Array:
-    """Softmax cross entropy in nats, of each example.
+    """Return the softmax cross entropy of each example, in nats.
 
     Args:
         logits: float32[B, K].
-        targets: int32[B] labels from 0 to K - 1, or float32[B, K] that sum to 1.
-        label_smoothing: share of the target spread evenly over all K classes (Szegedy et al.
-            2015, section 7), as in PyTorch.
+        targets: int32[B], labels from 0 to K - 1, or float32[B, K], targets that sum to 1.
+        label_smoothing: Share of the target that is spread evenly over all K classes (Szegedy et
+            al. 2015, section 7), as in PyTorch.
 
     Returns:
         float32[B].

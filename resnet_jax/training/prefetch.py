@@ -1,4 +1,4 @@
-"""Batches put on the devices ahead of the step that takes them."""
+"""Batches that are put on the devices before the step that takes them."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ _END = object()
 
 
 class Prefetch:
-    """An iterator over batches on the devices: a thread makes the next ones while a step runs.
+    """An iterator over batches on the devices; a thread makes the next ones while a step runs.
 
-    Use it as a context manager: leaving it ends the thread and closes the iterator.  What the
-    iterator raises, `next` raises when its batch would be due.
+    Use it as a context manager: leaving it ends the thread and closes the iterator.  If making a
+    batch raises an error, `next` raises it when that batch is due.
 
     Args:
-        batches: of NumPy arrays, this process's part of each batch; drawn in order, by the thread
-            alone.
-        mesh: the devices.
-        ahead: how many batches may wait on the devices.
+        batches: This process's part of each batch, in NumPy arrays. Only the thread draws from it,
+            in order.
+        mesh: The devices.
+        ahead: Number of batches that may wait on the devices.
     """
 
     def __init__(self, batches: Iterator[Any], mesh: Mesh, *, ahead: int = 2) -> None:

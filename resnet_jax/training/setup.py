@@ -1,4 +1,4 @@
-"""All that stays the same throughout a run, made from its configuration."""
+"""Everything that stays the same throughout a run, made from its configuration."""
 
 import dataclasses
 import math
@@ -8,16 +8,18 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.data import Dataset, Split, open_dataset
-from resnet_jax.models import ResNet, create_model
+from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
+from resnet_jax.training.averaging import make_ema_decay
+from resnet_jax.training.evaluate import BatchEvaluation, EvalStep, make_eval_step
 from resnet_jax.training.metrics import Metrics
-from resnet_jax.training.optim import create_optimizer, frozen
+from resnet_jax.training.network import create_network
+from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.process.distributed import gather
 from resnet_jax.training.rundir.digests import describe_arrays, json_digest
 from resnet_jax.training.sharding import (
@@ -27,92 +29,49 @@ from resnet_jax.training.sharding import (
     replicated,
     state_shardings,
 )
-from resnet_jax.training.state import TrainState, create_train_state, state_of
-from resnet_jax.training.step import (
-    EvalStep,
-    TrainStep,
-    make_ema_decay,
-    make_eval_step,
-    make_train_step,
+from resnet_jax.training.starting_weights import (
+    Tensors,
+    read_starting_weights,
+    starting_variables,
 )
-from resnet_jax.weights import load_weights
+from resnet_jax.training.state import TrainState, create_train_state, state_of
+from resnet_jax.training.step import TrainStep, make_train_step
 
 
 def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> tuple[ResNet, Mesh]:
-    """The model and the mesh, or the reason why there can be none; before any real work.
+    """Return the network and the devices of an experiment, before the data are opened.
 
     Args:
-        config: the experiment.
-        devices: to train on; all of them by default.
+        config: The experiment.
+        devices: Devices to train on; by default all.
 
     Raises:
-        ConfigError: the devices cannot share the global batch evenly, or the processes do not
-            have equally many of them.
-        ValueError: the model is unknown, or has no such parameters to freeze.
+        ConfigError: The devices cannot share the global batch evenly, the processes have different
+            numbers of devices, or the network is impossible (see `create_network`).
     """
     mesh = make_mesh(devices)
     config.check_devices(mesh.size)
     if mesh.size != mesh.local_mesh.size * jax.process_count():
         raise ConfigError(
             f"process {jax.process_index()} has {mesh.local_mesh.size} of {mesh.size} devices; all "
-            f"{jax.process_count()} processes must have equally many"
+            f"{jax.process_count()} processes must have the same number"
         )
-    model = create_model(
-        config.model.name,
-        zero_init_residual=config.model.zero_init_residual,
-        bn_decay=config.model.bn_decay,
-        bn_epsilon=config.model.bn_epsilon,
-        bn_group_size=config.statistics_size(mesh.size),
-        freeze_bn=config.model.freeze_bn,
-        dropout_rate=config.model.dropout_rate,
-        block_dropout_rate=config.model.block_dropout_rate,
-        drop_path_rate=config.model.drop_path_rate,
-        remat=config.model.remat,
-        scan=config.model.scan,
-        dtype=jnp.dtype(config.model.dtype),
-    )
-    if config.finetune.freeze:
-        variables = jax.eval_shape(
-            lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False), jax.random.key(0)
-        )
-        frozen(variables["params"], config.finetune.freeze)
-    return model, mesh
-
-
-def starting_variables(
-    config: TrainConfig, model: ResNet, key: jax.Array | None = None
-) -> dict[str, Any]:
-    """The variables in ``config.model.weights``, as the model has them, on the host.
-
-    Args:
-        config: it must name some.
-        model: the network; where it has other classes than the weights, its head is new.
-        key: of the new head.
-
-    Raises:
-        ConfigError: the source cannot be read, or is of another network; in one line.
-    """
-    source = config.model.weights
-    assert source is not None
-    try:
-        variables = load_weights(model, source, new_head="if_needed", key=key)
-    except (ImportError, OSError, ValueError) as error:
-        raise ConfigError(f"model.weights {source}: {' '.join(str(error).split())}") from error
-    return jax.tree.map(np.asarray, variables)
+    return create_network(config, mesh.size), mesh
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A configuration with its model, devices, data and optimizer.
+    """An experiment with its network, devices, data and optimizer.
 
     Attributes:
-        config: the experiment.
-        model: the network.
-        mesh: the devices.
-        dataset: the images.
-        schedule: learning rate by step.
-        optimizer: built from the configuration.
-        total_steps: of the whole run.
+        config: The experiment.
+        model: The network, for the classes and channels of the data.
+        mesh: The devices.
+        dataset: The images.
+        schedule: From the number of steps done to the learning rate.
+        optimizer: The optimizer.
+        total_steps: Number of steps of the whole run.
+        weights: Tensors in ``config.model.weights``, if they have been read already.
     """
 
     config: TrainConfig
@@ -122,34 +81,58 @@ class Run:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     total_steps: int
+    weights: Tensors | None = None
 
     @classmethod
     def create(cls, config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Self:
-        """Checks as `check` does, then opens the data, which decide the number of classes."""
-        model, mesh = check(config, devices)
+        """Return the run of an experiment; see `check` and `open`."""
+        return cls.open(config, *check(config, devices))
+
+    @classmethod
+    def open(
+        cls, config: TrainConfig, model: ResNet, mesh: Mesh, weights: Tensors | None = None
+    ) -> Self:
+        """Return the run of an experiment that `check` has accepted; opens the data.
+
+        Args:
+            config: The experiment.
+            model: The network.
+            mesh: The devices.
+            weights: Tensors to start from. By default `create_state` reads them.
+
+        Raises:
+            ConfigError: The images do not have ``config.model.in_channels`` channels.
+            DataError: There are no such images.
+            ImportError: The libraries that read the images are not installed.
+        """
         dataset = open_dataset(config.data)
-        model = model.clone(num_classes=len(dataset.class_names))
+        *_, channels = _prepared_shape(dataset)
+        if model.in_channels not in (None, channels):
+            raise ConfigError(
+                f"model.in_channels is {model.in_channels}, but the images of {dataset.name} have "
+                f"{channels} channel{'s' if channels > 1 else ''}; set it to {channels} or to None"
+            )
         steps = partial(config.steps, train_examples=len(dataset.train))
-        total_steps = steps(config.epochs)
         schedule = config.schedule.create(
             config.optimizer.learning_rate, epochs=config.epochs, steps=steps
         )
         return cls(
             config=config,
-            model=model,
+            model=model.clone(num_classes=len(dataset.class_names), in_channels=channels),
             mesh=mesh,
             dataset=dataset,
             schedule=schedule,
             optimizer=create_optimizer(config.optimizer, schedule, config.finetune),
-            total_steps=total_steps,
+            total_steps=steps(config.epochs),
+            weights=weights,
         )
 
     def epochs_done(self, step: int) -> float:
-        """How often the training split has been passed over when so many steps are done."""
+        """Return the number of passes over the training split after a number of steps."""
         return step * self.config.batch_size / len(self.dataset.train)
 
     def evaluation_due(self, step: int) -> bool:
-        """Whether the interval of evaluations is full with this step, or the run is."""
+        """Return True if a step completes an interval between evaluations, or the run."""
         done, before = (
             self.epochs_done(count) // self.config.evaluate_every_epochs
             for count in (step, step - 1)
@@ -158,49 +141,46 @@ class Run:
 
     @property
     def step_key(self) -> jax.Array:
-        """The key of all randomness within steps."""
+        """The PRNG key of all randomness within steps, on all devices."""
         # `device_put` cannot reach the devices of other processes; a jitted function can.
         return jax.jit(jax.random.key, out_shardings=replicated(self.mesh))(self.config.seed)
 
     def create_state(self) -> TrainState:
-        """The state before the first step, on all devices.
+        """Return the state before the first step, on all devices.
 
         Raises:
-            ConfigError: it starts from weights, and they cannot be read or are of another network,
-                or the processes have different ones.
+            ConfigError: The run starts from weights, and they cannot be read, belong to another
+                network, or differ between the processes.
         """
-        # 2**32 - 1 is no step number, so this key is used nowhere else.
+        # No step has the number 2**32 - 1, so this key is used nowhere else.
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2**32 - 1)
         jit = partial(
             jax.jit,
             out_shardings=self._state_shardings,
-            # It runs once: to optimise it takes longer than it could ever save.
+            # The program runs once, and optimising it would take longer than it could save.
             compiler_options={"xla_backend_optimization_level": 0},
         )
-        if self.config.model.weights is None:
+        source = self.config.model.weights
+        if source is None:
             return jit(self._create_state)(key)
-        *_, channels = self._image_shape
-        model = self.model.clone(in_channels=channels)
-        variables = starting_variables(self.config, model, key)
+        tensors = (
+            read_starting_weights(source, self.model) if self.weights is None else self.weights
+        )
+        variables = starting_variables(source, tensors, self.model, key)
         found = gather("weights", json_digest(describe_arrays(variables)))
         if len(set(found)) > 1:
             raise ConfigError(
-                f"model.weights {self.config.model.weights}: the processes have different files; "
-                "give all of them the same"
+                f"model.weights {source}: the processes have different files; give all of them the "
+                "same"
             )
         create = partial(state_of, optimizer=self.optimizer, ema=self.config.ema_decay > 0)
         return jit(create)(replicate(variables, self.mesh))
 
     def _create_state(self, key: jax.Array) -> TrainState:
+        shape = _prepared_shape(self.dataset)
         return create_train_state(
-            key, self.model, self.optimizer, self._image_shape, ema=self.config.ema_decay > 0
+            key, self.model, self.optimizer, shape, ema=self.config.ema_decay > 0
         )
-
-    @property
-    def _image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of what the model is given."""
-        images = jax.ShapeDtypeStruct((1, *self.dataset.evaluation.image_shape), jnp.uint8)
-        return jax.eval_shape(self.dataset.prepare, images).shape[1:]
 
     @cached_property
     def _state_shapes(self) -> TrainState:
@@ -223,16 +203,17 @@ class Run:
 
     @property
     def num_params(self) -> int:
-        """Number of parameters of the model."""
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.abstract_state.params))
+        """Number of parameters of the network."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self._state_shapes.params))
 
     def compile(self) -> tuple[TrainStep, EvalStep]:
-        """The two steps, compiled for this run's shapes; the training step donates its state.
+        """Return the two steps, compiled for the shapes of this run.
 
-        They take what the iterators of the splits yield, on the devices.
+        Their batches are what the iterators of the splits yield, on the devices.  The training step
+        donates its state.
         """
         replica, sharded = replicated(self.mesh), batch_sharded(self.mesh)
-        state = self._state_shardings
+        shapes, state = self.abstract_state, self._state_shardings
         train, evaluation = self.dataset.train, self.dataset.evaluation
         train_batch = make_train_step(
             self.model,
@@ -250,8 +231,8 @@ class Run:
         ) -> tuple[TrainState, Metrics]:
             return train_batch(state, train.fetch(resident, drawn), key)
 
-        def eval_step(resident: Any, state: TrainState, drawn: Any) -> tuple[Metrics, jax.Array]:
-            return eval_batch(state, evaluation.fetch(resident, drawn))
+        def eval_step(resident: Any, variables: dict[str, Any], drawn: Any) -> BatchEvaluation:
+            return eval_batch(variables, evaluation.fetch(resident, drawn))
 
         def drawn(split: Split) -> Any:
             return jax.tree.map(
@@ -274,18 +255,24 @@ class Run:
         )
         jitted_eval_step = jax.jit(
             eval_step,
-            in_shardings=(replica, state, sharded),
-            # Logits are fetched by the host, so every host needs all of them.
-            out_shardings=(replica, replica),
+            in_shardings=(replica, state.evaluated, sharded),
+            # The host fetches all of them, so every host needs a full copy.
+            out_shardings=replica,
         )
         with platform.devices(self.mesh.size):
             lowered_train_step = jitted_train_step.lower(
-                train_arrays, self.abstract_state, drawn(train), abstract_key
+                train_arrays, shapes, drawn(train), abstract_key
             )
             lowered_eval_step = jitted_eval_step.lower(
-                evaluation_arrays, self.abstract_state, drawn(evaluation)
+                evaluation_arrays, shapes.evaluated, drawn(evaluation)
             )
         return (
             partial(lowered_train_step.compile(), train_arrays),
             partial(lowered_eval_step.compile(), evaluation_arrays),
         )
+
+
+def _prepared_shape(dataset: Dataset) -> tuple[int, int, int]:
+    """Return (H, W, C) of the images that the network is given."""
+    images = jax.ShapeDtypeStruct((1, *dataset.evaluation.image_shape), jnp.uint8)
+    return jax.eval_shape(dataset.prepare, images).shape[1:]

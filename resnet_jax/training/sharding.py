@@ -1,4 +1,4 @@
-"""How arrays lie on the devices: everything about it is said here."""
+"""Placement of arrays on the devices; no other module decides it."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -13,21 +13,24 @@ Tree = TypeVar("Tree")
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A one-dimensional mesh with the axis ``data`` over all devices, or over the given ones."""
+    """Return a one-dimensional mesh with the axis ``data`` over given devices, by default all."""
     if devices is None:
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    # Not `jax.make_mesh`, which may reorder the devices: those of a process must be neighbours, as
-    # the examples are that it reads.  With Auto axes the compiler places what is in between.
+    # `jax.make_mesh` may reorder the devices. Here the devices of a process must be neighbours,
+    # because the examples that it reads are. Auto axes let the compiler place intermediate arrays.
     return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A full copy on every device: parameters and metrics."""
+    """Return the sharding with a full copy on every device, for parameters and metrics."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def spread(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
-    """The longest axis that the devices can share evenly in equal parts, else full copies."""
+    """Return a sharding that splits the longest axis which the devices can share evenly.
+
+    If there is no such axis, every device has a full copy.
+    """
     shareable = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
     if not shareable:
         return replicated(mesh)
@@ -36,7 +39,14 @@ def spread(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(state: TrainState, mesh: Mesh, *, shard_optimizer: bool) -> TrainState:
-    """How each array of a state lies: full copies, but for the optimizer's and the averages."""
+    """Return the sharding of each array of a state.
+
+    Args:
+        state: Arrays or their shapes.
+        mesh: The devices.
+        shard_optimizer: Spread the optimizer state and the moving averages over the devices. All
+            other arrays have a full copy on every device.
+    """
     shardings = jax.tree.map(lambda _: replicated(mesh), state)
     if not shard_optimizer:
         return shardings
@@ -47,17 +57,17 @@ def state_shardings(state: TrainState, mesh: Mesh, *, shard_optimizer: bool) -> 
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:
-    """The first axis in equal parts: images, labels, logits."""
+    """Return the sharding that splits the first axis evenly, for images, labels and logits."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def shard_batch(batch: Tree, mesh: Mesh) -> Tree:
-    """Puts this process's part of a batch of NumPy arrays on its devices, as part of the whole."""
+    """Return a batch on the devices, given this process's part of it in NumPy arrays."""
     return _put(batch, batch_sharded(mesh))
 
 
 def replicate(arrays: Tree, mesh: Mesh) -> Tree:
-    """Puts arrays of NumPy, the same in every process, on every device as a whole."""
+    """Return NumPy arrays, equal in every process, with a full copy on every device."""
     return _put(arrays, replicated(mesh))
 
 

@@ -1,4 +1,4 @@
-"""What a training step reads and writes."""
+"""The state that a training step reads and writes."""
 
 import dataclasses
 from typing import Any
@@ -13,14 +13,14 @@ from resnet_jax.models import ResNet
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes in training, and all that a checkpoint holds.
+    """Everything that changes during training, and everything that a checkpoint holds.
 
     Attributes:
-        step: int32[], how many steps are done.
-        params: float32 parameters.
-        batch_stats: float32 running means and variances.
-        opt_state: of the Optax optimizer.
-        ema: moving averages of ``params`` and ``batch_stats``; empty where there are none.
+        step: int32[], number of steps done.
+        params: Parameters, float32.
+        batch_stats: Running means and variances, float32. Empty for networks without BatchNorm.
+        opt_state: State of the Optax optimizer.
+        ema: Moving averages of ``params`` and ``batch_stats``. Empty if there are none.
     """
 
     step: jax.Array
@@ -31,12 +31,12 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What ``model.apply`` takes."""
+        """The variables that are trained, as ``model.apply`` takes them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def evaluated(self) -> dict[str, Any]:
-        """What evaluation gives to ``model.apply``: the averages, where there are any."""
+        """The variables that are evaluated: the moving averages, if there are any."""
         return self.ema or self.variables
 
 
@@ -48,7 +48,15 @@ def create_train_state(
     *,
     ema: bool = False,
 ) -> TrainState:
-    """The state before the first step, for images of shape (H, W, C), with averages or without."""
+    """Return the state before the first step, with random parameters.
+
+    Args:
+        key: PRNG key of the parameters.
+        model: The network.
+        optimizer: The optimizer of its parameters.
+        image_shape: (H, W, C) of the images.
+        ema: Keep moving averages.
+    """
     variables: Any = model.init(key, jnp.zeros((1, *image_shape)), train=False)
     return state_of(variables, optimizer, ema=ema)
 
@@ -56,11 +64,17 @@ def create_train_state(
 def state_of(
     variables: dict[str, Any], optimizer: optax.GradientTransformation, *, ema: bool
 ) -> TrainState:
-    """The state before the first step, from these parameters and running statistics on."""
+    """Return the state before the first step, with given parameters and running statistics.
+
+    Args:
+        variables: ``params`` and, for networks with BatchNorm, ``batch_stats``.
+        optimizer: The optimizer of the parameters.
+        ema: Keep moving averages.
+    """
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        # Networks with GroupNorm have none.
+        # Networks with GroupNorm have no running statistics.
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
     )

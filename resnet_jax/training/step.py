@@ -1,4 +1,4 @@
-"""The pure functions at the centre: one step of training, one batch of evaluation."""
+"""One step of training, as a pure function."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,14 +10,14 @@ import optax
 
 from resnet_jax.data import Batch
 from resnet_jax.models import ResNet
+from resnet_jax.training.averaging import EmaDecay
 from resnet_jax.training.metrics import Metrics, batch_metrics
 from resnet_jax.training.objective import cross_entropy
 from resnet_jax.training.state import TrainState
 
 TrainStep = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
-EmaDecay = Callable[[jax.Array], jax.Array | float]
-EvalStep = Callable[[TrainState, Any], tuple[Metrics, jax.Array]]
-"""Here the second argument is a `Batch`; once compiled, it is what a split's iterators yield."""
+"""From (state, batch, key) to (state, metrics). The batch is a `Batch`; for the compiled step of
+`Run.compile` it is what the iterator of the training split yields."""
 
 
 def make_train_step(
@@ -28,20 +28,20 @@ def make_train_step(
     label_smoothing: float = 0.0,
     ema_decay: EmaDecay | None = None,
 ) -> TrainStep:
-    """A pure function (state, batch, key) -> (state, metrics), to be jitted.
+    """Return a pure function (state, batch, key) -> (state, metrics), to be jitted.
 
-    The key is the run's own and stays the same: the step number is folded into it.  The metrics
-    are those of the forward pass of training, under the parameters before the update; of mixed
-    images the accuracies count the label of the first.  Training batches are full, as the endless
-    iterators of the splits make them: the mask counts in the metrics alone.
+    The key is the same in every step of a run: the function folds the step number into it.  The
+    metrics are computed in the forward pass of training, with the parameters before the update.  If
+    images are mixed, accuracy counts the label of the first one.  Training batches have no padding,
+    so the mask matters for the metrics alone.
 
     Args:
-        model: the network.
-        optimizer: of its parameters.
-        augment: as in `Dataset`.
-        label_smoothing: share of the target that is spread over all classes.
-        ema_decay: from the number of steps done before to the share of the averages that this one
-            keeps; None where the state has no averages.
+        model: The network.
+        optimizer: The optimizer of its parameters.
+        augment: The augmentation, as in `Dataset`.
+        label_smoothing: Share of the target that is spread evenly over all classes.
+        ema_decay: Share of the moving averages that a step keeps, see `EmaDecay`. None if the state
+            has no averages.
     """
 
     def train_step(
@@ -81,31 +81,3 @@ def make_train_step(
         return state, metrics
 
     return train_step
-
-
-def make_ema_decay(decay: float, *, warmup: bool) -> EmaDecay:
-    """Constant, or, with warm-up, at most (1 + t) / (10 + t) after t steps.
-
-    The warm-up forgets the initial parameters, which a constant decay of 0.9999 keeps for tens of
-    thousands of steps (TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``).
-    """
-
-    def ema_decay(step: jax.Array) -> jax.Array | float:
-        return jnp.minimum(decay, (1 + step) / (10 + step)) if warmup else decay
-
-    return ema_decay
-
-
-def make_eval_step(model: ResNet, prepare: Callable[[jax.Array], jax.Array]) -> EvalStep:
-    """A pure function (state, batch) -> (metrics, float32[B, K] logits), to be jitted.
-
-    Running statistics are used, and the loss is plain cross entropy without smoothing.  Where the
-    state has averages, they are what is evaluated.
-    """
-
-    def eval_step(state: TrainState, batch: Batch[jax.Array]) -> tuple[Metrics, jax.Array]:
-        logits: Any = model.apply(state.evaluated, prepare(batch.image), train=False)
-        losses = cross_entropy(logits, batch.label)
-        return batch_metrics(logits, batch.label, losses, batch.mask), logits
-
-    return eval_step

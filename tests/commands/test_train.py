@@ -357,4 +357,10 @@ def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "interrupted; the same command continues from the last checkpoint\n"
+    match = re.fullmatch(
+        r"interrupted by Ctrl-C after step (\d+) of \d+, which is saved; the same command "
+        r"continues from there\n",
+        errors,
+    )
+    assert match, errors
+    assert (workdir / "checkpoints" / match[1]).exists()

@@ -12,10 +12,12 @@ from orbax.checkpoint import v1 as ocp
 from resnet_jax import create_model, load_weights
 from resnet_jax.config import CheckpointConfig
 from resnet_jax.data import Batch
+from resnet_jax.training.averaging import make_ema_decay
+from resnet_jax.training.evaluate import make_eval_step
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.sharding import make_mesh, replicated
 from resnet_jax.training.state import TrainState, state_of
-from resnet_jax.training.step import make_ema_decay, make_eval_step, make_train_step
+from resnet_jax.training.step import make_train_step
 from tests.variables import random_variables
 
 MODEL = create_model("cifar_resnet20", stage_sizes=(1,), width=8)
@@ -70,10 +72,10 @@ def test_evaluation_takes_the_averages(initial: TrainState) -> None:
     other = jax.tree.map(lambda leaf: leaf * 1.1, initial.variables)
     state = initial.replace(ema=other)
     eval_step = make_eval_step(MODEL, lambda images: images)
-    _, logits = eval_step(state, batch(0))
+    logits = eval_step(state.evaluated, batch(0)).logits
     expected = MODEL.apply(other, batch(0).image, train=False)
     np.testing.assert_array_equal(logits, expected)
-    assert (eval_step(state.replace(ema={}), batch(0))[1] != logits).any()
+    assert (eval_step(state.replace(ema={}).evaluated, batch(0)).logits != logits).any()
 
 
 def test_checkpoints_carry_them_and_weights_come_from_them(

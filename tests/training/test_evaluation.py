@@ -9,12 +9,11 @@ import pytest
 
 from resnet_jax.config import TrainConfig
 from resnet_jax.data import ArraySplit
-from resnet_jax.training.evaluate import evaluate
+from resnet_jax.training.evaluate import evaluate, make_eval_step
 from resnet_jax.training.metrics import batch_metrics, mean_metrics
 from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import make_mesh
 from resnet_jax.training.state import TrainState
-from resnet_jax.training.step import make_eval_step
 
 # One worker for all of it: what the fixtures make is dear.
 pytestmark = pytest.mark.xdist_group("evaluation")
@@ -69,10 +68,14 @@ def test_any_batch_size_on_any_devices_gives_the_same(
     eval_batch = make_eval_step(run.model, run.dataset.prepare)
 
     @jax.jit
-    def eval_step(state: TrainState, drawn: Any) -> Any:
-        return eval_batch(state, split.fetch(split.resident, drawn))
+    def eval_step(variables: dict[str, Any], drawn: Any) -> Any:
+        return eval_batch(variables, split.fetch(split.resident, drawn))
 
-    metrics, logits = evaluate(eval_step, state, split, batch_size=batch_size, mesh=mesh)
+    metrics, logits, labels, mask = evaluate(
+        eval_step, state.variables, split, batch_size=batch_size, mesh=mesh
+    )
+    np.testing.assert_array_equal(labels, split.labels)
+    assert mask.all()
     expected_metrics, expected_logits = reference
     assert metrics["loss"] == pytest.approx(expected_metrics["loss"], rel=1e-5)
     assert metrics["top1"] == expected_metrics["top1"]

@@ -1,5 +1,7 @@
 """Records of a run."""
 
+import json
+import time
 from pathlib import Path
 
 from resnet_jax.training.rundir.metric_log import MetricWriter, read_metrics
@@ -8,11 +10,15 @@ from resnet_jax.training.rundir.metric_log import MetricWriter, read_metrics
 def test_records_come_back_and_events_are_written(tmp_path: Path) -> None:
     jsonl, events = tmp_path / "metrics.jsonl", tmp_path / "tensorboard"
     with MetricWriter(jsonl, events, start_step=0) as writer:
-        writer.write(1, "train", {"loss": 2.5})
-        writer.write(1, "test", {"loss": 3.5})
-    assert read_metrics(jsonl) == [
-        {"step": 1, "kind": "train", "loss": 2.5},
-        {"step": 1, "kind": "test", "loss": 3.5},
+        before = time.time()
+        writer.write(1, 0.5, "train", {"loss": 2.5})
+        writer.write(1, 0.5, "test", {"loss": 3.5})
+    records = read_metrics(jsonl)
+    times = [record.pop("time") for record in records]
+    assert before <= times[0] <= times[1] <= time.time()
+    assert records == [
+        {"step": 1, "epoch": 0.5, "kind": "train", "loss": 2.5},
+        {"step": 1, "epoch": 0.5, "kind": "test", "loss": 3.5},
     ]
     assert [path.name.startswith("events.out.tfevents") for path in events.iterdir()] == [True]
 
@@ -21,14 +27,16 @@ def test_steps_done_twice_count_once(tmp_path: Path) -> None:
     jsonl = tmp_path / "metrics.jsonl"
     with MetricWriter(jsonl, tmp_path, start_step=0) as writer:
         for step in (1, 2, 3):
-            writer.write(step, "train", {"loss": 1.0})
+            writer.write(step, step / 4, "train", {"loss": 1.0})
     # Cut off in the middle of a line; then continued from step 1.
     with jsonl.open("a") as file:
         file.write('{"step": 4, "kin')
     with MetricWriter(jsonl, tmp_path, start_step=1) as writer:
         for step in (2, 3, 4):
-            writer.write(step, "train", {"loss": 2.0})
-    records = read_metrics(jsonl)
+            writer.write(step, step / 4, "train", {"loss": 2.0})
+    # The file itself has each step once.
+    records = [json.loads(line) for line in jsonl.read_text().splitlines()]
+    assert records == read_metrics(jsonl)
     assert [(record["step"], record["loss"]) for record in records] == [
         (1, 1.0),
         (2, 2.0),

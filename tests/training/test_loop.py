@@ -1,6 +1,8 @@
 """What the host does between steps, with steps that only count."""
 
 import dataclasses
+import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,11 +15,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from resnet_jax.config import ModelConfig, TrainConfig
+from resnet_jax.config import CheckpointConfig, ModelConfig, TrainConfig
 from resnet_jax.data import ArraySplit, DataError
-from resnet_jax.training.loop import describe, train
+from resnet_jax.training.description import describe
+from resnet_jax.training.evaluate import BatchEvaluation
+from resnet_jax.training.loop import train
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.process.goodput import Goodput
+from resnet_jax.training.process.preemption import PreemptedError
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
@@ -58,8 +63,10 @@ class CountingRun(Run):
             run.done[0] += 1
             return state.replace(step=state.step + 1), Metrics(*[Sum(run.done[0])] * 4)
 
-        def eval_step(_: TrainState, drawn: Any) -> tuple[Any, np.ndarray]:
-            return Metrics(*[jnp.ones(())] * 4), np.zeros((len(drawn.index), 10), np.float32)
+        def eval_step(_: dict[str, Any], drawn: Any) -> BatchEvaluation:
+            size = len(drawn.index)
+            logits, labels = np.zeros((size, 10), np.float32), np.zeros(size, np.int32)
+            return BatchEvaluation(Metrics(*[jnp.ones(())] * 4), logits, labels, drawn.mask)
 
         return train_step, eval_step
 
@@ -184,3 +191,102 @@ def test_an_error_of_the_input_ends_the_run(
     with pytest.raises(DataError, match="the disk is gone"):
         trained(slowed(run), tmp_path / "run")
     assert run.done == [12]
+
+
+def saved_steps(path: Path) -> list[int]:
+    return sorted(int(step.name) for step in (path / "checkpoints").iterdir())
+
+
+def rows(path: Path) -> list[tuple[str, int]]:
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [(row["kind"], row["step"]) for row in map(json.loads, lines)]
+
+
+def with_checkpoints(run: CountingRun, **checkpoint: Any) -> CountingRun:
+    config = dataclasses.replace(run.config, checkpoint=CheckpointConfig(**checkpoint))
+    return dataclasses.replace(run, config=config)
+
+
+def test_the_state_is_saved_by_time_as_well(run: CountingRun, tmp_path: Path) -> None:
+    # Each batch takes 50 ms and the run 13 of them; a checkpoint is due after 0.18 s.
+    options = {"every_steps": 1000, "keep_latest": 100}
+    timed = with_checkpoints(slowed(run), every_minutes=0.003, **options)
+    trained(timed, tmp_path / "timed")
+    steps = saved_steps(tmp_path / "timed")
+    assert steps[-1] == 13
+    assert 2 <= len(steps) <= 5
+    # Each of them has a record, so that a continued run has the same ones from there on.
+    assert {("train", step) for step in steps} <= set(rows(tmp_path / "timed"))
+
+    never = with_checkpoints(slowed(run), every_minutes=0.0, **options)
+    trained(never, tmp_path / "never")
+    assert saved_steps(tmp_path / "never") == [13]
+
+
+@pytest.mark.parametrize(
+    ("number", "cause", "code"),
+    [
+        (signal.SIGINT, "interrupted by Ctrl-C", 130),
+        (signal.SIGTERM, "ended by SIGTERM", 143),
+    ],
+)
+def test_a_signal_saves_the_step_and_the_run_continues_without_doing_one_twice(
+    run: CountingRun, tmp_path: Path, number: signal.Signals, cause: str, code: int
+) -> None:
+    previous = signal.getsignal(number)
+    run = with_checkpoints(run, every_steps=4, keep_latest=100)
+
+    class Interrupting(type(run)):
+        def compile(self) -> Any:
+            train_step, eval_step = super().compile()
+
+            def interrupting(*arguments: Any) -> Any:
+                if self.done == [6]:
+                    signal.raise_signal(number)
+                return train_step(*arguments)
+
+            return interrupting, eval_step
+
+    fields = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
+    with pytest.raises(PreemptedError) as error:
+        trained(Interrupting(**fields), tmp_path / "run")
+    assert str(error.value) == (
+        f"{cause} after step 7 of 13, which is saved; the same command continues from there"
+    )
+    assert error.value.exit_code == code
+    assert saved_steps(tmp_path / "run") == [4, 7]
+    assert signal.getsignal(number) is previous
+
+    # As after a crash, rows of later steps are there that no checkpoint has.
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "kind": "train", "loss": 1.0}\n{"step": 10, "ki')
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
+        run.create_state(),
+    )
+    continued = dataclasses.replace(run, done=[7])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CountingRun, "abstract_state", abstract)
+        trained(continued, tmp_path / "run")
+    assert rows(tmp_path / "run") == [
+        ("train", 4), ("train", 5), ("train", 7),
+        ("train", 8), ("train", 10), ("train", 12), ("train", 13), ("test", 13),
+    ]  # fmt: skip
+
+
+def test_the_second_ctrl_c_leaves_at_once(run: CountingRun, tmp_path: Path) -> None:
+    class Stuck(type(run)):
+        def compile(self) -> Any:
+            _, eval_step = super().compile()
+
+            def stuck(*_: Any) -> Any:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+                raise AssertionError("it goes on")
+
+            return stuck, eval_step
+
+    fields = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
+    with pytest.raises(KeyboardInterrupt):
+        trained(Stuck(**fields), tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == []

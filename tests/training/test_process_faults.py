@@ -199,6 +199,6 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert process.stderr == (
         f"error: process 0 cannot listen on port {port} (Address already in use); choose another "
-        "one in --distributed.coordinator-address\n"
+        "one in distributed.coordinator_address\n"
     )
     assert not (tmp_path / "run").exists()

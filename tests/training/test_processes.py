@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resnet_jax.config import TrainConfig
 from resnet_jax.models.variants import _VARIANTS
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation
 from tests.training.ranks import TINY, Rank, run
-from tests.training.tiny_train import NETWORK, train
+from tests.training.tiny_train import NETWORK
 
 # One worker for all of it: what the fixtures make is dear.
 pytestmark = pytest.mark.xdist_group("processes")
@@ -47,7 +48,7 @@ def records(workdir: Path) -> list[dict[str, Any]]:
 
 
 def final_state(workdir: Path, step: int = 6) -> TrainState:
-    config = train.parse(list(TINY))[1].config
+    config = TrainConfig.from_json(json.loads((workdir / "config.json").read_text()))
     with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
         assert checkpoints.latest_step == step
         return checkpoints.restore(Run.create(config).abstract_state)[0]
@@ -87,8 +88,8 @@ def test_only_the_first_process_prints_and_writes(two: tuple[Path, list[Rank]]) 
     assert [record["step"] for record in records(workdir)] == [1, 2, 3, 4, 5, 6, 6]
     assert len(list((workdir / "tensorboard").iterdir())) == 1
     assert sorted(path.name for path in workdir.iterdir()) == [
-        "checkpoints", "config.json", "lock", "metrics.jsonl", "report.html", "result.json",
-        "tensorboard",
+        "checkpoints", "config.json", "lock", "metrics.jsonl", "model.json", "report.html",
+        "result.json", "tensorboard",
     ]  # fmt: skip
 
 

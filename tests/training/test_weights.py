@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 
 from resnet_jax import create_model, load_weights, save_weights
-from resnet_jax.commands import train
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.training import loop
+from resnet_jax.training.description import describe
 from resnet_jax.training.rundir.workdir import Workdir
-from resnet_jax.training.setup import Run, starting_variables
+from resnet_jax.training.setup import Run
+from resnet_jax.training.starting_weights import read_starting_weights
 from tests.variables import random_variables
 
 
@@ -66,7 +67,7 @@ def test_a_run_starts_from_weights(small_config: TrainConfig, source: Path, scan
 def test_the_header_says_where_it_starts(small_config: TrainConfig, tmp_path: Path) -> None:
     run = Run.create(starting_from(small_config, "hf://timm/x"))
     with Workdir(tmp_path / "run", run.config) as workdir:
-        facts = loop.describe(run, workdir)
+        facts = describe(run, workdir)
     assert facts["starts from"] == "hf://timm/x"
 
 
@@ -74,12 +75,12 @@ def test_a_wrong_source_is_refused_in_one_line(small_config: TrainConfig, tmp_pa
     model = create_model("cifar_resnet20")
     absent = starting_from(small_config, tmp_path / "absent.pth")
     with pytest.raises(ConfigError, match=r"model\.weights .*: there is no such file") as error:
-        starting_variables(absent, model)
+        read_starting_weights(absent.model.weights, model)
     assert "\n" not in str(error.value)
     np.savez(tmp_path / "other.npz", x=np.ones(3))
     other = starting_from(small_config, tmp_path / "other.npz")
     with pytest.raises(ConfigError, match=r"do not fit the model: .* 1 unexpected \(x\)"):
-        starting_variables(other, model)
+        read_starting_weights(other.model.weights, model)
 
 
 def test_a_run_that_is_continued_needs_no_weights(
@@ -106,7 +107,7 @@ def test_a_run_that_is_continued_needs_no_weights(
 def test_the_program_ends_before_it_opens_the_data(tmp_path: Path) -> None:
     options = ["--model.weights", str(tmp_path / "absent.pth"), "--workdir", str(tmp_path / "run")]
     process = subprocess.run(
-        [sys.executable, Path(train.__file__), *options],
+        [sys.executable, Path(__file__).parents[2] / "train.py", *options],
         capture_output=True,
         text=True,
         check=False,

@@ -104,7 +104,7 @@ def test_a_file_system_without_locks_is_good_enough(
 
 def test_a_directory_that_cannot_be_written_to_is_named(small_config: TrainConfig) -> None:
     # Even the administrator cannot make a directory there.
-    with pytest.raises(WorkdirError, match=r"^/sys.*; mend that, or use another --workdir$"):
+    with pytest.raises(WorkdirError, match=r"^/sys.*; mend that, or use another run directory$"):
         Workdir(Path("/sys/resnet_jax_run"), small_config)
 
 

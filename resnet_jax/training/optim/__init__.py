@@ -1,4 +1,4 @@
-"""Optimizers and parameter groups; `resnet_jax.config` holds their configurations."""
+"""Optimizers and parameter groups. Their configurations are in `resnet_jax.config`."""
 
 from resnet_jax.training.optim.optimizers import create_optimizer as create_optimizer
 from resnet_jax.training.optim.parameter_groups import frozen as frozen

@@ -15,9 +15,9 @@ def create_optimizer(
     """Return the optimizer, with frozen parameters and layer-wise learning rates if there are any.
 
     Args:
-        config: the optimizer.
-        learning_rate: the schedule, or a constant.
-        finetune: which layers are trained, and how fast; by default all alike.
+        config: The optimizer.
+        learning_rate: The schedule, or a constant.
+        finetune: Which layers are trained, and how fast. By default all are trained alike.
     """
     finetune = finetune or FinetuneConfig()
     optimizer = config.create(learning_rate, is_kernel=is_kernel)

@@ -1,4 +1,4 @@
-"""Groups of parameters: frozen ones, and those of each layer."""
+"""Groups of parameters: those that are frozen, and those of each layer."""
 
 import difflib
 import re
@@ -16,17 +16,16 @@ Path = tuple[str, ...]
 
 
 def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
-    """True for every parameter whose path, such as ``stem/conv/kernel``, a pattern matches.
-
-    Paths are those of the network without ``scan``.
+    """Return True for each parameter whose path a pattern matches, else False.
 
     Args:
-        params: of a model; shapes suffice.
-        patterns: regular expressions, matched from the start of the path.
+        params: Parameters of a network; shapes suffice.
+        patterns: Regular expressions, matched from the start of a path such as
+            ``stem/conv/kernel``. Paths are those of the network without ``scan``.
 
     Raises:
-        ValueError: a pattern matches no parameter; the message names paths that are near.  Or
-            the patterns match some of the blocks that ``scan`` holds in one array.
+        ValueError: A pattern matches no parameter; the message names similar paths.  Or the
+            patterns match only some of the blocks that ``scan`` holds in one array.
     """
     leaves: dict[Path, Any] = flatten_dict(params)
     paths = {names: unstacked_paths(names, leaf.shape) for names, leaf in leaves.items()}
@@ -52,11 +51,11 @@ def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
 
 
 def scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
-    """Multiplies updates by ``layer_decay`` to the power of the number of layers above.
+    """Return a transformation that scales updates by ``layer_decay ** n`` for n layers above.
 
-    The stem is one layer, each block is one, and the head is the highest one.  The final
-    normalisation of a pre-activation network belongs to its last block.  These are timm's groups
-    (``group_matcher`` of its ``resnet.py`` and ``resnetv2.py``).
+    The stem is one layer, each block is one layer, and the head is the highest layer.  The final
+    normalisation of a pre-activation network belongs to its last block.  timm has the same groups
+    (``group_matcher`` in its ``resnet.py`` and ``resnetv2.py``).
     """
 
     def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
@@ -83,7 +82,7 @@ def scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
 
 
 def _layers(params: optax.Params) -> dict[Path, range]:
-    """The number of each block from the stem on, by stage and name; of stacked blocks, of each."""
+    """Return the layer numbers of each block by stage and name; stacked blocks have several."""
     leaves: dict[Path, Any] = flatten_dict(params)
     sizes = {
         names[:2]: len(unstacked_paths(names, leaf.shape))

@@ -1,1 +1,1 @@
-"""The process: several of them, preemption, the watchdog, and where the time goes."""
+"""The processes of a run: start, signals, hangs, use of time and profiles."""

@@ -1,8 +1,8 @@
-"""Several processes, one run: how they find each other, and how they end together.
+"""Several processes of one run: how they connect, agree and end together.
 
-Each process runs the same program on devices of its own.  Process 0, the primary, writes and
-prints; the others print errors alone.  What must be agreed on goes through the key-value store of
-`jax.distributed`, which needs no devices and therefore also works while they are stuck.
+Each process runs the same program on its own devices.  Process 0, the primary, writes and prints;
+the others print errors only.  They agree through the key-value store of `jax.distributed`, which
+needs no devices and therefore also works while the devices are stuck.
 """
 
 import json
@@ -20,36 +20,37 @@ from typing import Any, NoReturn
 
 import jax
 
-# There is no public name of the key-value store.
+# The key-value store has no public name.
 from jax._src import distributed as _distributed
 
 from resnet_jax.config import DistributedConfig
 
 _FAILURE = "resnet_jax/failure"
 _ALIVE = "resnet_jax/alive"
-# Longer than any of the waits that it bounds; a peer that is gone is noticed by other means.
+# Longer than any wait that it bounds. A process that is gone is noticed by other means.
 _TIMEOUT_SECONDS = 3600
 
 
 class DistributedError(Exception):
-    """The processes have not found each other."""
+    """Raised when the processes of a run cannot connect."""
 
 
 @contextmanager
 def connected(config: DistributedConfig) -> Iterator[None]:
-    """Waits until all processes of the run have come, and at the end until all have left.
+    """Wait until all processes of the run have connected, and at the end until all have left.
 
-    In between an error in one process ends all (see `leave`), and so does a process that gives no
-    sign of life for ``heartbeat_timeout`` seconds.  A run of one process needs nothing of that.
+    In between, an error in one process ends all of them (see `leave`), and so does a process that
+    sends no heartbeat for ``heartbeat_timeout`` seconds.  For a run of one process this does
+    nothing.
 
     Raises:
-        DistributedError: the port is taken, or there is no cluster to ask.
+        DistributedError: The port is taken, or no cluster is detected.
     """
     if not config.requested:
         yield
         return
     _initialize(config)
-    # What is logged, such as images that are skipped, must say where.
+    # Log messages, such as those about skipped images, must name the process.
     logging.basicConfig(format=f"process {_process_id()}: %(message)s")
     over = threading.Event()
     peers = threading.Thread(target=_end_with_the_others, daemon=True)
@@ -67,7 +68,7 @@ def connected(config: DistributedConfig) -> Iterator[None]:
 def _initialize(config: DistributedConfig) -> None:
     if config.process_id == 0 and config.coordinator_address:
         _require_free_port(config.coordinator_address)
-    # JAX aborts with a stack trace where a process is missing; this comes before it.
+    # If a process is missing, JAX aborts with a stack trace; this timer ends the wait earlier.
     overdue = threading.Timer(config.initialization_timeout, _give_up_waiting, [config])
     overdue.daemon = True
     overdue.start()
@@ -82,8 +83,8 @@ def _initialize(config: DistributedConfig) -> None:
         )
     except (RuntimeError, ValueError) as error:
         raise DistributedError(
-            f"no cluster was detected ({error}); give --distributed.coordinator-address, "
-            "--distributed.num-processes and --distributed.process-id"
+            f"no cluster was detected ({error}); give distributed.coordinator_address, "
+            "distributed.num_processes and distributed.process_id"
             if config.auto
             else f"jax.distributed: {error}"
         ) from error
@@ -92,19 +93,19 @@ def _initialize(config: DistributedConfig) -> None:
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Return True in the process that writes and prints."""
     return _process_id() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until every process has come to the barrier of this name, which is used once."""
+    """Wait until every process has reached the barrier of this name, which is used once."""
     if _num_processes() > 1:
         _client().wait_at_barrier(f"resnet_jax/{name}", _TIMEOUT_SECONDS * 1000)
 
 
 @contextmanager
 def primary_first(name: str) -> Iterator[None]:
-    """The others run the block after the primary has; the name is used once."""
+    """Let the other processes run the block after the primary; the name is used once."""
     if not is_primary():
         barrier(name)
     yield
@@ -113,7 +114,7 @@ def primary_first(name: str) -> Iterator[None]:
 
 
 def gather(name: str, value: str) -> list[str]:
-    """What every process gives, in the order of the processes; the name is used once."""
+    """Return the values that all processes give, in their order; the name is used once."""
     if _num_processes() == 1:
         return [value]
     key = f"resnet_jax/{name}"
@@ -124,49 +125,58 @@ def gather(name: str, value: str) -> list[str]:
     ]
 
 
+def from_primary(name: str, value: str) -> str:
+    """Return the value that process 0 gives, in every process; the name is used once."""
+    key = f"resnet_jax/{name}"
+    if is_primary():
+        if _num_processes() > 1:
+            _client().key_value_set(key, value)
+        return value
+    return _client().blocking_key_value_get(key, _TIMEOUT_SECONDS * 1000)
+
+
 def leave(message: str, code: int) -> NoReturn:
-    """Ends this process with a line on the error stream, and all others with the same code.
+    """End this process with a line on the error stream, and all others with the same code.
 
     Args:
-        message: why; the others print it too.
-        code: of all processes, unless another one has failed before.
+        message: The reason, which the others print too.
+        code: Exit code of all processes, unless another one has failed before.
     """
     _print(message)
     if _num_processes() > 1:
         failure = {"process": _process_id(), "code": code, "message": message}
-        # Only the first failure stands.
+        # The first failure is kept.
         with suppress(Exception):
             _client().key_value_set(_FAILURE, json.dumps(failure))
     _exit(code)
 
 
 def leave_after(error: Exception, config: DistributedConfig) -> NoReturn:
-    """As `leave`, for an error that nobody has foreseen, with its trace and code 1.
+    """End all processes as `leave` does, after an unexpected error, with its trace and code 1.
 
-    Where it is the trace of a process that is gone (see `of_a_peer`), JAX finds out which one it is
-    when its heartbeats have been missing for long enough, and then ends all processes.
+    If the error shows that another process is gone (see `of_a_peer`), JAX finds out which one when
+    its heartbeats have been missing for long enough, and then ends all processes.
     """
     trace = "".join(traceback.format_exception(error)).rstrip()
     if _num_processes() == 1:
         leave(trace, 1)
     if of_a_peer(error):
-        # Where another one has failed with a message, `_end_with_the_others` is about to print it.
+        # If another process has failed with a message, `_end_with_the_others` will print it.
         time.sleep(3)
         _print(
             f"another process seems to be gone ({_first_line(error)}); within "
             f"{config.heartbeat_timeout} s it will be known which one"
         )
         time.sleep(config.heartbeat_timeout + 10)
-        # All of them are alive: the fault is here.
+        # All processes are alive, so the error is in this one.
     _print(trace)
     leave(f"error: {type(error).__name__}: {error}", 1)
 
 
 def of_a_peer(error: BaseException) -> bool:
-    """Whether an error is what a process sees of another one that is gone.
+    """Return True if an error shows that another process is gone.
 
-    Collectives and barriers fail then, be it in the midst of a step or of what Orbax does, which
-    wraps what it finds.
+    Collectives and barriers then fail, in a step or within Orbax, which wraps the error.
     """
     return _num_processes() > 1 and any(
         "Gloo" in str(found)
@@ -179,7 +189,7 @@ def of_a_peer(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on."""
+    """Yield the error, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -194,7 +204,7 @@ def _end_with_the_others() -> None:
     try:
         failure = json.loads(_client().blocking_key_value_get(_FAILURE, 2**31 - 1))
     except Exception:
-        # The run is over, or the store is gone, in which case JAX ends this process.
+        # The run is over, or the store is gone and JAX ends this process.
         return
     if failure["process"] != _process_id():
         _print(f"ended, since process {failure['process']} failed: {failure['message']}")
@@ -203,15 +213,16 @@ def _end_with_the_others() -> None:
 
 def _exit(code: int) -> NoReturn:
     if is_primary() and _num_processes() > 1:
-        # The store ends with this process, and JAX then aborts the others: they must have heard,
-        # and ended, before.
+        # The store ends with this process, and JAX then aborts the others. They need the time to
+        # read the message and to end.
         time.sleep(1)
-    # An orderly end would wait for processes that wait for this one, and for a compilation.
+    # A regular exit would wait for the other processes, which wait for this one, and for a
+    # compilation.
     os._exit(code)
 
 
 def _watch_the_primary(config: DistributedConfig, over: threading.Event) -> None:
-    """Says so where process 0 is silent: JAX then ends this process without naming any."""
+    """Print a line if process 0 does not answer: JAX ends this process without naming it."""
     client, patience = _client(), config.heartbeat_timeout / 4
     with suppress(Exception):
         client.blocking_key_value_get(_ALIVE, _TIMEOUT_SECONDS * 1000)
@@ -234,13 +245,13 @@ def _give_up_waiting(config: DistributedConfig) -> None:
     _print(
         f"error: process{who} has waited {config.initialization_timeout} s for the others{where}; "
         "start every one of them, with the same address, or raise "
-        "--distributed.initialization-timeout"
+        "distributed.initialization_timeout"
     )
     os._exit(2)
 
 
 def _require_free_port(address: str) -> None:
-    """JAX would crash where the port is taken."""
+    """Raise `DistributedError` if the port is taken; JAX would crash."""
     port = int(address.rpartition(":")[2])
     dualstack = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dualstack else socket.AF_INET
@@ -250,7 +261,7 @@ def _require_free_port(address: str) -> None:
     except OSError as error:
         raise DistributedError(
             f"process 0 cannot listen on port {port} ({os.strerror(error.errno or 0)}); choose "
-            "another one in --distributed.coordinator-address"
+            "another one in distributed.coordinator_address"
         ) from error
 
 

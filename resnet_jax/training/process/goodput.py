@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes."""
+"""Measurement of what the wall time of a run is spent on."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,18 +15,18 @@ ACTIVITIES: dict[Activity, str] = {
     "checkpoint": "checkpoints",
     "other": "idle and start",
 }
-"""What the host may be at, with names for people."""
+"""The activities of the host, with names for people."""
 
 
 class Goodput:
-    """A stopwatch that gives each moment of the main thread to one activity.
+    """A stopwatch that assigns each moment of the main thread to one activity.
 
-    Devices work behind the host's back, so waiting for them belongs to what they were given: where
-    the host fetches the metrics of steps, that is a step.
+    Devices work asynchronously, so the time spent waiting for them counts for the work they were
+    given: when the host fetches the metrics of steps, that counts as a step.
 
     Args:
-        started: reading of the clock at which the run began.
-        clock: monotonic, in seconds.
+        started: When the run began, by ``clock``. By default now.
+        clock: Monotonic time in seconds.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Goodput:
 
     @contextmanager
     def spent_on(self, activity: Activity) -> Iterator[None]:
-        """Counts the time within as spent on an activity; within another one, as not on that."""
+        """Count the time within as spent on an activity, and not on an activity around it."""
         outer = self._switch(activity)
         try:
             yield
@@ -48,13 +48,13 @@ class Goodput:
 
     @property
     def seconds(self) -> dict[Activity, float]:
-        """By activity, up to now; they add up to the wall time since the start."""
+        """Seconds by activity, up to now. They add up to the wall time since the start."""
         self._switch(self._activity)
         return dict(self._seconds)
 
     @property
     def shares(self) -> dict[Activity, float]:
-        """Of the wall time, by activity; they add up to 1."""
+        """Shares of the wall time by activity. They add up to 1."""
         seconds = self.seconds
         total = sum(seconds.values())
         return {activity: spent / total for activity, spent in seconds.items()}
@@ -67,5 +67,5 @@ class Goodput:
 
 
 def in_words(shares: dict[Activity, float]) -> str:
-    """The shares in one line, for people."""
+    """Return the shares in one line, for people."""
     return ", ".join(f"{ACTIVITIES[activity]} {share:.1%}" for activity, share in shares.items())

@@ -1,4 +1,4 @@
-"""A trace of some steps on demand, and what took longest in it."""
+"""A trace of some steps, and the operations that took longest in it."""
 
 import re
 from collections import defaultdict
@@ -14,13 +14,13 @@ from resnet_jax.config import ProfileConfig
 
 
 class Operation(NamedTuple):
-    """A row of the breakdown.
+    """One operation of the compiled program.
 
     Attributes:
-        name: of the instruction in the compiled program.
-        source: of what in the model it was compiled from, as far as that is known.
-        seconds: in all traced steps and on all devices.
-        share: of the time of all operations, 0 to 1.
+        name: Name of the instruction.
+        source: The part of the model that it was compiled from, or an empty string.
+        seconds: Time in all traced steps and on all devices.
+        share: Share of the time of all operations, 0 to 1.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Profile:
     Use it as a context manager.
 
     Args:
-        directory: to write to.
-        config: which steps.
+        directory: Directory of the trace.
+        config: First and last step to trace.
     """
 
     def __init__(self, directory: Path, config: ProfileConfig) -> None:
@@ -52,19 +52,19 @@ class Profile:
             jax.profiler.stop_trace()
 
     def before(self, step: int, state: Any) -> None:
-        """To be called with the state that a step is about to take."""
+        """Start the trace if it is due; called with the state that a step will take."""
         if step != self._first:
             return
-        # The steps before are still under way.
+        # The previous steps are still being computed.
         jax.block_until_ready(state)
         options = jax.profiler.ProfileOptions()
-        # Every call of a Python function would be an event.
+        # Otherwise every call of a Python function would be an event.
         options.python_tracer_level = 0
         jax.profiler.start_trace(self._directory, profiler_options=options)
         self._running = True
 
     def after(self, step: int, state: Any) -> None:
-        """To be called with the state that a step has made."""
+        """End the trace if it is due; called with the state that a step has returned."""
         if self._running and step == self._last:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
@@ -72,14 +72,14 @@ class Profile:
 
 
 def top_operations(directory: Path, step: Any, *, count: int = 10) -> list[Operation]:
-    """The operations that took longest in the newest trace of a directory, the longest first.
+    """Return the operations that took longest in the newest trace of a directory, longest first.
 
-    Where an operation consists of others that are in the trace, it counts without them.
+    If an operation contains others that are in the trace, their time is not counted for it.
 
     Args:
-        directory: of `Profile`; without a trace in it there are no operations.
-        step: the compiled training step, whose text says what its instructions come from.
-        count: how many.
+        directory: The directory of `Profile`. If it has no trace, the result is empty.
+        step: The compiled training step, whose text names the source of each instruction.
+        count: Number of operations.
     """
     files = sorted(directory.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.parent)
     if not files:
@@ -99,7 +99,7 @@ def top_operations(directory: Path, step: Any, *, count: int = 10) -> list[Opera
 
 
 def _own_time(events: list[Any]) -> Iterator[tuple[Any, float]]:
-    """Events of a thread with their nanoseconds, without those of the events within."""
+    """Yield the events of a thread with their nanoseconds, without the events that they contain."""
     own = {id(event): event.duration_ns for event in events}
     outer: list[Any] = []
     for event in sorted(events, key=lambda event: (event.start_ns, -event.duration_ns)):
@@ -112,9 +112,9 @@ def _own_time(events: list[Any]) -> Iterator[tuple[Any, float]]:
 
 
 def _sources(program: str) -> dict[str, str]:
-    """What the instructions of a compiled program come from, by their names."""
+    """Return the sources of the instructions of a compiled program, by their names."""
     sources: dict[str, str] = {}
-    # A fusion without a source of its own has that of the last instruction which it consists of.
+    # A fusion without a source of its own gets the source of its last instruction.
     inside: dict[str, str] = {}
     computation = ""
     for line in program.splitlines():
@@ -131,7 +131,7 @@ def _sources(program: str) -> dict[str, str]:
 
 
 def _readable(op_name: str) -> str:
-    """Without the wraps of JAX and Flax: ``backward: stage1/block1/conv1/dot_general``."""
+    """Return the name without wrappers, as in ``backward: stage1/block1/conv1/dot_general``."""
     direction = "backward: " if "transpose(" in op_name else ""
     names = [name for name in op_name.split("/") if not set("(.") & set(name)]
     return direction + "/".join(names)

@@ -1,4 +1,4 @@
-"""The end of a run that hangs without a word."""
+"""Detection of a run that hangs."""
 
 import faulthandler
 import os
@@ -11,17 +11,17 @@ from typing import Any, Self
 import jax
 
 EXIT_CODE = 75
-"""Of a run that made no progress: sysexits' "try again"."""
+"""Exit code of a run that made no progress (EX_TEMPFAIL of sysexits.h)."""
 
 
 class Watchdog:
-    """Ends the process when nothing gets done for too long, with the stacks of all threads.
+    """Ends the process, printing the stacks of all threads, when there is no progress for too long.
 
-    Use it as a context manager around what is to be watched.  It sees what the devices have done,
-    not what has been handed to them, and it costs the loop nothing.
+    Use it as a context manager around the code to watch.  It observes what the devices have
+    finished, not what they have been given, in a thread of its own.
 
     Args:
-        timeout: in seconds.
+        timeout: Seconds without progress after which the process ends.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -40,17 +40,17 @@ class Watchdog:
         self._ended.set()
 
     def watch(self, outputs: Any) -> None:
-        """Counts these arrays as progress as soon as the devices have computed them.
+        """Count these arrays as progress as soon as the devices have computed them.
 
         Args:
-            outputs: a pytree of arrays that nobody donates.
+            outputs: A pytree of arrays that are not donated.
         """
         if not self._pending:
             self.done()
         self._pending.append(outputs)
 
     def done(self) -> None:
-        """Counts as progress by itself: something that took place on the host."""
+        """Count something that the host has done as progress."""
         self._progress = time.monotonic()
 
     def _look(self) -> None:
@@ -68,12 +68,12 @@ class Watchdog:
         sys.stderr.write(
             f"{who}error: {what} for {self._timeout:g} s; the stacks of all threads follow; the "
             "same command continues from the last checkpoint; for slower steps raise "
-            "--watchdog-timeout\n"
+            "watchdog_timeout\n"
         )
         sys.stderr.flush()
         faulthandler.dump_traceback(all_threads=True)
         if jax.process_count() > 1 and jax.process_index() == 0:
-            # It serves the others: without it they would end before they have shown their stacks.
+            # Process 0 hosts the store; if it ended first, the others would not print their stacks.
             time.sleep(5)
         os._exit(EXIT_CODE)
 

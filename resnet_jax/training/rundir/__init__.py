@@ -1,1 +1,1 @@
-"""The run directory: its lock, checkpoints, metrics and what a person sees."""
+"""The run directory: its lock, its checkpoints and its metrics; and the output on the screen."""

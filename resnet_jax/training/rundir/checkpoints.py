@@ -1,8 +1,8 @@
-"""Checkpoints through Orbax, verified when they are read; no other module imports it.
+"""Checkpoints, written by Orbax and verified when they are read.
 
-Orbax itself gives back an array whose file has a flipped bit, and names a step as the latest whose
-files are gone.  So each checkpoint carries the type and the digest of every array, and one that
-does not agree with them is set aside.
+Orbax itself returns an array whose file has a flipped bit, and may report a step as the latest
+although its files are gone.  Therefore each checkpoint carries the type and the digest of every
+array, and a checkpoint that does not agree with them is set aside.
 """
 
 import dataclasses
@@ -24,28 +24,32 @@ from resnet_jax.training.rundir.digests import describe_arrays, json_digest, typ
 from resnet_jax.training.state import TrainState
 
 SCHEMA_VERSION = 1
-"""Of what a checkpoint holds; a newer one is refused."""
+"""Version of the content of a checkpoint. Other versions are refused."""
 
-# Its annotations reject its own policies and trees.
+# Orbax's annotations reject its own policies and trees.
 _training: Any = ocp.training
 _log = logging.getLogger(__name__)
 
 
 class CheckpointError(Exception):
-    """A checkpoint that this run cannot go on from."""
+    """Raised when a checkpoint cannot be written, or the run cannot continue from it."""
 
 
 class _DamagedError(Exception):
-    """A checkpoint is not what was written."""
+    """Raised when a checkpoint is not what was written."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: the latest few and the best few, written in the background.
+    """The newest and the best checkpoints of one run, written in the background.
 
     Use it as a context manager: leaving it waits for the last write.
 
+    Args:
+        directory: The directory of the checkpoints.
+        config: Which checkpoints are kept.
+
     Raises:
-        CheckpointError: every checkpoint in the directory is damaged, or the last one could not be
+        CheckpointError: Every checkpoint in the directory is damaged, or the last one could not be
             written.
     """
 
@@ -56,8 +60,8 @@ class Checkpoints:
             self._require_an_undamaged_one()
         self._checkpointer = _training.Checkpointer(
             self._directory,
-            # The loop decides when to save.  Orbax's default policy would skip a save, silently,
-            # while another one is being written.
+            # The loop decides when to save.  Orbax's default policy silently skips a save while
+            # another one is being written.
             save_decision_policy=_training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=_training.preservation_policies.AnyPreservationPolicy(
                 [
@@ -82,13 +86,13 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # To close means to wait for the other processes, who may not know of the error yet.
+        # Closing waits for the other processes, which may not know of the error yet.
         together = error is None or isinstance(error, PreemptedError)
         if together:
             with self._explained():
                 self._checkpointer.close()
-        elif jax.process_count() == 1:
-            # The first error counts.
+        elif jax.process_count() == 1 and kind is not KeyboardInterrupt:
+            # The first error counts, and Ctrl-C does not wait for a write.
             with suppress(Exception):
                 self._checkpointer.close()
 
@@ -99,20 +103,20 @@ class Checkpoints:
         return None if latest is None else latest.step
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk."""
+        """Return when everything that was saved is on disk."""
         with self._explained():
             self._checkpointer.wait()
 
     def save(self, state: TrainState, *, badness: float, metadata: dict[str, Any]) -> None:
-        """Starts to write a checkpoint; a write still under way is waited for first.
+        """Start to write a checkpoint, after waiting for the previous write to end.
 
         Args:
-            state: its arrays may be donated as soon as this returns.
-            badness: the lower, the better the checkpoint.
-            metadata: JSON that `restore` gives back.
+            state: The state. Its arrays may be donated as soon as this returns.
+            badness: Number that is lower for better checkpoints.
+            metadata: JSON that `restore` returns.
 
         Raises:
-            CheckpointError: Orbax declined to write it, or could not write the one before.
+            CheckpointError: Orbax declined to write it, or could not write the previous one.
         """
         step = int(state.step)
         content = {
@@ -132,7 +136,7 @@ class Checkpoints:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Errors of writing in one line; those before this one are on disk as they were."""
+        """Turn errors of writing into one line. Earlier checkpoints stay on disk."""
         try:
             yield
         except Exception as error:
@@ -143,23 +147,24 @@ class Checkpoints:
             ) from error
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest undamaged checkpoint and its metadata; then `latest_step` is its step.
+        """Return the newest undamaged checkpoint and its metadata.
 
-        A damaged one is renamed to ``<step>.damaged`` with a warning.
+        Afterwards `latest_step` is its step.  Damaged checkpoints are renamed to
+        ``<step>.damaged``, with a warning.
 
         Args:
-            abstract: shapes, dtypes and shardings that the state is to have.
+            abstract: Shapes, dtypes and shardings of the state.
 
         Raises:
-            CheckpointError: shapes or dtypes are not those of the checkpoint, which are named, a
-                line each; or a newer version has written it; or no undamaged one is left.
+            CheckpointError: The checkpoint has other shapes or dtypes, which the message names in
+                one line each.  Or another version has written it, or every checkpoint is damaged.
         """
         while (step := self.latest_step) is not None:
             try:
                 loaded, damage = self._load(step, abstract), ""
             except _DamagedError as error:
                 loaded, damage = None, str(error)
-            # What one process cannot read none may use.
+            # If one process cannot read a checkpoint, none may use it.
             damages = [found for found in gather(f"damage/{step}", damage) if found]
             if loaded and not damages:
                 return loaded
@@ -208,7 +213,7 @@ class Checkpoints:
         _log.warning("the checkpoint %s is damaged and now named %s: %s", path, aside.name, reason)
 
     def _set_aside_without_metrics(self) -> None:
-        """Sets aside the steps whose metrics would keep Orbax from starting."""
+        """Set aside the steps whose metrics would keep Orbax from starting."""
         for path in self._directory.glob("[0-9]*/metrics/metrics"):
             try:
                 json.loads(path.read_text())
@@ -221,12 +226,15 @@ class Checkpoints:
         if damaged and not any(name.isdigit() for name in names):
             raise CheckpointError(
                 f"no undamaged checkpoint is left in {self._directory}, only {', '.join(damaged)}; "
-                "bring one back from a copy, or start anew in another --workdir"
+                "bring one back from a copy, or start again in another run directory"
             )
 
 
 def _present(state: TrainState) -> dict[str, Any]:
-    """What a checkpoint holds: without averages where there are none, as before there were any."""
+    """Return the content of a checkpoint.
+
+    `ema` is omitted when it is empty, so that checkpoints from before averaging still load.
+    """
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return fields if state.ema else {name: fields[name] for name in fields if name != "ema"}
 
@@ -236,9 +244,9 @@ def _badness(metrics: dict[str, float]) -> float:
 
 
 def _as_damage(error: Exception) -> Exception:
-    """The error as a `_DamagedError`, unless its origin says nothing about the files.
+    """Return the error as a `_DamagedError` if its origin is in the files, else unchanged.
 
-    Orbax wraps whatever happens, Ctrl-C and a lack of memory too.
+    Orbax wraps every error, including Ctrl-C and a lack of memory.
     """
     origin = _origin(error)
     if not isinstance(origin, (ValueError, LookupError, FileNotFoundError)):

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""Output on the screen while a run goes on."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -15,7 +15,7 @@ from rich.table import Table
 
 
 def print_header(console: Console, title: str, facts: Mapping[str, str]) -> None:
-    """Prints a title and a column of facts."""
+    """Print a title and a table of facts."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -26,14 +26,14 @@ def print_header(console: Console, title: str, facts: Mapping[str, str]) -> None
 
 
 class ProgressLine:
-    """A live line on a terminal, plain lines elsewhere.
+    """Progress as a live line on a terminal, and as plain lines elsewhere.
 
     Use it as a context manager.
 
     Args:
-        console: where to write.
-        total_steps: of the run.
-        start_step: steps that are already done.
+        console: Where to print.
+        total_steps: Number of steps of the run.
+        start_step: Number of steps that are done already.
     """
 
     def __init__(self, console: Console, *, total_steps: int, start_step: int) -> None:
@@ -61,7 +61,7 @@ class ProgressLine:
         self._progress.stop()
 
     def train(self, step: int, values: Mapping[str, float], *, eta_seconds: float) -> None:
-        """Shows ``loss``, ``top1`` and ``images_per_second`` of the steps up to this one."""
+        """Show ``loss``, ``top1`` and ``images_per_second`` of the steps since the last record."""
         status = (
             f"loss {values['loss']:.4f}  top-1 {values['top1']:.2%}  "
             f"{values['images_per_second']:,.1f} images/s"
@@ -73,7 +73,7 @@ class ProgressLine:
             )
 
     def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Prints ``loss`` and ``top1`` of a split after a step, as a line that stays."""
+        """Print ``loss`` and ``top1`` of a split after a step, in a line that stays."""
         self._console.print(
             f"step {step}/{self._total_steps}  {split}: "
             f"loss {values['loss']:.4f}  top-1 {values['top1']:.2%}"

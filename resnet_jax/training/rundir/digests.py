@@ -1,4 +1,4 @@
-"""What every array of a state is and holds, as text that can be kept and compared."""
+"""Types and digests of the arrays of a state, as text that can be stored and compared."""
 
 import hashlib
 import json
@@ -13,17 +13,17 @@ Descriptions = dict[str, dict[str, str]]
 
 
 def describe_arrays(tree: Any) -> Descriptions:
-    """Type and SHA-256 of every array, by its path.
+    """Return the type and the SHA-256 of every array, by its path.
 
-    ``{"params/head/bias": {"type": "float32[10]", "sha256": "e3b0..."}}``.  The digest is that of
-    the bytes in C order, whatever the sharding.  All processes must call it where an array is
-    spread over the devices of several.
+    For example ``{"params/head/bias": {"type": "float32[10]", "sha256": "e3b0..."}}``.  The digest
+    covers the bytes in C order and does not depend on the sharding.  If an array is spread over the
+    devices of several processes, all of them must call this function.
     """
     leaves = [(path, _whole(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
     for _, leaf in leaves:
         if isinstance(leaf, jax.Array):
             leaf.copy_to_host_async()
-    # Hashing releases the lock of the interpreter.
+    # Hashing releases the global interpreter lock.
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_sha256, [leaf for _, leaf in leaves]))
     return {
@@ -33,11 +33,11 @@ def describe_arrays(tree: Any) -> Descriptions:
 
 
 def type_differences(stored: Descriptions, expected: Any) -> list[str]:
-    """A line for every array that one side lacks or that differs in shape or dtype.
+    """Return a line for every array that one side lacks or that differs in shape or dtype.
 
     Args:
-        stored: of `describe_arrays`.
-        expected: arrays or `jax.ShapeDtypeStruct`.
+        stored: What `describe_arrays` returned.
+        expected: A tree of arrays or `jax.ShapeDtypeStruct`.
     """
     theirs = {name: description["type"] for name, description in stored.items()}
     ours = {
@@ -51,12 +51,12 @@ def type_differences(stored: Descriptions, expected: Any) -> list[str]:
 
 
 def json_digest(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value, which does not depend on the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _whole(leaf: Any) -> Any:
-    """The array, such that this process can read all of it."""
+    """Return the whole array in a form that this process can read."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         return multihost_utils.process_allgather(leaf, tiled=True)
     return leaf

@@ -1,6 +1,7 @@
 """Metrics of a run, as JSON lines and as TensorBoard events."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,16 +21,17 @@ _proto: Any = event_pb2
 class MetricWriter:
     """Appends to ``metrics.jsonl`` and to TensorBoard event files.
 
-    Use it as a context manager.
+    Records of steps that will be done again are removed first.  Use it as a context manager.
 
     Args:
-        jsonl: file to append to.
-        tensorboard: directory of the event files.
-        start_step: events of later steps, from a run that was cut off, are hidden.
-        active: whether to write at all; of several processes one does.
+        jsonl: File to append to.
+        tensorboard: Directory of the event files.
+        start_step: Number of steps that are done. Records and events of later steps, from a run
+            that was cut off, are removed or hidden.
+        active: Whether to write at all; of several processes one does.
 
     Raises:
-        WorkdirError: they cannot be written, such as to a full disk.
+        WorkdirError: The files cannot be written, for example because the disk is full.
     """
 
     def __init__(
@@ -40,14 +42,10 @@ class MetricWriter:
             return
         self._path = jsonl
         with self._explained():
-            self._jsonl = jsonl.open("a+")
-            if self._jsonl.tell():
-                # A crash may have left the last line unfinished; the next record needs its own.
-                self._jsonl.seek(self._jsonl.tell() - 1)
-                if self._jsonl.read() != "\n":
-                    self._jsonl.write("\n")
+            _keep_until(jsonl, start_step)
+            self._jsonl = jsonl.open("a")
             tensorboard.mkdir(parents=True, exist_ok=True)
-            # Not `SummaryWriter`, whose thread dies of a full disk, and the next writes wait.
+            # `SummaryWriter` has a thread that dies when the disk is full, and then blocks.
             self._events = EventsWriter(str(tensorboard / "events"))
             start = _proto.SessionLog(status=_proto.SessionLog.START)
             self._events.write_event(
@@ -59,34 +57,35 @@ class MetricWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._active:
-            # The first error counts.
+            # If the block has raised an error, that one counts.
             with self._explained() if kind is None else suppress(OSError):
                 self._jsonl.close()
                 self._events.close()
 
-    def write(self, step: int, kind: str, values: dict[str, float]) -> None:
-        """Writes one record.
+    def write(self, step: int, epoch: float, kind: str, values: dict[str, float]) -> None:
+        """Write one record, with the time in seconds since 1970 as ``time``.
 
         Args:
-            step: how many steps are done.
+            step: Number of steps done.
+            epoch: Number of epochs done.
             kind: ``"train"`` or the name of the evaluated split.
-            values: by name; in TensorBoard the name is ``kind/name``.
+            values: Values by name. In TensorBoard the name is ``kind/name``.
         """
         if not self._active:
             return
+        now = time.time()
+        record = {"step": step, "epoch": epoch, "kind": kind, "time": now, **values}
         with self._explained():
-            self._jsonl.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+            self._jsonl.write(json.dumps(record) + "\n")
             self._jsonl.flush()
             for name, value in values.items():
                 summary = scalar(f"{kind}/{name}", value)
-                self._events.write_event(
-                    _proto.Event(wall_time=time.time(), step=step, summary=summary)
-                )
+                self._events.write_event(_proto.Event(wall_time=now, step=step, summary=summary))
             self._events.flush()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Errors of writing in one line."""
+        """Turn errors of writing into one line."""
         try:
             yield
         except OSError as error:
@@ -97,11 +96,16 @@ class MetricWriter:
 
 
 def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
-    """The records of a run in the order of their steps.
+    """Return the records of a run in the order of their steps.
 
-    A run that was cut off after its last checkpoint does some steps twice; the later record of a
-    step counts.  A last line that a crash left unfinished is passed over.
+    If a step was recorded twice, which versions before 0.2 did after a resume, the later record
+    counts.  A last line that a crash left unfinished is ignored.
     """
+    return sorted(_records(jsonl).values(), key=lambda record: record["step"])
+
+
+def _records(jsonl: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the records by kind and step."""
     records: dict[tuple[str, int], dict[str, Any]] = {}
     for line in jsonl.read_text().splitlines():
         try:
@@ -109,4 +113,16 @@ def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
         records[record["kind"], record["step"]] = record
-    return sorted(records.values(), key=lambda record: record["step"])
+    return records
+
+
+def _keep_until(jsonl: Path, step: int) -> None:
+    """Remove the records of later steps and unfinished lines; a crash leaves the old or the new."""
+    if not jsonl.exists():
+        return
+    kept = [record for record in read_metrics(jsonl) if record["step"] <= step]
+    content = "".join(json.dumps(record) + "\n" for record in kept)
+    if content != jsonl.read_text():
+        temporary = jsonl.with_suffix(".tmp")
+        temporary.write_text(content)
+        os.replace(temporary, jsonl)

@@ -1,12 +1,13 @@
 """The directory of a run: one configuration, its checkpoints, its records, its report.
 
 config.json          the resolved configuration
+model.json           what is needed to use the network: fields, class names, preprocessing
 lock                 held by the process that works here
-checkpoints/<step>/  Orbax
-metrics.jsonl        one JSON object a line
+checkpoints/<step>/  written by Orbax
+metrics.jsonl        metrics, one JSON object per line
 tensorboard/         the same metrics as events
-compilation/         compiled programs, which a run that is continued need not compile again
-profile/             traces, where steps were profiled
+compilation/         compiled programs, which a continued run does not compile again
+profile/             traces of the profiled steps, if any
 report.html          written at the end
 result.json          written last: the run is complete
 """
@@ -23,24 +24,24 @@ from resnet_jax.config import ConfigError, TrainConfig, differing_fields
 
 
 class WorkdirError(Exception):
-    """A directory that this run must not or cannot write to."""
+    """Raised when a run must not or cannot write to a directory."""
 
 
 class Workdir:
     """Paths within the directory of a run, and the right to use it.
 
     The right ends with `close`, with the process, or with the block of a ``with`` statement.  A
-    complete run needs none.
+    complete run needs no right.
 
     Args:
-        path: created if it does not exist.
-        config: of the run that wants to use it.
-        claim: whether to write to it; among several processes one does, before the others look.
+        path: The directory. It is created if it does not exist.
+        config: The experiment that wants to use it.
+        claim: Whether to write to it. One of several processes does, before the others look.
 
     Raises:
-        WorkdirError: the directory belongs to a run of another configuration, or holds files
-            that no run has written, or another run works in it, or it cannot be written to, or the
-            processes of the run do not share it.  Nothing in it is changed.
+        WorkdirError: The directory belongs to a run of another configuration, holds files that no
+            run has written, is in use by another run, cannot be written, or is not shared by the
+            processes of the run.  Nothing in it is changed.
     """
 
     def __init__(self, path: Path, config: TrainConfig, *, claim: bool = True) -> None:
@@ -53,6 +54,7 @@ class Workdir:
         self.report = path / "report.html"
         self._result = path / "result.json"
         self._config = path / "config.json"
+        self._model = path / "model.json"
         self._lock: TextIO | None = None
         try:
             self._refuse_what_is_not_ours(config)
@@ -66,12 +68,13 @@ class Workdir:
             if not (claim or self._config.exists()):
                 raise WorkdirError(
                     f"{path} holds no config.json, which process 0 has written; the processes of a "
-                    "run need a --workdir that all of them share"
+                    "run need a run directory that all of them share"
                 )
         except OSError as error:
             self.close()
             raise WorkdirError(
-                f"{error.filename or path}: {error.strerror}; mend that, or use another --workdir"
+                f"{error.filename or path}: {error.strerror}; mend that, or use another run "
+                "directory"
             ) from error
         except WorkdirError:
             self.close()
@@ -84,7 +87,7 @@ class Workdir:
         self.close()
 
     def close(self) -> None:
-        """Lets another run work here."""
+        """Let another run work here."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -95,25 +98,36 @@ class Workdir:
                 theirs = TrainConfig.from_json(_read_json(self._config))
             except ConfigError as error:
                 raise WorkdirError(
-                    f"{self._config}: {error}; mend it, or use another --workdir"
+                    f"{self._config}: {error}; mend it, or use another run directory"
                 ) from None
             if differences := differing_fields(config, theirs):
                 raise WorkdirError(
                     f"{self.path} belongs to a run of another configuration "
-                    f"({'; '.join(differences)}); use another --workdir"
+                    f"({'; '.join(differences)}); use another run directory"
                 )
         elif self.path.exists() and any(path.name != "lock" for path in self.path.iterdir()):
             raise WorkdirError(
-                f"{self.path} is not empty and holds no config.json of a run; use another --workdir"
+                f"{self.path} is not empty and holds no config.json of a run; use another run "
+                "directory"
             )
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What the complete run came to, or None while it is not complete."""
+        """The outcome of a complete run, or None."""
         return _read_json(self._result) if self._result.exists() else None
 
+    def describe(self, model: dict[str, Any]) -> None:
+        """Write ``model.json`` if it is not there; directories of older versions have none."""
+        if not self._model.exists():
+            try:
+                write_json(self._model, model)
+            except OSError as error:
+                raise WorkdirError(
+                    f"{self._model}: {error.strerror}; mend that, or use another run directory"
+                ) from error
+
     def complete(self, result: dict[str, Any]) -> None:
-        """Marks the run as complete."""
+        """Mark the run as complete, with its outcome."""
         write_json(self._result, result)
 
 
@@ -124,13 +138,13 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"it holds {value!r} instead of an object")
     except ValueError as error:
         raise WorkdirError(
-            f"{path} is damaged ({error}); mend it, or use another --workdir"
+            f"{path} is damaged ({error}); mend it, or use another run directory"
         ) from None
     return value
 
 
 def _locked(path: Path) -> TextIO:
-    """The file, locked as long as it is open.  The kernel lets go of it when the process dies."""
+    """Return the file, locked while it is open. The kernel unlocks it when the process dies."""
     file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,10 +153,11 @@ def _locked(path: Path) -> TextIO:
             file.seek(0)
             holder = file.read().strip() or "another run"
         raise WorkdirError(
-            f"{path.parent} is in use by {holder}; wait for it, end it, or use another --workdir"
+            f"{path.parent} is in use by {holder}; wait for it, end it, or use another run "
+            "directory"
         ) from None
     except OSError as error:
-        # Some network file systems know no locks; a run there goes without.
+        # Some network file systems have no locks; a run works there without one.
         if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
             file.close()
             raise
@@ -153,7 +168,7 @@ def _locked(path: Path) -> TextIO:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes JSON so that a crash leaves the old file or the new one, never half of one."""
+    """Write JSON such that a crash leaves either the old file or the new one, never a part."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=2) + "\n")
     os.replace(temporary, path)

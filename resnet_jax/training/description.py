@@ -1,0 +1,91 @@
+"""Descriptions of a run: for people, and for those who use its network later."""
+
+from importlib.metadata import version
+from typing import Any
+
+import jax
+
+import resnet_jax
+from resnet_jax.config import TrainConfig
+from resnet_jax.inference.spec import ModelSpec
+from resnet_jax.models import BatchNorm
+from resnet_jax.models.normalization import norm_type
+from resnet_jax.training.rundir.workdir import Workdir
+from resnet_jax.training.setup import Run
+
+
+def describe(run: Run, workdir: Workdir) -> dict[str, str]:
+    """Return what is trained, on what and how, by name, for people."""
+    config, dataset = run.config, run.dataset
+    devices = run.mesh.devices.flatten()
+    num_train, num_evaluation = len(dataset.train), len(dataset.evaluation)
+    return {
+        "model": f"{config.model.name}, {run.num_params:,} parameters, {config.model.dtype}",
+        **({"starts from": config.model.weights} if config.model.weights else {}),
+        "devices": f"{len(devices)} x {devices[0].device_kind}"
+        + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
+        "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
+        "BatchNorm": _batch_norm(run),
+        **({"averages": _averages(config)} if config.ema_decay else {}),
+        "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
+        "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
+        "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
+        f"{dataset.evaluation_split}, {len(dataset.class_names)} classes",
+        "workdir": str(workdir.path),
+        "software": ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
+    }
+
+
+def shortened_warmup(config: TrainConfig) -> str | None:
+    """Return a line that says how the warm-up was shortened, or None if it was not."""
+    schedule = config.schedule
+    warmup = schedule.warmup(config.epochs)
+    if warmup == schedule.warmup_epochs:
+        return None
+    return (
+        f"The warm-up takes {warmup:g} epochs instead of {schedule.warmup_epochs:g}, because the "
+        f"run has only {config.epochs:g}."
+    )
+
+
+def describe_model(run: Run) -> dict[str, Any]:
+    """Return the JSON of `ModelSpec`: what is needed to use the network, besides its variables."""
+    model, (*_, channels) = run.config.model, run.dataset.evaluation.image_shape
+    fields: dict[str, Any] = {
+        "in_channels": channels,
+        "small_input": model.small_input,
+        "output_stride": model.output_stride,
+        # With it, the variables of a stage are stacked.
+        "scan": model.scan,
+        "dtype": model.dtype,
+    }
+    if norm_type(run.model.norm) is BatchNorm:
+        fields["bn_epsilon"] = model.bn_epsilon
+    fields |= {
+        name: value for name in ("act", "norm") if (value := getattr(model, name)) is not None
+    }
+    return ModelSpec(
+        name=model.name,
+        fields=fields,
+        num_classes=len(run.dataset.class_names),
+        class_names=run.dataset.class_names,
+        preprocessing=run.dataset.preprocessing,
+        library_version=getattr(resnet_jax, "__version__", None) or version("resnet_jax"),
+    ).to_json()
+
+
+def _averages(config: TrainConfig) -> str:
+    warmup = ", with warm-up" if config.ema_warmup else ""
+    return f"of parameters and statistics, decay {config.ema_decay}{warmup}; they are evaluated"
+
+
+def _batch_norm(run: Run) -> str:
+    frozen = run.model.freeze_bn
+    if frozen is True:
+        return "frozen"
+    size = run.model.bn_group_size
+    each_device = ", each device by itself" if run.config.model.bn_group_size == "device" else ""
+    statistics = (
+        f"statistics of groups of {size}{each_device}" if size else "statistics of the batch"
+    )
+    return f"{statistics}, frozen in {', '.join(frozen)}" if frozen else statistics

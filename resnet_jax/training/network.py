@@ -1,0 +1,111 @@
+"""The network that a configuration describes, built before the data are opened."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from resnet_jax.config import ConfigError, FinetuneConfig, TrainConfig
+from resnet_jax.models import BatchNorm, GroupNorm, ResNet, create_model
+from resnet_jax.training.optim import frozen
+
+ACTIVATIONS = {
+    "relu": nn.relu,
+    "leaky_relu": nn.leaky_relu,
+    "silu": nn.silu,
+    "gelu": nn.gelu,
+    "mish": jax.nn.mish,
+    "elu": nn.elu,
+}
+"""Activations by the name that `ModelConfig.act` gives them."""
+
+NORMALIZATIONS = {"batch": BatchNorm, "group": GroupNorm}
+"""Normalisation layers by the name that `ModelConfig.norm` gives them."""
+
+
+def create_network(config: TrainConfig, num_devices: int) -> ResNet:
+    """Return the network of an experiment, with the number of classes that its name implies.
+
+    Args:
+        config: The experiment.
+        num_devices: Number of devices of the run, which share the batch.
+
+    Raises:
+        ConfigError: The network is unknown, its fields do not go together, or it has no parameters
+            that ``finetune.freeze`` matches.
+    """
+    try:
+        model = create_model(config.model.name, **_overrides(config, num_devices))
+        if config.model.norm is None and not config.finetune.freeze:
+            return model
+        # Shapes alone show whether the channels make whole groups and which layers are frozen.
+        variables = _shapes(model)
+        layers = frozen_statistics(variables, config.finetune)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not layers or model.freeze_bn:
+        return model
+    return model.clone(freeze_bn=layers)
+
+
+def frozen_statistics(variables: Any, finetune: FinetuneConfig) -> tuple[str, ...]:
+    """Return the paths of the BatchNorm layers whose running statistics are frozen.
+
+    They are the layers whose scale and bias are both frozen, such as ``"stem/norm"`` or, with
+    ``scan``, ``"stage3/blocks/norm1"``.
+
+    Args:
+        variables: ``params`` and ``batch_stats`` of a network; shapes suffice.
+        finetune: Which parameters are frozen, and whether their statistics are.
+
+    Raises:
+        ValueError: A pattern matches no parameter, or only some of the blocks that ``scan`` holds
+            in one array.
+    """
+    if not finetune.freeze:
+        return ()
+    leaves = flatten_dict(frozen(variables["params"], finetune.freeze))
+    if not finetune.freeze_statistics:
+        return ()
+    statistics: dict[tuple[str, ...], Any] = flatten_dict(variables.get("batch_stats", {}))
+    layers = dict.fromkeys(path[:-1] for path in statistics)
+    return tuple(
+        "/".join(layer)
+        for layer in layers
+        if all(is_frozen for path, is_frozen in leaves.items() if path[:-1] == layer)
+    )
+
+
+def _overrides(config: TrainConfig, num_devices: int) -> dict[str, Any]:
+    """Return the arguments of `create_model`, without those that the network decides itself."""
+    model = config.model
+    overrides: dict[str, Any] = {
+        "small_input": model.small_input,
+        "output_stride": model.output_stride,
+        "zero_init_residual": model.zero_init_residual,
+        "bn_decay": model.bn_decay,
+        "bn_epsilon": model.bn_epsilon,
+        "bn_group_size": config.statistics_size(num_devices),
+        "freeze_bn": model.freeze_bn,
+        "dropout_rate": model.dropout_rate,
+        "block_dropout_rate": model.block_dropout_rate,
+        "drop_path_rate": model.drop_path_rate,
+        "remat": model.remat,
+        "scan": model.scan,
+        "dtype": jnp.dtype(model.dtype),
+    }
+    if model.act is not None:
+        overrides["act"] = ACTIVATIONS[model.act]
+    if model.norm is not None:
+        overrides["norm"] = NORMALIZATIONS[model.norm]
+    if model.in_channels is not None:
+        overrides["in_channels"] = model.in_channels
+    return overrides
+
+
+def _shapes(model: ResNet) -> Any:
+    """Return the variables of a network as `jax.ShapeDtypeStruct`."""
+    images = jnp.zeros((1, 32, 32, model.in_channels or 3))
+    return jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))

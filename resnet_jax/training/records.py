@@ -1,0 +1,56 @@
+"""The metrics of a run, collected step by step and recorded from time to time."""
+
+import time
+
+import jax
+
+from resnet_jax.training.metrics import Metrics, mean_metrics
+from resnet_jax.training.rundir.console import ProgressLine
+from resnet_jax.training.rundir.metric_log import MetricWriter
+from resnet_jax.training.setup import Run
+
+
+class Records:
+    """Collects the metrics of steps and writes their means to files and to the screen.
+
+    Args:
+        run: The run.
+        writer: The files.
+        progress: The screen.
+    """
+
+    def __init__(self, run: Run, writer: MetricWriter, progress: ProgressLine) -> None:
+        self._run, self._writer, self._progress = run, writer, progress
+        self._pending: list[Metrics] = []
+        self._clock = time.perf_counter()
+
+    def add(self, metrics: Metrics) -> None:
+        """Collect the metrics of a step; they stay on the devices."""
+        self._pending.append(metrics)
+
+    def fetch(self) -> list[Metrics]:
+        """Return the metrics collected since the last record; waits for the devices."""
+        return jax.device_get(self._pending)
+
+    def train(self, step: int, fetched: list[Metrics]) -> None:
+        """Record the means of the metrics that `fetch` returned after a step."""
+        run, values = self._run, mean_metrics(fetched)
+        seconds_per_step = (time.perf_counter() - self._clock) / len(fetched)
+        self._pending.clear()
+        values |= {
+            "learning_rate": float(jax.device_get(run.schedule(step - 1))),
+            "images_per_second": run.config.batch_size / seconds_per_step,
+        }
+        self._writer.write(step, run.epochs_done(step), "train", values)
+        remaining = run.total_steps - step
+        self._progress.train(step, values, eta_seconds=seconds_per_step * remaining)
+
+    def evaluation(self, step: int, metrics: dict[str, float]) -> None:
+        """Record an evaluation after a step."""
+        split = self._run.dataset.evaluation_split
+        self._writer.write(step, self._run.epochs_done(step), split, metrics)
+        self._progress.evaluation(step, split, metrics)
+
+    def restart_clock(self) -> None:
+        """Measure the throughput of the next steps from now on."""
+        self._clock = time.perf_counter()

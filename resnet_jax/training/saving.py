@@ -1,0 +1,89 @@
+"""When the state of a run is saved, and what is saved with it."""
+
+import time
+from collections.abc import Callable
+
+import jax
+
+from resnet_jax.training.description import describe_model
+from resnet_jax.training.evaluate import Evaluation
+from resnet_jax.training.metrics import Metrics, mean_metrics
+from resnet_jax.training.process.distributed import from_primary
+from resnet_jax.training.rundir.checkpoints import Checkpoints
+from resnet_jax.training.setup import Run
+from resnet_jax.training.state import TrainState
+
+
+class Saver:
+    """Decides after which steps a checkpoint is written, and writes it.
+
+    Saving reads the state and changes nothing, so when it happens never changes the result.
+
+    Args:
+        run: The run.
+        checkpoints: Its checkpoints.
+        clock: Monotonic time in seconds.
+    """
+
+    def __init__(
+        self, run: Run, checkpoints: Checkpoints, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._run, self._checkpoints, self._clock = run, checkpoints, clock
+        self._since = clock()
+        self._losses: list[Metrics] = []
+        self._model = describe_model(run)
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest step that is completely on disk, or None."""
+        return self._checkpoints.latest_step
+
+    def add(self, fetched: list[Metrics]) -> None:
+        """Collect the metrics of steps, by whose loss the next checkpoint may be judged."""
+        self._losses += fetched
+
+    def due(self, step: int, *, recorded: bool) -> bool:
+        """Return True if the state after a step is to be saved; to be asked after every step.
+
+        Steps are counted, and so is the time since the last checkpoint.  Several processes must
+        agree: they go by the clock of process 0, which they ask only at steps whose metrics are
+        recorded, because they wait for each other there anyway.
+
+        Args:
+            step: Number of steps done.
+            recorded: Whether the metrics of this step are recorded, equal in all processes.
+        """
+        config = self._run.config.checkpoint
+        if step == self._run.total_steps or step % config.every_steps == 0:
+            return True
+        if not config.every_minutes:
+            return False
+        late = self._clock() - self._since >= 60 * config.every_minutes
+        if jax.process_count() == 1:
+            return late
+        return recorded and from_primary(f"save/{step}", "now" if late else "later") == "now"
+
+    def save(self, state: TrainState, step: int, evaluation: Evaluation | None) -> None:
+        """Start to save the state after a step.
+
+        Args:
+            state: The state; its arrays may be donated as soon as this returns.
+            step: Number of steps done.
+            evaluation: The last evaluation of this process, if there was one.
+        """
+        dataset = self._run.dataset
+        if dataset.evaluation_split == "validation":
+            badness = 1 - (evaluation.metrics["top1"] if evaluation else 0.0)
+        else:
+            badness = mean_metrics(self._losses)["loss"]
+        self._checkpoints.save(
+            state,
+            badness=badness,
+            metadata={
+                "config": self._run.config.to_json(),
+                "model": self._model,
+                "data": {"fingerprint": dataset.fingerprint, "next_batch": step},
+            },
+        )
+        self._losses.clear()
+        self._since = self._clock()
