@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from resnet_jax import create_model, load_weights, save_weights
-from resnet_jax.commands import train
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.training import loop
 from resnet_jax.training.rundir.workdir import Workdir
@@ -106,7 +105,7 @@ def test_a_run_that_is_continued_needs_no_weights(
 def test_the_program_ends_before_it_opens_the_data(tmp_path: Path) -> None:
     options = ["--model.weights", str(tmp_path / "absent.pth"), "--workdir", str(tmp_path / "run")]
     process = subprocess.run(
-        [sys.executable, Path(train.__file__), *options],
+        [sys.executable, "-m", "resnet_jax", "train", *options],
         capture_output=True,
         text=True,
         check=False,
