@@ -132,7 +132,8 @@ def create_registry(unions: dict[type, list[str]]) -> ConstructorRegistry:
     @registry.struct_rule
     def dataclass_rule(info: Any) -> StructConstructorSpec | None:
         cls = info.type
-        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        # A generic one is tyro's own.
+        if not dataclasses.is_dataclass(cls) or hasattr(cls, "__parameters__"):
             return None
         hints, texts = get_type_hints(cls, include_extras=True), _field_docs(cls)
         fields = [
@@ -153,7 +154,8 @@ def create_registry(unions: dict[type, list[str]]) -> ConstructorRegistry:
             helptext="Which kind of it. The other options of this group depend on it.",
         )
         return StructConstructorSpec(
-            instantiate=lambda kind, **values: cls(**values), fields=(kind, *fields)
+            instantiate=lambda kind, **values: cls(**values),  # noqa: ARG005
+            fields=(kind, *fields),
         )
 
     return registry

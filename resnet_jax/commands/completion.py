@@ -37,7 +37,7 @@ def run(argv: list[str], prog: str) -> int:
 
 
 def _choice(*commands: Any) -> Any:
-    return Union[commands]  # noqa: UP007
+    return Union[commands]  # noqa: UP007  # pyrefly: ignore
 
 
 def _command(name: str, cls: Any, default: Any = tyro.MISSING_NONPROP) -> Any:
