@@ -1,9 +1,11 @@
 """Train a residual network: `python train.py [EXPERIMENT] [OPTIONS]`.
 
-It is the command `resnet-jax train`, run from a clone.
+This is the command `resnet-jax train`, run from a clone.
 """
 
-from resnet_jax.commands.train import main
+import sys
+
+from resnet_jax.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    main(["train", *sys.argv[1:]])

@@ -4,7 +4,7 @@ The recipe of `cifar10-resnet20`, but for an epoch of linear warm-up: the paper 
 with about 400 steps at 0.01.  It has no error for CIFAR-100; on CIFAR-10 this network is published
 with 6.43 %, its best run.  It has not been measured here.
 
-    python train.py cifar100-resnet110 --data.directory ~/tensorflow_datasets
+    resnet-jax train cifar100-resnet110 --data.directory ~/tensorflow_datasets
 
 The data set is cifar100 as TensorFlow Datasets prepares it, as array_record, parquet or TFRecord;
 TensorFlow is not needed to read it.  It lies on the device as a whole.

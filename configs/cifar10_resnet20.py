@@ -5,7 +5,7 @@ The recipe of the paper: 64,000 steps of 128 images, learning rate 0.1, a tenth 
 with 4 black pixels around it, flips.  Channels are normalised, where the paper subtracts the mean
 of each pixel.  Published: 8.75 % test error; it has not been measured here.
 
-    python train.py cifar10-resnet20 --data.directory ~/tensorflow_datasets
+    resnet-jax train cifar10-resnet20 --data.directory ~/tensorflow_datasets
 
 The data set is cifar10 as TensorFlow Datasets prepares it, as array_record, parquet or TFRecord;
 TensorFlow is not needed to read it.  It lies on the device as a whole.

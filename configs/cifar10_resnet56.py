@@ -2,7 +2,7 @@
 
 The recipe of `cifar10-resnet20`.  Published: 6.97 % test error; it has not been measured here.
 
-    python train.py cifar10-resnet56 --data.directory ~/tensorflow_datasets
+    resnet-jax train cifar10-resnet56 --data.directory ~/tensorflow_datasets
 
 The data set is cifar10 as TensorFlow Datasets prepares it, as array_record, parquet or TFRecord;
 TensorFlow is not needed to read it.  It lies on the device as a whole.
@@ -10,9 +10,9 @@ TensorFlow is not needed to read it.  It lies on the device as a whole.
 
 import dataclasses
 
-from configs import cifar10_resnet20
-from resnet_jax.config import ModelConfig
+from resnet_jax.config import ModelConfig, load_experiment
 
 CONFIG = dataclasses.replace(
-    cifar10_resnet20.CONFIG, model=ModelConfig("cifar_resnet56", zero_init_residual=False)
+    load_experiment("cifar10-resnet20").config,
+    model=ModelConfig("cifar_resnet56", zero_init_residual=False),
 )

@@ -1,6 +1,6 @@
 """ResNet-50 on a folder of images: PATH/train/CLASS/ and PATH/val/CLASS/, or PATH/CLASS/ alone.
 
-    python train.py folder-resnet50 --data.path PATH
+    resnet-jax train folder-resnet50 --data.path PATH
 
 Every format that Pillow reads, at any depth below the folder of a class.  Without a val (or test)
 folder, a fifth of each class is held back for validation.

@@ -5,7 +5,7 @@ The 90 epochs of the paper: learning rate 0.1 for 256 images, five epochs of war
 flips; cosine decay and label smoothing of 0.1 stand in for its steps.  With steps
 and without smoothing torchvision publishes 69.76 % top-1; it has not been measured here.
 
-    python train.py imagenet-resnet18 --data.directory ~/tensorflow_datasets
+    resnet-jax train imagenet-resnet18 --data.directory ~/tensorflow_datasets
 
 The data set is imagenet2012 as TensorFlow Datasets prepares it, as TFRecord or array_record;
 TensorFlow is not needed to read it.

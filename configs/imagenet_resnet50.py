@@ -5,7 +5,7 @@ The 90 epochs of the paper: learning rate 0.1 for 256 images, five epochs of war
 flips; cosine decay and label smoothing of 0.1 stand in for its steps.  Such a recipe is published
 with 77.0 % top-1 (plus or minus 0.2); it has not been measured here.
 
-    python train.py imagenet-resnet50 --data.directory ~/tensorflow_datasets
+    resnet-jax train imagenet-resnet50 --data.directory ~/tensorflow_datasets
 
 The data set is imagenet2012 as TensorFlow Datasets prepares it, as TFRecord or array_record;
 TensorFlow is not needed to read it.

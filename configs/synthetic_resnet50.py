@@ -4,7 +4,7 @@ Accuracy means nothing here.  The images lie in memory, so the numbers show the 
 alone.  Two CPU cores need minutes for the 20 steps; on an accelerator raise the batch and the
 number of examples:
 
-    python train.py synthetic-resnet50 --batch-size 256 --data.train-examples 25600 \
+    resnet-jax train synthetic-resnet50 --batch-size 256 --data.train-examples 25600 \
         --model.dtype bfloat16
 
 Measured on two cores of a Xeon with jax 0.10.2: 2.3 images/s, 165 s in all.

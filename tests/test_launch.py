@@ -11,8 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from resnet_jax.commands.train import parse
 from resnet_jax.training.process.preemption import EXIT_CODE
-from train import parse
 
 ROOT = Path(__file__).parent.parent
 JOBSET = ROOT / "launch" / "jobset.yaml"

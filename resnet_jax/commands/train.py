@@ -1,83 +1,240 @@
-"""Trains a residual network: `python train.py [EXPERIMENT] [OPTIONS]`.
+"""Train a network on an experiment, evaluate it and write a report."""
 
-Without arguments it trains `digits-resnet20`; `python train.py --help` explains every option.
-"""
-
+import copy
 import dataclasses
-import difflib
 import logging
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
-from configs import DESCRIPTIONS, EXPERIMENTS
-from resnet_jax.config import ConfigError, DistributedConfig, ProfileConfig, TrainConfig
-from resnet_jax.ops.host_memory import keep_freed_memory
+from resnet_jax.commands.arguments import UsageError, parse_options
+from resnet_jax.commands.run_directory import default_run_directory
+from resnet_jax.config import (
+    ConfigError,
+    DistributedConfig,
+    Experiment,
+    ProfileConfig,
+    TrainConfig,
+    kinds,
+    list_experiments,
+    load_experiment,
+)
+from resnet_jax.config.experiments import DEFAULT_EXPERIMENT, is_file
+
+_SYNOPSIS = """\
+    {prog} [EXPERIMENT] [OPTIONS]
+    {prog} FILE.py [OPTIONS]
+    {prog} --config CONFIG.json [OPTIONS]
+    {prog} --list
+
+EXPERIMENT is a name that --list shows, and {default} if none is given. FILE.py is an experiment of
+your own, a file that defines CONFIG. CONFIG.json is the configuration that another run has used.
+
+Repeat a command to continue a run that was cut off. A run that is complete is not repeated.
+
+{name}: {description}
+
+Experiments: {experiments}."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What the command line gives."""
+    """The options of training."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     workdir: Path
-    """Directory of the run.  It is made if need be, and a run in it is continued."""
+    """Run directory. It is created if needed, and a run in it is continued. By default it is named
+    after the experiment and the fields that you change, such as
+    runs/digits-resnet20-seed=1,learning_rate=0.2."""
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
-    """Several processes."""
+    """Run one experiment in several processes."""
     profile: ProfileConfig = dataclasses.field(default_factory=ProfileConfig)
-    """A trace of some steps."""
+    """Trace some steps."""
     watchdog_timeout: float = 600.0
-    """In seconds; a run in which no step is completed for so long is ended."""
+    """Number of seconds without a completed step after which the run is ended."""
+    keep_freed_memory: bool = True
+    """On CPUs, keep the memory that a step frees for the next step, which is faster. False returns
+    it to the system, for machines that are short of memory."""
 
     def __post_init__(self) -> None:
         if self.watchdog_timeout <= 0:
             raise ConfigError(f"watchdog_timeout must be above 0, not {self.watchdog_timeout}")
 
 
-def parse(argv: list[str]) -> tuple[str, Arguments]:
-    """The experiment's name, and its configuration with the options applied.
+def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Arguments]:
+    """Return the name of the experiment, and its configuration with the options applied.
 
     Raises:
-        ConfigError: there is no such experiment, or a value is impossible.
-        SystemExit: after the help, or after an option that does not exist.
+        ConfigError: There is no such experiment, or a value is impossible.
+        UsageError: An option is unknown, or the experiment does not come first.
+        SystemExit: The help was asked for, and is printed.
     """
-    named = bool(argv) and not argv[0].startswith("-")
-    name = argv[0] if named else next(iter(EXPERIMENTS))
-    if name not in EXPERIMENTS:
-        near = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.3)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(EXPERIMENTS)}."
-        raise ConfigError(f"unknown experiment {name!r}: {hint}")
-    arguments = tyro.cli(
-        Arguments,
-        prog=f"train.py {name}",
-        description=f"{DESCRIPTIONS[name]}\n\nExperiments: {', '.join(EXPERIMENTS)}.",
-        default=Arguments(EXPERIMENTS[name], Path("runs") / name),
-        args=argv[1:] if named else argv,
-        # The kind of data belongs to the experiment; only its fields can be set.
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-    )
-    return name, arguments
-
-
-def refuse(message: object) -> NoReturn:
-    """Ends the program with one line on the error stream."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def main() -> None:
-    """The command line of training."""
-    started = time.perf_counter()
+    experiment, options = _experiment(argv)
+    start = _with_kinds(experiment.config, options)
+    directory = Path("runs") / experiment.name
+    default = default_arguments(start, directory)
     try:
-        name, arguments = parse(sys.argv[1:])
-    except ConfigError as error:
-        refuse(error)
+        arguments = parse_options(
+            Arguments,
+            options,
+            prog=f"{prog} {experiment.name}",
+            default=default,
+            description=_SYNOPSIS.format(
+                prog=prog,
+                default=DEFAULT_EXPERIMENT,
+                name=experiment.name,
+                description=experiment.description,
+                experiments=", ".join(list_experiments()),
+            ),
+            unions=kinds_of_members(),
+        )
+    except UsageError:
+        _require_experiment_first(options, prog)
+        raise
+    if arguments.workdir is directory:
+        arguments = dataclasses.replace(
+            arguments,
+            workdir=default_run_directory(
+                experiment.name, arguments.config, unchanged=start, kinds=experiment.config
+            ),
+        )
+    return experiment.name, arguments
 
-    keep_freed_memory()
-    # Only now the slow imports: help and most mistakes are answered at once.
+
+def default_arguments(config: TrainConfig, directory: Path) -> Arguments:
+    """Return the arguments of a command line without options."""
+    arguments: Any = object.__new__(Arguments)
+    for field in dataclasses.fields(Arguments):
+        factory = field.default_factory
+        value = field.default if factory is dataclasses.MISSING else factory()
+        # Without checks: the configuration may be incomplete until the options are applied.
+        object.__setattr__(arguments, field.name, value)
+    object.__setattr__(arguments, "config", config)
+    object.__setattr__(arguments, "workdir", directory)
+    return arguments
+
+
+def kinds_of_members() -> dict[type, list[str]]:
+    """Return, for each member of a union, the kinds of that union."""
+    return {member: list(members) for members in _unions().values() for member in members.values()}
+
+
+def _experiment(argv: list[str]) -> tuple[Experiment, list[str]]:
+    """Return the experiment that a command line names, and the options that follow."""
+    if argv and not argv[0].startswith("-"):
+        return load_experiment(argv[0]), argv[1:]
+    if argv and argv[0].partition("=")[0] == "--config":
+        _, equals, file = argv[0].partition("=")
+        rest = argv[1:] if equals else argv[2:]
+        file = file if equals else "".join(argv[1:2])
+        if not file:
+            raise UsageError("--config needs the path of a config.json")
+        return _resolved(Path(file)), rest
+    return load_experiment(DEFAULT_EXPERIMENT), argv
+
+
+def _resolved(path: Path) -> Experiment:
+    """Return the configuration of a run as an experiment, named after the run."""
+    import json
+
+    try:
+        config = TrainConfig.from_json(json.loads(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    name = path.absolute().parent.name if path.stem == "config" else path.stem
+    return Experiment(name, config, f"The configuration in {path}.")
+
+
+def _require_experiment_first(options: list[str], prog: str) -> None:
+    for i, word in enumerate(options):
+        if word == "--config" or word.startswith("--config="):
+            raise UsageError(f"--config comes first: {prog} --config CONFIG.json [OPTIONS]")
+        if word in list_experiments() or (is_file(word) and word.endswith(".py")):
+            others = " ".join(options[:i] + options[i + 1 :])
+            raise UsageError(f"the experiment comes first: {prog} {word} {others}".rstrip())
+
+
+def _unions() -> dict[str, dict[str, type]]:
+    """Return the fields of `TrainConfig` that are one of several kinds, with these kinds."""
+    hints = get_type_hints(TrainConfig)
+    return {
+        name: kinds(hint)
+        for name, hint in hints.items()
+        if all(hasattr(member, "kind") for member in get_args(hint) or (hint,))
+    }
+
+
+def _with_kinds(config: TrainConfig, options: list[str]) -> TrainConfig:
+    """Return a configuration with the kinds that options such as ``--data.kind`` choose.
+
+    A field that both kinds have keeps its value. The result is not checked: options that follow
+    may give it the values that it still needs.
+    """
+    config = copy.copy(config)
+    for name, members in _unions().items():
+        kind = _value_of(f"--{name}.kind", options)
+        present = getattr(config, name)
+        if kind in members and not isinstance(present, members[kind]):
+            object.__setattr__(config, name, _converted(present, members[kind]))
+    return config
+
+
+def _value_of(option: str, options: list[str]) -> str | None:
+    """Return the last value of an option."""
+    value = None
+    for word, following in zip(options, [*options[1:], None], strict=True):
+        if word == option:
+            value = following
+        elif word.startswith(f"{option}="):
+            value = word.removeprefix(f"{option}=")
+    return value
+
+
+def _converted(present: Any, cls: type) -> Any:
+    converted = object.__new__(cls)
+    theirs = {field.name for field in dataclasses.fields(present)}
+    for field in dataclasses.fields(cls):  # pyrefly: ignore
+        if field.name in theirs:
+            value = getattr(present, field.name)
+        elif field.default is dataclasses.MISSING:
+            value = tyro.MISSING
+        else:
+            value = field.default
+        object.__setattr__(converted, field.name, value)
+    return converted
+
+
+def print_experiments() -> None:
+    """Print every experiment that comes with the library, with its description."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("experiment", "description", box=None)
+    for name in list_experiments():
+        mark = " (default)" if name == DEFAULT_EXPERIMENT else ""
+        table.add_row(name, load_experiment(name).summary + mark)
+    Console().print(table)
+
+
+def run(argv: list[str], prog: str) -> int:
+    """Train, and return the exit code: 0, 2 after an error, 130 or 143 after a signal."""
+    started = time.perf_counter()
+    if argv == ["--list"]:
+        print_experiments()
+        return 0
+    name, arguments = parse(argv, prog)
+    # The slow imports begin here, after help and most mistakes have been answered.
+    if arguments.keep_freed_memory:
+        from resnet_jax.ops.host_memory import keep_freed_memory
+
+        keep_freed_memory()
     from resnet_jax.data import DataError
     from resnet_jax.training.experiment import train
     from resnet_jax.training.loop import TrainingDivergedError
@@ -93,9 +250,8 @@ def main() -> None:
     from resnet_jax.training.rundir.checkpoints import CheckpointError
     from resnet_jax.training.rundir.workdir import WorkdirError
 
-    # Orbax tells every detail of every save, and of every signal.
+    # Orbax logs every detail of every save and of every signal.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    code = 0
     try:
         with connected(arguments.distributed):
             try:
@@ -108,10 +264,10 @@ def main() -> None:
                     started=started,
                 )
             except PreemptedError as error:
-                # All processes have come to the same step, and end in an orderly way.
+                # All processes have reached the same step, and end in an orderly way.
                 if is_primary():
                     print(error, file=sys.stderr)
-                code = error.exit_code
+                return error.exit_code
     except (
         CheckpointError,
         ConfigError,
@@ -121,12 +277,14 @@ def main() -> None:
         TrainingDivergedError,
         WorkdirError,
     ) as error:
-        # What Orbax could not write because another process is gone is no fault of the disk.
+        # Orbax cannot write if another process is gone. That is not an error of the disk.
         if of_a_peer(error):
             leave_after(error, arguments.distributed)
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
         leave("interrupted; the same command continues from the last checkpoint", 130)
+    except ModuleNotFoundError:
+        raise
     except Exception as error:
         leave_after(error, arguments.distributed)
-    sys.exit(code)
+    return 0

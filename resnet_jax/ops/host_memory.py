@@ -8,7 +8,7 @@ clears every page again.  MEASURED
 import ctypes
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
@@ -28,7 +28,7 @@ def keep_freed_memory(mode: Literal["auto", "always", "never"] = "auto") -> bool
 
     Args:
         mode: ``"auto"`` applies the settings if JAX will compute on the CPU.  If
-            ``jax.config.read("jax_platforms")`` (the variable ``JAX_PLATFORMS``) names platforms, the first
+            ``jax.config.jax_platforms`` (the variable ``JAX_PLATFORMS``) names platforms, the first
             one decides.  Otherwise a host with an installed JAX plugin or libtpu counts as an
             accelerator host.  ``"always"`` applies them on every host, and ``"never"`` changes
             nothing.
@@ -51,7 +51,9 @@ def _computes_on_cpu() -> bool:
 
     JAX itself finds its plugins in the entry points and the namespace package of this name.
     """
-    if platforms := jax.config.read("jax_platforms"):
+    # JAX adds its options as attributes at run time.
+    config: Any = jax.config
+    if platforms := config.jax_platforms:
         return platforms.split(",")[0] == "cpu"
     found = find_spec("jax_plugins") or find_spec("libtpu") or entry_points(group="jax_plugins")
     return not found

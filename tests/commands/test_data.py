@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.commands.data import main
+from resnet_jax.commands.main import main
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import EXPERIMENTS
 from resnet_jax.commands import train
-from resnet_jax.config import TrainConfig
+from resnet_jax.config import TrainConfig, list_experiments
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
@@ -25,7 +24,7 @@ from resnet_jax.training.state import TrainState
 # One worker for all of it: what the fixtures make is dear.
 pytestmark = pytest.mark.xdist_group("train")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # 20 steps of about a quarter of a second, with checkpoints after 10 and 20.
 SHORT = (
     "--epochs=0.89",
@@ -335,7 +334,7 @@ def test_help_explains_every_field_with_its_default() -> None:
     for words in (
         "--data.image-size INT Height and width, in pixels. (default: 224)",
         "--optimizer.weight-decay FLOAT L2 coefficient",
-        f"Experiments: {', '.join(EXPERIMENTS)}.",
+        f"Experiments: {', '.join(list_experiments())}.",
         "(default: runs/synthetic-resnet50)",
     ):
         assert words in text

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from configs import DESCRIPTIONS, EXPERIMENTS
 from resnet_jax.config import (
     CheckpointConfig,
     ConfigError,
@@ -21,8 +20,11 @@ from resnet_jax.config import (
     SyntheticConfig,
     TrainConfig,
     differing_fields,
+    list_experiments,
+    load_experiment,
 )
 
+EXPERIMENTS = {name: load_experiment(name).config for name in list_experiments()}
 BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
 
 
@@ -144,17 +146,17 @@ def test_differences_are_named_with_dots() -> None:
 
 def test_the_experiments_are_described() -> None:
     assert list(EXPERIMENTS) == [
-        "digits-resnet20",
         "cifar10-resnet20",
         "cifar10-resnet56",
         "cifar100-resnet110",
+        "digits-resnet20",
+        "folder-resnet50",
         "imagenet-resnet18",
         "imagenet-resnet50",
-        "folder-resnet50",
         "synthetic-resnet50",
     ]
     for name in EXPERIMENTS:
-        assert f"python train.py {name}" in DESCRIPTIONS[name]
+        assert f"resnet-jax train {name}" in load_experiment(name).description
 
 
 # Batch, epochs; rate, epochs of warm-up, schedule, decay, Nesterov; smoothing.

@@ -10,9 +10,14 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import EXPERIMENTS
 from resnet_jax import create_model
-from resnet_jax.config import CosineConfig, FinetuneConfig, SGDConfig, StepsConfig
+from resnet_jax.config import (
+    CosineConfig,
+    FinetuneConfig,
+    SGDConfig,
+    StepsConfig,
+    load_experiment,
+)
 from resnet_jax.training.objective import cross_entropy
 from resnet_jax.training.optim import create_optimizer
 from tests.variables import abstract_variables
@@ -43,7 +48,7 @@ def test_steps_multiply_the_rate_where_they_are_asked_for(warmup: int) -> None:
 
 
 def test_the_learning_rate_of_cifar_falls_at_32_and_48_thousand_steps() -> None:
-    config = EXPERIMENTS["cifar10-resnet20"]
+    config = load_experiment("cifar10-resnet20").config
     assert isinstance(config.schedule, StepsConfig)
     steps = [config.steps(epochs, 50_000) for epochs in config.schedule.decay_epochs]
     assert steps == [32_000, 48_000]

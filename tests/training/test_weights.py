@@ -107,7 +107,7 @@ def test_a_run_that_is_continued_needs_no_weights(
 def test_the_program_ends_before_it_opens_the_data(tmp_path: Path) -> None:
     options = ["--model.weights", str(tmp_path / "absent.pth"), "--workdir", str(tmp_path / "run")]
     process = subprocess.run(
-        [sys.executable, Path(__file__).parents[2] / "train.py", *options],
+        [sys.executable, "-m", "resnet_jax", "train", *options],
         capture_output=True,
         text=True,
         check=False,

@@ -3,9 +3,9 @@
 python tests/training/tiny_train.py synthetic-resnet50 --model.name=cifar_resnet8 ...
 """
 
-import runpy
-from pathlib import Path
+import sys
 
+from resnet_jax.commands.main import main
 from resnet_jax.models.variants import _VARIANTS, _cifar
 
 NETWORK = {"cifar_resnet8": _cifar(8)}
@@ -13,4 +13,4 @@ NETWORK = {"cifar_resnet8": _cifar(8)}
 if __name__ == "__main__":
     # Only where it is the program: pytest imports it in search of doctests.
     _VARIANTS.update(NETWORK)
-    runpy.run_path(str(Path(__file__).parents[2] / "train.py"), run_name="__main__")
+    main(["train", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""What is in a data set of images: sizes, classes, duplicates, damage."""
+"""Statistics of image data sets: sizes, classes, duplicates and damaged files."""
 
 import collections
 import dataclasses
@@ -19,7 +19,7 @@ from resnet_jax.data.images.tfds import TfdsSplit, is_prepared, open_builder
 
 
 class _Image(NamedTuple):
-    """What one file comes to."""
+    """Findings about one file."""
 
     name: str
     label: int | None = None
@@ -33,22 +33,21 @@ class _Image(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What is in a split.
+    """Statistics of a split.
 
     Attributes:
-        num_images: in all.
-        counts: images of each class, by its name; empty if no image has a label.
-        size: of all files, in bytes.
-        heights: int[N] of those that can be decoded, in pixels.
-        widths: of the same, in pixels.
-        mean: float[3] of red, green and blue, of levels from 0 to 255, every pixel counting the
-            same.
-        std: float[3] about it.
-        unreadable: names of files that cannot be read or decoded and what is wrong with them.
-        forgiven: of files that are damaged, and are trained on all the same.
-        mislabelled: for people, of labels that are of no class.
-        digests: SHA-256 of every file and its name; of equal files the first.
-        duplicates: pairs of names of equal files.
+        num_images: Number of images, including unreadable ones.
+        counts: Number of images of each class, by name. Empty if no image has a label.
+        size: Total size of all files in bytes.
+        heights: int[N], heights in pixels of the images that can be decoded.
+        widths: int[N], widths in pixels of the same images.
+        mean: float[3], mean of red, green and blue over all pixels, as levels from 0 to 255.
+        std: float[3], standard deviation over all pixels, as levels from 0 to 255.
+        unreadable: Names of the files that cannot be read or decoded, with the reason for each.
+        forgiven: Names of the damaged files that are trained on nevertheless, with the damage.
+        mislabelled: Messages about labels that are not the index of a class.
+        digests: Name of the first file with each SHA-256.
+        duplicates: Pairs of names of identical files.
     """
 
     num_images: int
@@ -72,16 +71,19 @@ def open_all(
     image_key: str = "image",
     label_key: str = "label",
 ) -> dict[str, ImageSource]:
-    """The splits of a prepared data set of TFDS, a folder, or a table, by name.
+    """Open all splits of a data set.
 
     Args:
-        path: of any of them, or the directory above the versions of a prepared data set.
-        name: of a data set prepared below.
-        image_key: as for `TfdsSplit`, as is the next.
-        label_key: of a prepared data set.
+        path: A folder, a table, a prepared TFDS data set, or the directory of its versions.
+        name: Name of a prepared data set in the directory ``path``.
+        image_key: See `TfdsSplit`. Used for prepared data sets only.
+        label_key: See `TfdsSplit`. Used for prepared data sets only.
+
+    Returns:
+        The splits by name.
 
     Raises:
-        DataError: there are no such images.
+        DataError: The images do not exist or cannot be used.
     """
     path = as_path(path)
     if name or is_prepared(path):
@@ -95,12 +97,12 @@ def open_all(
 def summarize(
     source: ImageSource, *, threads: int, progress: Callable[[], None] = lambda: None
 ) -> Summary:
-    """Reads and decodes every image once.
+    """Read and decode every image of a split once, and return its statistics.
 
     Args:
-        source: the split.
-        threads: that do it.
-        progress: called after each image.
+        source: The split.
+        threads: Number of threads that read and decode.
+        progress: Called after each image.
     """
 
     def look(index: int) -> _Image:
@@ -132,7 +134,7 @@ def summarize(
             progress()
     counts = collections.Counter(image.label for image in images if image.label is not None)
     mislabelled = []
-    # Where the labels are kept secret, as those of ImageNet's test images, all of them are -1.
+    # If the labels are secret, as for the test images of ImageNet, all of them are -1.
     secret = set(counts) == {-1}
     if not secret:
         for image in images:
@@ -170,7 +172,7 @@ def summarize(
 
 
 def shared(one: Summary, other: Summary) -> list[tuple[str, str]]:
-    """Pairs of names of files that two splits have in common, byte for byte."""
+    """Return pairs of names of files with the same bytes in two splits."""
     return [
         (name, other.digests[digest])
         for digest, name in one.digests.items()

@@ -1,4 +1,4 @@
-"""Images in folders: a folder for each class, or a table that names files and classes."""
+"""Images in one folder for each class, or in a table of files and classes."""
 
 import csv
 import dataclasses
@@ -21,7 +21,7 @@ EXTENSIONS = (
     *(".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"),
 )
 
-# What folders and rows may call a split, in small or capital letters.
+# Names of the splits in folders and tables, in lowercase or uppercase letters.
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -34,13 +34,13 @@ _SPLITS = {
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
-    """Files with labels.
+    """Image files with labels.
 
     Attributes:
-        root: the directory that the files are in.
-        files: paths below it.
-        labels: of each file.
-        class_names: name of every label.
+        root: Directory of the files.
+        files: Paths relative to ``root``.
+        labels: Label of each file.
+        class_names: Name of each label.
     """
 
     root: epath.Path
@@ -61,7 +61,7 @@ class ImageFiles:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of names, sizes and labels; the contents are not read."""
+        """SHA-256 of the names, sizes and labels of the files. The files are not read."""
         return digest(
             f"{file} {size_text(os.path.join(self._directory, file))} {label}"
             for file, label in zip(self.files, self.labels, strict=True)
@@ -69,11 +69,11 @@ class ImageFiles:
 
     @functools.cached_property
     def _directory(self) -> str:
-        """The root as text, which it takes longer to become than a file to be opened."""
+        """The root as text, cached because the conversion takes longer than opening a file."""
         return os.fspath(self.root)
 
     def take(self, indices: Sequence[int]) -> Self:
-        """Some of the files."""
+        """Return some of the files."""
         return dataclasses.replace(
             self,
             files=tuple(self.files[i] for i in indices),
@@ -84,25 +84,26 @@ class ImageFiles:
 def open_splits(
     path: epath.PathLike, *, evaluation_share: float, seed: int, every: bool = False
 ) -> dict[str, ImageFiles]:
-    """The splits of a directory of images or of a table of files, by name.
+    """Open the splits of a directory of images or of a table of files.
 
     Args:
-        path: a directory either has ``train`` and ``val`` (or ``validation``, ``test``), each with
-            a folder for each class; or has the folders of the classes itself.  Within the folder of
-            a class the images may lie at any depth.  A table is a ``.csv`` with a header or a
-            ``.jsonl``: ``image`` is a path relative to it, ``label`` the name of a class, and
-            ``split``, where there is one, is as the folders.
-        evaluation_share: where there is no evaluation split, this share of the images of each class
-            becomes one, 0 to 1.
-        seed: decides which.
-        every: also read the test split where there is a validation split to evaluate on.
+        path: A directory contains either ``train`` and ``val`` (or ``validation``, ``test``), each
+            with one folder for each class, or the folders of the classes themselves. Images may be
+            at any depth in the folder of a class. A table is a ``.csv`` file with a header or a
+            ``.jsonl`` file. Its column ``image`` is a path relative to the table, ``label`` is the
+            name of a class, and the optional ``split`` is named like the folders.
+        evaluation_share: Share of the images of each class that is held out for evaluation, from 0
+            to 1, if there is no evaluation split.
+        seed: Seed that chooses the held-out images.
+        every: Also read the test split if there is a validation split.
 
     Returns:
-        ``"train"`` first, then ``"validation"``, ``"test"`` or with ``every`` both.
+        The splits by name: ``"train"`` first, then ``"validation"``, ``"test"``, or both if
+        ``every`` is set.
 
     Raises:
-        DataError: there is no such directory or table, it cannot be read, or a split, class, column
-            or file is missing or none that is known.
+        DataError: The directory or table does not exist or cannot be read, or a split, class,
+            column or file is missing or unknown.
     """
     path = as_path(path)
     is_table = path.suffix.lower() in (".csv", ".jsonl")
@@ -184,7 +185,7 @@ def _read_table(path: epath.Path, every: bool) -> dict[str, ImageFiles]:
 
 
 class _Row(NamedTuple):
-    """One of a table; the split is empty where the table has none."""
+    """A row of a table. The split is empty if the table has no splits."""
 
     image: str
     label: str
@@ -193,7 +194,7 @@ class _Row(NamedTuple):
 
 def _rows(path: epath.Path) -> list[_Row]:
     try:
-        # Spreadsheets write a byte order mark.
+        # Spreadsheet programs write a byte order mark.
         lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
         rows: list[Any] = (
             [json.loads(line) for line in lines if line.strip()]
@@ -268,7 +269,7 @@ def _images(folder: epath.Path) -> list[str]:
 
 
 def _split(images: ImageFiles, share: float, seed: int) -> tuple[ImageFiles, ImageFiles]:
-    """By class, with at least one image of each on either side."""
+    """Split by class, with at least one image of each class in both parts."""
     labels = np.asarray(images.labels)
     rng = np.random.default_rng(seed)
     train, evaluation = [], []
@@ -283,5 +284,5 @@ def _split(images: ImageFiles, share: float, seed: int) -> tuple[ImageFiles, Ima
 
 
 def _natural(name: str) -> tuple[int, int, str]:
-    """Numbers by value and before all else, so that class 10 comes behind class 9."""
+    """Return a sort key: numbers come first, by value, so that class 10 comes after class 9."""
     return (0, int(name), "") if name.isdecimal() else (1, 0, name)

@@ -1,4 +1,4 @@
-"""Batches of images in files: read, decoded and cropped by threads or processes, through Grain."""
+"""Batches of image files, which threads or processes read, decode and crop through Grain."""
 
 import dataclasses
 import itertools
@@ -22,15 +22,16 @@ from resnet_jax.data.images.source import ImageSource, Record, UnreadableError, 
 
 _logger = logging.getLogger(__name__)
 
-# Examples that a thread makes in one go: what Grain costs for each piece is then next to nothing.
+# Number of examples that a thread makes in one task. This makes the cost of Grain for each task
+# negligible.
 _PIECE = 16
 
 
 Example = tuple[int, bool, tuple[str, str] | None]
-"""Label, whether it counts, and name and reason of what was skipped."""
+"""Label, whether the example counts, and the name of a skipped image with the reason."""
 
 Load = Callable[[range, np.ndarray], list[Example]]
-"""Fills uint8[N, H, W, 3] with the images of N positions in the run."""
+"""Function that writes the images of N positions in the run to uint8[N, H, W, 3]."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,9 +39,10 @@ class ImageSplit:
     """A split of encoded images and how the host prepares them.
 
     Attributes:
-        source: the images.
-        config: sizes, crops, threads, and what to do with damaged files.
-        unreadable: of the files that were skipped, names and reasons; it grows as batches are made.
+        source: The encoded images.
+        config: Sizes, crops, threads, and what to do with damaged files.
+        unreadable: Names of the skipped files, with the reason for each. It grows while batches are
+            made.
     """
 
     source: ImageSource
@@ -52,22 +54,22 @@ class ImageSplit:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of what the batches hold."""
+        """Height, width and channels of the images in a batch."""
         return self.config.image_size, self.config.image_size, 3
 
     @property
     def labels(self) -> np.ndarray:
-        """int32[N]."""
+        """Labels of all images, int32[N]; see `Split.labels`."""
         return np.asarray(self.source.labels, np.int32)
 
     @property
     def fingerprint(self) -> str:
-        """Of the source."""
+        """Fingerprint of the source."""
         return self.source.fingerprint
 
     @property
     def resident(self) -> tuple[()]:
-        """None: batches carry all."""
+        """An empty tuple, because batches contain the images themselves."""
         return ()
 
     @property
@@ -80,13 +82,13 @@ class ImageSplit:
         )
 
     def image(self, index: int) -> np.ndarray:
-        """uint8[H, W, 3], as evaluation gets it."""
+        """Return an image as evaluation uses it, uint8[H, W, 3]; black if it was skipped."""
         images = np.empty((1, *self.image_shape), np.uint8)
         _EvaluationExamples(self.source, self.config)(range(index, index + 1), images)
         return images[0]
 
     def fetch(self, resident: tuple[()], drawn: Batch[jax.Array]) -> Batch[jax.Array]:
-        """The batch itself."""
+        """Return the batch itself."""
         del resident
         return drawn
 
@@ -99,23 +101,23 @@ class ImageSplit:
         process_index: int = 0,
         process_count: int = 1,
     ) -> Iterator[Batch[np.ndarray]]:
-        """Endless shuffled batches from a step on.
+        """Iterate over shuffled batches without end; see `Split.train_batches`.
 
-        Order and crops are functions of seed and position alone: of neither threads, workers nor
-        processes, and starting late costs nothing.
+        Order and crops depend only on the seed and the position in the run. They do not depend on
+        the number of threads, workers or processes.
 
         Args:
-            batch_size: of the global batch.
-            seed: decides order and crops.
-            start_step: number of batches to skip.
-            process_index: which part of each batch to make.
-            process_count: number of parts; it divides the batch.
+            batch_size: Number of examples in the global batch.
+            seed: Seed of the order and the crops.
+            start_step: Number of batches to skip, which costs nothing.
+            process_index: Which part of each batch to make.
+            process_count: Number of parts. It divides the batch size.
 
         Raises:
-            DataError: an image cannot be read and ``on_unreadable`` is ``"fail"``, a label is of
-                no class, or a worker was killed.
+            DataError: An image cannot be read and ``on_unreadable`` is ``"fail"``, a label is not
+                the index of a class, or a worker was killed.
         """
-        # Longer than any run; Grain knows no endless sources.
+        # Grain has no endless sources, so this one is longer than any run.
         steps = 2**40 // batch_size
         size = batch_size // process_count
         first = start_step * batch_size + process_index * size
@@ -125,9 +127,9 @@ class ImageSplit:
     def eval_batches(
         self, batch_size: int, *, process_index: int = 0, process_count: int = 1
     ) -> Iterator[Batch[np.ndarray]]:
-        """The whole split in order, every example once, the last batch padded to full size.
+        """Iterate over the whole split in order; see `Split.eval_batches`.
 
-        All processes make equally many batches.
+        The mask is False for padding and for images that were skipped.
         """
         steps = -(-len(self) // batch_size)
         size = batch_size // process_count
@@ -140,7 +142,7 @@ class ImageSplit:
         threads = self.config.threads or usable_cores()
         pieces = grain.MapDataset.range(steps * batches.pieces).map(batches.make)
         if self.config.workers:
-            # Workers take turns, so what they make must be whole batches.
+            # Grain takes items from the workers in turn, so each item must be a whole batch.
             _mark_flags_as_parsed()
             dataset = (
                 pieces.batch(batches.pieces, batch_fn=batches.join)
@@ -175,14 +177,14 @@ class ImageSplit:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Batches:
-    """Batches in pieces, which threads write where they belong: nothing is copied.
+    """Batches made of pieces. Threads write pieces directly into the batch, without a copy.
 
     Attributes:
-        load: makes the examples.
-        first: position in the run of the first example.
-        stride: from the first example of a batch to that of the next.
-        shape: of the images of a batch.
-        begun: images of the batches that are not whole yet, by step.
+        load: Function that makes the examples.
+        first: Position of the first example in the run.
+        stride: Distance between the first examples of consecutive batches.
+        shape: Shape of the images of a batch.
+        begun: Images of incomplete batches, by step.
     """
 
     load: Load
@@ -193,16 +195,16 @@ class _Batches:
 
     @property
     def pieces(self) -> int:
-        """Of each batch."""
+        """Number of pieces of each batch."""
         return -(-self.shape[0] // _PIECE)
 
     def make(self, index: int) -> tuple[int, list[Example]]:
-        """One piece: its step, and its examples apart from their pixels."""
+        """Make one piece, and return its step and its examples without pixels."""
         step, piece = divmod(index, self.pieces)
         start, stop = (i * self.shape[0] // self.pieces for i in (piece, piece + 1))
         images = self.begun.get(step)
         if images is None:
-            # Of two threads that come here at once, one has its array taken.
+            # If two threads arrive at once, both use the array of the first.
             images = self.begun.setdefault(step, np.empty(self.shape, np.uint8))
         first = self.first + step * self.stride
         return step, self.load(range(first + start, first + stop), images[start:stop])
@@ -210,7 +212,7 @@ class _Batches:
     def join(
         self, pieces: Sequence[tuple[int, list[Example]]]
     ) -> tuple[Batch[np.ndarray], list[tuple[str, str]]]:
-        """The batch, and names and reasons of what was skipped."""
+        """Return the batch, and the names of skipped images with their reasons."""
         labels, valid, problems = zip(
             *itertools.chain.from_iterable(examples for _, examples in pieces), strict=True
         )
@@ -226,7 +228,7 @@ class _TrainExamples:
     seed: int
 
     def __call__(self, positions: range, images: np.ndarray) -> list[Example]:
-        # Each position has its own ten blocks of four numbers in one endless row of them.
+        # Each position has its own ten blocks of four numbers in one endless random sequence.
         bits = np.random.Philox(key=self.seed, counter=10 * positions.start)
         draws = np.random.Generator(bits).random((len(positions), 10, 4)).tolist()
         return list(map(self._load, positions, draws, images))
@@ -247,7 +249,7 @@ class _TrainExamples:
                 interpolation=self.config.train_interpolation,
             )
 
-        # Skipped images are replaced by those that follow in the data set.
+        # A skipped image is replaced by the next one in the data set.
         for _ in range(len(self.source)):
             try:
                 return _use(self.source, index, crop).label, True, problem
@@ -289,7 +291,7 @@ class _EvaluationExamples:
 
 
 def _use(source: ImageSource, index: int, crop: Callable[[bytes], None]) -> Record:
-    """Crops an image, whose label is then that of a class."""
+    """Crop an image, and return its record, whose label is the index of a class."""
     record = labelled(source, index)
     try:
         crop(record.image)
@@ -299,11 +301,12 @@ def _use(source: ImageSource, index: int, crop: Callable[[bytes], None]) -> Reco
 
 
 def _fatal(error: UnreadableError) -> DataError:
-    return DataError(f"{error}; mend or remove it, or set data.images.on_unreadable to skip")
+    """Return the error that ends the run."""
+    return DataError(f"{error}; repair or remove it, or set data.images.on_unreadable to skip")
 
 
 def _mark_flags_as_parsed() -> None:
-    """Grain's workers read flags of absl, which only absl's own programs parse."""
+    """Mark the flags of absl as parsed: Grain's workers read them, and nothing here parses them."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
@@ -311,7 +314,7 @@ def _mark_flags_as_parsed() -> None:
 
 
 def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Ends a worker whose parent is gone: nobody else does after SIGKILL."""
+    """End a worker when its parent ends. After SIGKILL nothing else would end it."""
     del worker_index, worker_count
     parent = os.getppid()
 

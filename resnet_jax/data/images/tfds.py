@@ -24,16 +24,16 @@ class TfdsSplit:
     """A split prepared as array_record, parquet or TFRecord.
 
     Args:
-        directory: what `tfds.builder_from_directory` takes, with ``dataset_info.json`` in it; or
-            the data directory above it, with ``name``.
-        split: such as ``train`` or ``train[:90%]``.
-        name: such as ``imagenet2012`` or ``imagenet2012:5.1.0``; None if ``directory`` is of the
-            data set itself.
-        image_key: of the images, among the features.
-        label_key: of the labels.
+        directory: Directory of the data set, which contains ``dataset_info.json``; or, if ``name``
+            is given, the directory that contains the data set of that name.
+        split: Split to read, such as ``train`` or ``train[:90%]``.
+        name: Name of the data set, such as ``imagenet2012`` or ``imagenet2012:5.1.0``. None if
+            ``directory`` is the directory of the data set itself.
+        image_key: Name of the feature that holds the image.
+        label_key: Name of the feature that holds the label.
 
     Raises:
-        DataError: the data set is not prepared, has no such split or feature, or its files cannot
+        DataError: The data set is not prepared, has no such split or feature, or its files cannot
             be opened.
     """
 
@@ -77,7 +77,7 @@ class TfdsSplit:
             self._examples = self._open()
         except (DataError, ImportError):
             raise
-        except Exception as error:  # Of whichever library reads the format.
+        except Exception as error:  # Each library that reads a format has its own errors.
             raise DataError(
                 f"{self._name} cannot be opened ({_line(error)}); fetch its files again"
             ) from None
@@ -97,7 +97,7 @@ class TfdsSplit:
                 example[label_key].int64_list.value[0],
                 name,
             )
-        except Exception as error:  # Of whichever library reads the format.
+        except Exception as error:  # Each library that reads a format has its own errors.
             file = self._file(index)
             raise UnreadableError(
                 name, f"{file}, {size_text(file)}, cannot be read ({_line(error)}); fetch it again"
@@ -105,16 +105,16 @@ class TfdsSplit:
 
     @functools.cached_property
     def labels(self) -> tuple[int, ...]:
-        """Of all images; they are read for it.
+        """Labels of all images. All records are read for them.
 
         Raises:
-            DataError: one is no index of a class.
+            DataError: A record cannot be read, or its label is not the index of a class.
         """
         return tuple(labelled(self, index).label for index in range(len(self)))
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of the files, their sizes, and the split; the contents are not read."""
+        """SHA-256 of the names and sizes of the files and of the split. The files are not read."""
         return digest(
             [
                 self._name,
@@ -126,13 +126,13 @@ class TfdsSplit:
         )
 
     def _file(self, index: int) -> str:
-        """That an example is in."""
+        """Return the path of the file that contains an example."""
         ends = list(itertools.accumulate(take for _, _, take in self._parts))
         return self._parts[bisect.bisect_right(ends, index)][0]
 
     @property
     def _parts(self) -> list[tuple[str, int, int]]:
-        """Of every file its path, how many examples to skip, and how many to take."""
+        """For each file its path, the number of examples to skip, and the number to take."""
         return [
             (
                 os.fspath(part.filename),
@@ -150,13 +150,13 @@ class TfdsSplit:
         file_format = self._builder.info.file_format
         if file_format != FileFormat.TFRECORD:
             if file_format == FileFormat.ARRAY_RECORD:
-                # Its reader opens each once and for good.
+                # Its reader opens every file and keeps it open.
                 allow_open_files(len(parts))
             records = self._builder.as_data_source(
                 self._spec, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
             )
             if file_format == FileFormat.PARQUET:
-                # It gives all of every file that the split has a part of.
+                # The reader returns all examples of each file that the split has a part of.
                 sizes = [part.examples_in_shard for part in self._split.file_instructions]
                 starts = itertools.accumulate(sizes[:-1], initial=0)
                 return _Selected(
@@ -184,20 +184,21 @@ class _Selected(Sequence[bytes]):
 
 
 def is_prepared(directory: epath.PathLike) -> bool:
-    """Whether it is that of a prepared data set, or the one above its versions."""
+    """Return whether a directory is a prepared data set, or contains versions of one."""
     directory = as_path(directory)
     return directory.is_dir() and (_newest_in(directory) / "dataset_info.json").exists()
 
 
 def open_builder(directory: epath.PathLike, name: str | None) -> Any:
-    """The builder of a prepared data set.
+    """Return the TensorFlow Datasets builder of a prepared data set.
 
     Args:
-        directory: as for `TfdsSplit`, or the one above the versions, of which the newest is taken.
-        name: as for `TfdsSplit`.
+        directory: See `TfdsSplit`. It may also be the directory that contains the versions; the
+            newest version is then used.
+        name: See `TfdsSplit`.
 
     Raises:
-        DataError: it is not prepared there.
+        DataError: The directory does not contain the prepared data set.
     """
     import tensorflow_datasets as tfds
 
@@ -205,7 +206,7 @@ def open_builder(directory: epath.PathLike, name: str | None) -> Any:
     if not directory.is_dir():
         raise DataError(f"{directory} is no directory; give that of the prepared data set")
     try:
-        # Of several directories, even of one, the splits would come in another order each time.
+        # `tfds.builder_from_directories` returns the splits in a different order each time.
         return tfds.builder_from_directory(
             _newest_in(directory) if name is None else _version(directory, name)
         )
@@ -217,7 +218,7 @@ def open_builder(directory: epath.PathLike, name: str | None) -> Any:
 
 
 def _version(directory: epath.Path, name: str) -> epath.Path:
-    """The directory of the newest version or of the one asked for."""
+    """Return the directory of the requested version, or of the newest one."""
     name, _, version = name.partition(":")
     found = list(_prepared(directory / name, levels=2))
     if version:
@@ -228,10 +229,10 @@ def _version(directory: epath.Path, name: str) -> epath.Path:
 
 
 def _newest_in(directory: epath.Path) -> epath.Path:
-    """The newest version that stands in a directory, or the directory itself."""
+    """Return the newest version in a directory, or the directory itself if it is a version."""
     if (directory / "dataset_info.json").exists():
         return directory
-    # Other names are not looked into: here may be the folders of a thousand classes.
+    # Other names are skipped, because the directory may contain the folders of a thousand classes.
     versions = [
         child
         for child in directory.iterdir()
@@ -245,7 +246,7 @@ def _numbers(version: epath.Path) -> list[int]:
 
 
 def _prepared(directory: epath.Path, *, levels: int) -> Iterator[epath.Path]:
-    """Those so many levels below: of versions, with the name of a configuration or without."""
+    """Yield the directories of prepared versions, at most ``levels`` levels below a directory."""
     if (directory / "dataset_info.json").exists():
         yield directory
     elif levels and directory.is_dir():
@@ -262,7 +263,7 @@ def _example() -> Any:
 
 
 def _index_directory(data_dir: str) -> Path:
-    """Beside the data where that can be written, else in the user's cache."""
+    """Return a directory next to the data if it is writable, otherwise one in the user's cache."""
     if not is_remote(data_dir) and os.access(data_dir, os.W_OK):
         return Path(data_dir, ".index")
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "resnet_jax" / "index"

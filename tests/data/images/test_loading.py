@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_read_is_treated_as_a_damaged_one(
     missing = {str(copy / path): "cannot be read (No such file or directory)"}
     train, evaluation = splits(copy)
     assert (evaluation if path.startswith("val") else train).fingerprint != before
-    message = r"\.jpg: cannot be read \(No such file or directory\); mend or remove it"
+    message = r"\.jpg: cannot be read \(No such file or directory\); repair or remove it"
     with pytest.raises(DataError, match=message):
         take(train, 3) + list(evaluation.eval_batches(4))
     train, evaluation = splits(copy, on_unreadable="skip")

@@ -1,0 +1,1 @@
+"""The commands `resnet-jax data`, one file per subcommand."""
