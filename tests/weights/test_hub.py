@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import create_model, load_weights
+from resnet_jax.weights import hub as hub_module
 from tests.golden import golden
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -79,14 +80,15 @@ def fetch_in_process(reference: str, endpoint: str, home: Path, **more: str) -> 
 
     The hub's library reads its environment variables only once, when it is imported.
     """
+    # The module alone, because importing JAX in every process takes most of the time.
     code = (
-        "import sys\n"
-        "from resnet_jax.weights.hub import fetch\n"
+        "import runpy, sys\n"
+        "fetch = runpy.run_path(sys.argv[2])['fetch']\n"
         "try:\n    print(fetch(sys.argv[1]))\n"
         "except ValueError as error:\n    print('error:', error)\n"
     )
     process = subprocess.run(
-        [sys.executable, "-c", code, reference],
+        [sys.executable, "-c", code, reference, hub_module.__file__],
         env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), **more},
         capture_output=True,
         text=True,
