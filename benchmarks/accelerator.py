@@ -1,6 +1,6 @@
 """Measure ResNet-50 on an accelerator and write every number to one JSON file.
 
-The parts are:
+``benchmarks/gpu.sh`` runs it on a fresh machine.  The parts are:
 
 - ``train_step`` and ``inference``: the benchmarks of these names at several batch sizes, together
   with PyTorch and timm if ``--torch-python`` names a Python interpreter that has them.
@@ -130,9 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True, help="file to write all numbers to")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 128, 256, 512])
-    parser.add_argument(
-        "--batch-size", type=int, default=256, help="batch size of the variants and flags"
-    )
+    parser.add_argument("--batch-size", type=int, default=256, help="for variants and flags")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")

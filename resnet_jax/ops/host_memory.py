@@ -51,7 +51,7 @@ def _computes_on_cpu() -> bool:
 
     JAX itself finds its plugins in the entry points and the namespace package of this name.
     """
-    if platforms := jax.config.jax_platforms:
+    if platforms := jax.config.read("jax_platforms"):
         return platforms.split(",")[0] == "cpu"
     found = find_spec("jax_plugins") or find_spec("libtpu") or entry_points(group="jax_plugins")
     return not found
