@@ -8,7 +8,7 @@ clears every page again.  MEASURED
 import ctypes
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
@@ -51,7 +51,9 @@ def _computes_on_cpu() -> bool:
 
     JAX itself finds its plugins in the entry points and the namespace package of this name.
     """
-    if platforms := jax.config.read("jax_platforms"):
+    # JAX adds this option while it runs, so type checkers do not know it.
+    config: Any = jax.config
+    if platforms := config.jax_platforms:
         return platforms.split(",")[0] == "cpu"
     found = find_spec("jax_plugins") or find_spec("libtpu") or entry_points(group="jax_plugins")
     return not found

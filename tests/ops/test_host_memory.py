@@ -51,7 +51,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return what is set, in place of setting it; the host has no accelerator."""
     done: list[Any] = []
     libc = SimpleNamespace(mallopt=lambda *setting: done.append(setting) or 1)
-    config = SimpleNamespace(read=lambda _: None, update=lambda *setting: done.append(setting))
+    config = SimpleNamespace(jax_platforms=None, update=lambda *setting: done.append(setting))
     monkeypatch.setattr(host_memory, "jax", SimpleNamespace(config=config))
     monkeypatch.setattr(host_memory, "ctypes", SimpleNamespace(CDLL=lambda _: libc))
     monkeypatch.setattr(host_memory, "find_spec", lambda _: None)
@@ -69,9 +69,9 @@ def test_an_accelerator_host_is_left_alone(
     assert not keep_freed_memory()
     assert not settings
     # Unless JAX is told to compute on the CPU, or the caller knows better.
-    monkeypatch.setattr(host_memory.jax.config, "read", lambda _: "cpu,cuda")
+    monkeypatch.setattr(host_memory.jax.config, "jax_platforms", "cpu,cuda")
     assert keep_freed_memory()
-    monkeypatch.setattr(host_memory.jax.config, "read", lambda _: "cuda,cpu")
+    monkeypatch.setattr(host_memory.jax.config, "jax_platforms", "cuda,cpu")
     assert not keep_freed_memory()
     assert keep_freed_memory("always")
 
