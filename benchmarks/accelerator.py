@@ -1,13 +1,15 @@
-"""All that is to be known of ResNet-50 on an accelerator, in one JSON; see `gpu.sh`.
+"""Measure ResNet-50 on an accelerator and write every number to one JSON file.
 
-- ``train_step`` and ``inference``: the benchmarks of these names over batch sizes, beside PyTorch
-  and timm where ``--torch-python`` names a Python that has them,
-- ``variants``: training with convolutions of 1x1 as matrix products, the stem on squares of 2x2
-  pixels, statistics of BatchNorm in groups, and several steps in one dispatch,
-- ``flags``: training under the XLA flags of JAX's GPU guide, a process each.
+``benchmarks/gpu.sh`` runs it on a fresh machine.  The parts are:
 
-Each part is a process that ends after its share of ``--budget``; one that fails leaves its error,
-and the others go on.
+- ``train_step`` and ``inference``: the benchmarks of these names at several batch sizes, together
+  with PyTorch and timm if ``--torch-python`` names a Python interpreter that has them.
+- ``variants``: training with 1x1 convolutions as matrix products, with the stem on squares of 2x2
+  pixels, with BatchNorm statistics of groups, and with several steps in one dispatch.
+- ``flags``: training with the XLA flags of JAX's GPU guide, each in a process of its own.
+
+Each part runs in a process that ends when the rest of ``--budget`` is used up.  A part that fails
+leaves its error in the file, and the others continue.
 
     python -m benchmarks.accelerator --json accelerator.json
 """
@@ -31,16 +33,16 @@ from benchmarks.peers import Stepper, interleaved, timed, write_json
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
-from resnet_jax.ops.convolution import Formulation, formulation
+from resnet_jax.ops.platform import Formulation, formulation
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
 
 SHARED = ("image-size", "rounds", "dtype")
-"""Options that all parts have."""
+"""Options that every part accepts."""
 
 STEPS = 8
-"""In one dispatch of the variant that has several."""
+"""Number of steps in one dispatch, in the variant that has several."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -66,13 +68,13 @@ def variant(
     bn_group_size: int | None = None,
     steps: int = 1,
 ) -> Stepper:
-    """The training step of one variant; of several steps the last metrics come out."""
-    size = None if bn_group_size is None else min(bn_group_size, len(images))
+    """Return the training step of one variant; several steps return the metrics of the last."""
+    size = None if bn_group_size is None else min(bn_group_size, images.shape[0])
     model = create_model("resnet50", dtype=images.dtype, bn_group_size=size)
     optimizer = create_optimizer(SGDConfig(), lambda _: 0.1)
     step = make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
     state = create_train_state(jax.random.key(0), model, optimizer, images.shape[1:])
-    batch = Batch(images, jnp.arange(len(images)) % 1000, jnp.ones(len(images), bool))
+    batch = Batch(images, jnp.arange(images.shape[0]) % 1000, jnp.ones(images.shape[0], bool))
 
     def several(state: Any, batch: Any, key: jax.Array) -> Any:
         state, metrics = jax.lax.scan(lambda s, _: step(s, batch, key), state, length=steps)
@@ -83,7 +85,7 @@ def variant(
 
 
 def measure(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
-    """Images a second of variants, in turn."""
+    """Measure the variants in turn, and return images per second and compile times by name."""
     size = options.image_size
     images = jax.random.normal(
         jax.random.key(2), (options.batch_size, size, size, 3), jnp.dtype(options.dtype)
@@ -104,7 +106,7 @@ def measure(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 
 
 def run_part(command: list[str], timeout: float, flags: str = "") -> Any:
-    """What a part of the benchmark writes to its ``--json``, or its error."""
+    """Run a part of the benchmark; return what it writes to its ``--json``, or its error."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "part.json"
         environment = dict(os.environ)
@@ -124,18 +126,23 @@ def run_part(command: list[str], timeout: float, flags: str = "") -> Any:
 
 
 def main() -> None:
-    """Runs all parts, or with ``--variants`` one of them."""
+    """Run all parts, or only the variants that ``--variants`` names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True, help="file to write all numbers to")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 128, 256, 512])
-    parser.add_argument("--batch-size", type=int, default=256, help="of the variants and flags")
+    parser.add_argument("--batch-size", type=int, default=256, help="for variants and flags")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--torch-python", help="a Python with PyTorch, torchvision and timm")
-    parser.add_argument("--budget", type=float, default=460, help="seconds for all of it")
+    parser.add_argument("--budget", type=float, default=460, help="total number of seconds")
     parser.add_argument("--flags", nargs="*", default=list(FLAGS), choices=list(FLAGS))
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="only these, here")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=list(VARIANTS),
+        help="measure only these variants, in this process",
+    )
     options = parser.parse_args()
     if options.variants:
         write_json(options.json, options, measure(options, options.variants))
@@ -158,7 +165,7 @@ def main() -> None:
         started = time.monotonic()
         results[name] = run_part(command, max(1.0, ends - started), flags)
         print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-        # After every part, so that what is measured is kept.
+        # Written after every part, so that an interrupted run keeps its results.
         options.json.write_text(json.dumps(results, indent=2))
 
 

@@ -1,1 +1,1 @@
-"""How a platform computes: formulations of convolution, pooling and normalisation."""
+"""Operations with a program for each platform: convolution, pooling, normalization, memory."""

@@ -51,7 +51,7 @@ def _computes_on_cpu() -> bool:
 
     JAX itself finds its plugins in the entry points and the namespace package of this name.
     """
-    # JAX adds its options as attributes at run time.
+    # JAX adds this option while it runs, so type checkers do not know it.
     config: Any = jax.config
     if platforms := config.jax_platforms:
         return platforms.split(",")[0] == "cpu"
