@@ -53,9 +53,7 @@ def reference(
     }, logits
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "num_devices"), [(8, 1), (8, 8), (16, 4), (59, 1), (64, 8), (24, 2)]
-)
+@pytest.mark.parametrize(("batch_size", "num_devices"), [(8, 8), (59, 1), (24, 2)])
 def test_any_batch_size_on_any_devices_gives_the_same(
     run: Run,
     state: TrainState,
