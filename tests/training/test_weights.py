@@ -23,7 +23,7 @@ from tests.variables import random_variables
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of colour images in seven classes, where digits are grey and of ten."""
+    """Weights for colour images of seven classes; the digits are grey and have ten classes."""
     model = create_model("cifar_resnet32", num_classes=7)
     variables = random_variables(model, np.zeros((1, 8, 8, 3), np.float32))
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
