@@ -8,8 +8,7 @@ import jax
 import resnet_jax
 from resnet_jax.config import TrainConfig
 from resnet_jax.inference.spec import ModelSpec
-from resnet_jax.models import BatchNorm
-from resnet_jax.models.normalization import norm_type
+from resnet_jax.training.network import frozen_statistics
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
 
@@ -59,7 +58,7 @@ def describe_model(run: Run) -> dict[str, Any]:
         "scan": model.scan,
         "dtype": model.dtype,
     }
-    if norm_type(run.model.norm) is BatchNorm:
+    if run.abstract_state.batch_stats:
         fields["bn_epsilon"] = model.bn_epsilon
     fields |= {
         name: value for name in ("act", "norm") if (value := getattr(model, name)) is not None
@@ -80,11 +79,12 @@ def _averages(config: TrainConfig) -> str:
 
 
 def _batch_norm(run: Run) -> str:
-    frozen = run.model.freeze_bn
-    if frozen is True:
+    config = run.config
+    if config.model.freeze_bn:
         return "frozen"
-    size = run.model.bn_group_size
-    each_device = ", each device by itself" if run.config.model.bn_group_size == "device" else ""
+    frozen = frozen_statistics(run.abstract_state.variables, config.finetune)
+    size = config.statistics_size(run.mesh.size)
+    each_device = ", each device by itself" if config.model.bn_group_size == "device" else ""
     statistics = (
         f"statistics of groups of {size}{each_device}" if size else "statistics of the batch"
     )

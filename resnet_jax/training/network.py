@@ -36,18 +36,19 @@ def create_network(config: TrainConfig, num_devices: int) -> ResNet:
         ConfigError: The network is unknown, its fields do not go together, or it has no parameters
             that ``finetune.freeze`` matches.
     """
+    overrides = _overrides(config, num_devices)
     try:
-        model = create_model(config.model.name, **_overrides(config, num_devices))
+        model = create_model(config.model.name, **overrides)
         if config.model.norm is None and not config.finetune.freeze:
             return model
         # Shapes alone show whether the channels make whole groups and which layers are frozen.
         variables = _shapes(model)
         layers = frozen_statistics(variables, config.finetune)
+        if not layers or config.model.freeze_bn:
+            return model
+        return create_model(config.model.name, **overrides | {"freeze_bn": layers})
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if not layers or model.freeze_bn:
-        return model
-    return model.clone(freeze_bn=layers)
 
 
 def frozen_statistics(variables: Any, finetune: FinetuneConfig) -> tuple[str, ...]:

@@ -119,6 +119,8 @@ def test_a_missing_field_takes_its_default() -> None:
             "data.kind must be one of digits, synthetic, folder, tfds, tfds_ar",
         ),
         ("optimizer.kind", None, "optimizer.kind must be one of sgd, but it is None"),
+        ("data.kind", [1], "data.kind must be one of digits, synthetic, folder, tfds, tfds_ar"),
+        ("model.act", 1, "model.act must be one of 'relu', 'leaky_relu', 'silu', 'gelu', 'mish', "),
         ("data.path", ..., "data.path is missing"),
         ("model", ..., "model is missing"),
         ("optimizer.momentum", 1.0, "momentum must be in [0, 1), but it is 1.0"),

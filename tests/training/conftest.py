@@ -1,4 +1,4 @@
-"""A run that is small enough to test with: a narrow network on eight-pixel digits."""
+"""A run that is small enough for tests: a narrow network on digits of eight pixels."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from resnet_jax.config import (
 
 @pytest.fixture(scope="session")
 def small_config() -> TrainConfig:
-    """About 22 steps an epoch, of about 50 ms each."""
+    """An experiment of about 22 steps per epoch, of about 50 ms each."""
     return TrainConfig(
         model=ModelConfig("cifar_resnet20"),
         data=DigitsConfig(image_size=8),

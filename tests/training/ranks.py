@@ -26,12 +26,12 @@ TINY = (
     "--checkpoint.every-steps=3",
     "--log-every-steps=1",
 )
-# Longer than it ends by itself while a test looks on.
+# So long that it never ends by itself during a test.
 ENDLESS = (*TINY, "--epochs=1000", "--evaluate-every-epochs=1000")
 
 
 class Rank:
-    """One process of a run, with what it has printed."""
+    """One process of a run, with its output."""
 
     def __init__(self, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
         self._out, self._err = log.with_suffix(".out"), log.with_suffix(".err")
@@ -48,16 +48,16 @@ class Rank:
 
     @property
     def out(self) -> str:
-        """Its output, without what the connection itself says."""
+        """Its output, without the lines of the Gloo library."""
         return _without_gloo(self._out)
 
     @property
     def err(self) -> str:
-        """Its error stream, likewise."""
+        """Its error stream, without the lines of the Gloo library."""
         return _without_gloo(self._err)
 
     def kill(self) -> None:
-        """Ends it and all its children."""
+        """Kill it and all its children."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -72,13 +72,13 @@ def _without_gloo(file: Path) -> str:
 def started(
     workdir: Path, *arguments: str, processes: int = 2, devices: int = 1
 ) -> Iterator[list[Rank]]:
-    """The processes of a run; those that are left at the end are killed.
+    """Yield the processes of a run, and kill those that still run at the end.
 
     Args:
-        workdir: of the run; what they print goes to files beside it.
-        *arguments: of the command line, for all of them.
-        processes: how many.
-        devices: of each.
+        workdir: The run directory. The output of the processes goes to files beside it.
+        *arguments: Command line of all of them.
+        processes: Number of processes.
+        devices: Number of devices of each process.
     """
     environment = {
         **os.environ,
@@ -104,7 +104,7 @@ def started(
 
 
 def free_port() -> int:
-    """A port that is free now, below those that the kernel gives to whoever asks for any."""
+    """Return a free port, below the range from which the kernel assigns ports."""
     while True:
         port = random.randrange(10_000, 32_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -112,7 +112,7 @@ def free_port() -> int:
 
 
 def ended(ranks: list[Rank], *, within: float = 240) -> list[int]:
-    """Waits for all of them; their exit codes."""
+    """Wait for all processes and return their exit codes."""
     deadline = time.monotonic() + within
     try:
         return [rank.process.wait(max(0, deadline - time.monotonic())) for rank in ranks]
@@ -122,7 +122,7 @@ def ended(ranks: list[Rank], *, within: float = 240) -> list[int]:
 
 
 def wait_until(condition: Callable[[], bool], ranks: list[Rank], *, within: float = 240) -> None:
-    """Waits for a condition while all processes run."""
+    """Wait for a condition while all processes run."""
     deadline = time.monotonic() + within
     while not condition():
         assert all(rank.process.poll() is None for rank in ranks), "".join(r.err for r in ranks)
@@ -131,7 +131,7 @@ def wait_until(condition: Callable[[], bool], ranks: list[Rank], *, within: floa
 
 
 def run(workdir: Path, *arguments: str, processes: int = 2, devices: int = 1) -> list[Rank]:
-    """The processes of a run that has come to its end; see `started`."""
+    """Return the processes of a run that has ended; see `started`."""
     with started(workdir, *arguments, processes=processes, devices=devices) as ranks:
         codes = ended(ranks)
     assert codes == [0] * processes, "".join(rank.out + rank.err for rank in ranks)

@@ -1,4 +1,4 @@
-"""Checkpoints: what stays, what comes back, and what is refused."""
+"""Checkpoints: which ones are kept, what is restored, and what is refused."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ CONFIG = CheckpointConfig(keep_latest=2, keep_best=1)
 
 
 def make_state(step: int, *, width: int = 4, dtype: jnp.dtype = jnp.float32) -> TrainState:
-    """Incompressible values that depend on the step."""
+    """Return a state of incompressible values that depend on the step."""
     kernel = jax.random.normal(jax.random.key(step), (3, width), dtype)
     params = {"conv": {"kernel": kernel}, "norm": {"scale": jnp.full(width, 0.1 + step)}}
     optimizer = optax.sgd(optax.constant_schedule(0.1), momentum=0.9)
@@ -40,7 +40,7 @@ def abstract(state: TrainState, num_devices: int = 1) -> TrainState:
 def test_the_latest_and_the_best_stay(tmp_path: Path) -> None:
     with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.latest_step is None
-        # As fast as they come: none may be skipped because another one is still being written.
+        # In quick succession: none may be skipped because another one is still being written.
         for step, badness in enumerate([5.0, 1.0, 3.0, 4.0, 7.0], start=1):
             checkpoints.save(make_state(step), badness=badness, metadata={})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]
@@ -109,7 +109,7 @@ def test_a_state_may_be_overwritten_while_it_is_being_saved(tmp_path: Path) -> N
     ("other", "message"),
     [
         (make_state(1, width=5), r"params/conv/kernel is float32\[3, 4\] in it, float32\[3, 5\]"),
-        # Orbax itself would cast without a word.
+        # Orbax itself would cast silently.
         (make_state(1, dtype=jnp.bfloat16), r"float32\[3, 4\] in it, bfloat16\[3, 4\] here"),
         (make_state(1).replace(batch_stats={}), r"batch_stats/norm/mean is .* in it, absent here"),
     ],

@@ -1,4 +1,4 @@
-"""What devices exchange in a training step, counted in what XLA compiles for eight of them."""
+"""Collectives of a training step, counted in the program that XLA compiles for 8 devices."""
 
 import re
 from typing import Any
@@ -9,13 +9,13 @@ import pytest
 from resnet_jax.config import ModelConfig, SyntheticConfig, TrainConfig
 from resnet_jax.training.setup import Run
 
-# Statistics of which one depends on the other cannot be exchanged together: the stem and three
-# convolutions of each block, where a projection goes along with the last of them.
+# Statistics that depend on each other cannot be exchanged together. There are those of the stem and
+# of three convolutions per block; the projection shares the exchange of the last convolution.
 LEVELS_OF_RESNET50 = 1 + 3 * 16
 
 
 def collectives(bn_group_size: Any) -> dict[str, int]:
-    """Collectives of a ResNet-50 step on 32 images and 8 devices, by kind."""
+    """Count the collectives of a ResNet-50 step on 32 images and 8 devices, by kind."""
     config = TrainConfig(
         model=ModelConfig("resnet50", bn_group_size=bn_group_size),
         data=SyntheticConfig(image_size=32, num_classes=10, train_examples=64, test_examples=8),
@@ -33,7 +33,7 @@ def collectives(bn_group_size: Any) -> dict[str, int]:
 @pytest.mark.parametrize("bn_group_size", ["device", 2])
 def test_groups_within_a_device_need_no_communication(bn_group_size: Any) -> None:
     exchanged = collectives(bn_group_size)
-    # Those of the gradients and the metrics.
+    # One for the gradients and one for the metrics.
     assert exchanged.keys() == {"all-reduce"}
     assert exchanged["all-reduce"] <= 2
 
@@ -41,5 +41,5 @@ def test_groups_within_a_device_need_no_communication(bn_group_size: Any) -> Non
 def test_statistics_of_the_batch_are_exchanged_once_a_level_each_way() -> None:
     exchanged = collectives("batch")
     assert exchanged.keys() == {"all-reduce"}
-    # One more: the gradient of the stem's kernel waits for that of its normalisation.
+    # Plus one: the gradient of the stem's kernel depends on that of its normalisation.
     assert LEVELS_OF_RESNET50 < exchanged["all-reduce"] <= 2 * LEVELS_OF_RESNET50 + 1

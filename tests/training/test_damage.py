@@ -1,4 +1,4 @@
-"""Damaged checkpoints: found, named, set aside, and the one before is used."""
+"""Damaged checkpoints are found, named and set aside, and the previous one is used."""
 
 import json
 import logging
@@ -18,8 +18,8 @@ from tests.training.test_checkpoint import CONFIG, abstract, make_state
 
 WIDTH = 4000
 
-# Which faults of which file of a step make it unusable.  With any other fault, too, a restore gives
-# back nothing but what was saved.
+# The faults of each file of a step that make the step unusable.  With any other fault, a restore
+# must still return exactly what was saved.
 DATA = "state/ocdbt.process_0/d/*"
 FAULTY = {
     "_CHECKPOINT_METADATA": {"delete", "truncate", "empty", "flip"},
@@ -48,7 +48,7 @@ FAULTS: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints of steps 1 and 2, whose arrays cannot be compressed."""
+    """Checkpoints of steps 1 and 2 with incompressible arrays."""
     directory = tmp_path_factory.mktemp("saved") / "checkpoints"
     with Checkpoints(directory, CONFIG) as checkpoints:
         for step in (1, 2):
@@ -57,7 +57,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def restore(directory: Path) -> tuple[int, TrainState]:
-    """The restored step and its state, which must be what was saved, whatever the step."""
+    """Return the restored step and its state, after comparing the state with what was saved."""
     with Checkpoints(directory, CONFIG) as checkpoints:
         state, metadata = checkpoints.restore(abstract(make_state(1, width=WIDTH)))
         assert metadata == {"step": int(state.step)}

@@ -1,9 +1,12 @@
-"""The device-count law: seed and global batch decide the run, the number of devices does not.
+"""The seed and the global batch decide a run, and the number of devices does not.
 
-Sums in another order differ in the last bit.  Within a few steps that stays at 1e-6, unless it
-carries an activation over ReLU's kink: then a gradient jumps, as it does between any two orders
-of summation on one device.  Noise images and blocks that start as the identity mostly keep clear of
-it, and this seed does on any number of devices; of seeds 0 and 2 one activation crosses the kink.
+The suite compares 8 devices with 1; `tests/nightly/device_counts.py` compares 2 and 4 as well.
+
+Sums in another order differ in the last bit.  Within a few steps the difference stays at 1e-6,
+unless it moves an activation across the kink of ReLU.  A gradient then jumps, as it does between
+any two orders of summation on one device.  Noise images and blocks that start as the identity
+mostly avoid this, and seed 1 does for any number of devices.  With seeds 0 and 2 one activation
+crosses the kink.
 """
 
 import dataclasses
@@ -19,7 +22,7 @@ from resnet_jax.training.sharding import shard_batch
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation
 
-# One worker for all of it: what the fixtures make is dear.
+# One worker runs the whole file, because its fixtures are expensive.
 pytestmark = pytest.mark.xdist_group("device_count")
 
 Outcome = tuple[list[float], TrainState]
@@ -51,12 +54,12 @@ def one_device(config: TrainConfig) -> Outcome:
     return five_steps(config, 1)
 
 
-@pytest.mark.parametrize("num_devices", [2, 4, 8])
-def test_the_number_of_devices_changes_nothing(
-    config: TrainConfig, one_device: Outcome, num_devices: int
-) -> None:
-    losses, state = five_steps(config, num_devices)
-    expected_losses, expected = one_device
+def test_the_number_of_devices_changes_nothing(config: TrainConfig, one_device: Outcome) -> None:
+    assert_same(five_steps(config, 8), one_device)
+
+
+def assert_same(outcome: Outcome, expected_outcome: Outcome) -> None:
+    (losses, state), (expected_losses, expected) = outcome, expected_outcome
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     assert tree_deviation(state.params, expected.params) < 1e-5
     assert tree_deviation(state.batch_stats, expected.batch_stats) < 1e-5

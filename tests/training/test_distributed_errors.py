@@ -1,4 +1,4 @@
-"""Which errors a process sees because another one is gone."""
+"""Errors that a process sees because another process is gone."""
 
 import jax
 import pytest
@@ -8,7 +8,7 @@ from resnet_jax.training.rundir.checkpoints import CheckpointError, Checkpoints
 
 
 def wrapped(error: Exception) -> Exception:
-    """As the checkpoints wrap what Orbax could not write."""
+    """Return the error as `Checkpoints` wraps errors of writing."""
     checkpoints = object.__new__(Checkpoints)
     checkpoints._directory = "run/checkpoints"
     with pytest.raises(CheckpointError) as raised, checkpoints._explained():

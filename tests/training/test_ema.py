@@ -1,4 +1,4 @@
-"""Moving averages against their closed form, and where they go."""
+"""Moving averages, compared with their closed form, and their use."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def test_averages_are_those_of_the_closed_form(initial: TrainState, warmup: bool
         state, _ = jitted(state, batch(number), jax.random.key(0))
         history.append(state.variables)
 
-    # Each state weighs what its own step let in, times what all later ones kept.
+    # The weight of a state is the share that its step took in, times what later steps kept.
     decays = [min(0.7, (1 + t) / (10 + t)) if warmup else 0.7 for t in range(6)]
     weights = [np.prod(decays[t:]) * (1 - decays[t - 1] if t else 1) for t in range(len(history))]
     assert sum(weights) == pytest.approx(1)

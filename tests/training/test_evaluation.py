@@ -1,4 +1,4 @@
-"""Evaluation is exact: no example is lost, doubled or guessed."""
+"""Evaluation is exact: every example counts once."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import make_mesh
 from resnet_jax.training.state import TrainState
 
-# One worker for all of it: what the fixtures make is dear.
+# One worker runs the whole file, because its fixtures are expensive.
 pytestmark = pytest.mark.xdist_group("evaluation")
 
 
@@ -26,13 +26,13 @@ def run(small_config: TrainConfig) -> Run:
 
 @pytest.fixture(scope="module")
 def state(run: Run) -> TrainState:
-    """Untrained, with a head that tells classes apart a little, on no device in particular."""
+    """An untrained state in NumPy arrays."""
     return jax.tree.map(np.asarray, run.create_state())
 
 
 @pytest.fixture(scope="module")
 def split(run: Run) -> ArraySplit:
-    """A prime number of examples, so that nothing divides it."""
+    """A prime number of examples, which no batch size divides."""
     return ArraySplit(run.dataset.evaluation.images[:59], run.dataset.evaluation.labels[:59])
 
 
@@ -40,7 +40,7 @@ def split(run: Run) -> ArraySplit:
 def reference(
     run: Run, state: TrainState, split: ArraySplit
 ) -> tuple[dict[str, float], np.ndarray]:
-    """All examples at once, and the metrics from their logits in NumPy."""
+    """The logits of all examples in one batch, and their metrics computed by NumPy."""
     images = run.dataset.prepare(jnp.asarray(split.images))
     logits = np.asarray(run.model.apply(state.variables, images, train=False), np.float64)
     own = np.arange(len(split)), split.labels
@@ -53,9 +53,7 @@ def reference(
     }, logits
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "num_devices"), [(8, 1), (8, 8), (16, 4), (59, 1), (64, 8), (24, 2)]
-)
+@pytest.mark.parametrize(("batch_size", "num_devices"), [(8, 8), (59, 1), (24, 2)])
 def test_any_batch_size_on_any_devices_gives_the_same(
     run: Run,
     state: TrainState,

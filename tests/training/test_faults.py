@@ -1,4 +1,4 @@
-"""Faults of the machine below a run: a full disk, a clock that jumps, devices that hang."""
+"""Faults of the machine: a full disk, a clock that jumps, devices that hang."""
 
 import itertools
 import resource
@@ -29,7 +29,7 @@ LARGE = 100_000
 
 @contextmanager
 def little_space(directory: Path, size: int) -> Iterator[None]:
-    """A disk of so many bytes, where mounting is allowed; elsewhere, files of at most so many."""
+    """Limit a directory to a number of bytes; where mounting is not allowed, limit each file."""
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(directory)]
     if subprocess.run(mount, check=False, capture_output=True).returncode == 0:
@@ -68,7 +68,7 @@ def test_a_full_disk_ends_the_run_and_leaves_what_is_there(tmp_path: Path) -> No
 
 def test_a_disk_that_is_full_of_metrics_ends_the_run_in_one_line(tmp_path: Path) -> None:
     workdir = tmp_path / "disk"
-    # Some sixty steps, with no checkpoint in between.
+    # About sixty steps, without a checkpoint in between.
     with (
         little_space(workdir, 60_000),
         started(workdir, *ENDLESS, "--checkpoint.every-steps=100000", processes=1) as [rank],
@@ -79,7 +79,7 @@ def test_a_disk_that_is_full_of_metrics_ends_the_run_in_one_line(tmp_path: Path)
             "command continues from the last checkpoint\n"
             for reason in ("No space left on device", "File too large")
         }
-        # Not one record was lost before.
+        # No earlier record is lost.
         steps = [record["step"] for record in read_metrics(workdir / "metrics.jsonl")]
     assert f"step {len(steps)}/6000" in rank.out or f"step {len(steps) - 1}/6000" in rank.out
     assert steps == list(range(1, len(steps) + 1))
@@ -88,7 +88,7 @@ def test_a_disk_that_is_full_of_metrics_ends_the_run_in_one_line(tmp_path: Path)
 def test_ctrl_c_does_not_wait_for_a_compilation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With an empty cache it takes longer than the run is given to end.
+    # With an empty cache the compilation takes longer than the run has to end.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     options = (*ENDLESS, "--model.name=cifar_resnet110")
     with started(tmp_path / "run", *options, processes=1) as [rank]:

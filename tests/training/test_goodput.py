@@ -1,4 +1,4 @@
-"""Each moment of a run belongs to one activity."""
+"""Each moment of a run counts for one activity."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What the host does between steps, with steps that only count."""
+"""The work of the host between steps, with steps that only count."""
 
 import dataclasses
 import json
@@ -33,15 +33,15 @@ class CountingRun(Run):
     """A run whose steps do nothing, and which notes when their metrics are fetched.
 
     Attributes:
-        done: how many steps were called, as a list of one number.
-        fetched: of each metric that was fetched, its step and how many had been called by then.
+        done: Number of steps that were called, in a list of one number.
+        fetched: For each metric that was fetched, its step and the number of steps called by then.
     """
 
     done: list[int] = dataclasses.field(default_factory=lambda: [0])
     fetched: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
     def create_state(self) -> TrainState:
-        """Something to count in and to save."""
+        """Return a small state."""
         return TrainState(jnp.zeros((), jnp.int32), {"weight": jnp.ones(3)}, {}, ())
 
     def compile(self) -> Any:
@@ -99,7 +99,7 @@ def test_metrics_are_fetched_at_records_alone(run: CountingRun, tmp_path: Path) 
 
 
 class SlowSplit(ArraySplit):
-    """Each batch takes 50 ms, and the one of the last step fails if it is to."""
+    """A split whose batches take 50 ms each; the batch of the last step may fail."""
 
     fails = False
 
@@ -156,7 +156,7 @@ def test_an_error_does_not_wait_for_a_compilation(
         raise KeyboardInterrupt
 
     monkeypatch.setitem(run.__dict__, "create_state", interrupted)
-    # Should it wait, then not for ever.
+    # If the run waits, it does not wait for ever.
     timer = threading.Timer(60, over.set)
     timer.start()
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""A process that is told to end, is killed, stops, or fails: what becomes of the others."""
+"""What happens to the other processes when one gets a signal, is killed, stops or fails."""
 
 import json
 import re
@@ -16,27 +16,27 @@ import pytest
 from resnet_jax.config import DistributedConfig
 from tests.training.ranks import ENDLESS, ROOT, TINY, Rank, ended, started, wait_until
 
-# One worker for all of it: what the fixtures make is dear.
+# One worker runs the whole file, because its fixtures are expensive.
 pytestmark = pytest.mark.xdist_group("process_faults")
 
 OPTIONS = (*ENDLESS, "--checkpoint.keep-latest=1000", "--distributed.heartbeat-timeout=5")
 
 
 def digests(workdir: Path, step: int) -> dict[str, Any]:
-    """Of the arrays in a checkpoint."""
+    """Return the digests of the arrays in a checkpoint."""
     file = workdir / "checkpoints" / str(step) / "_CHECKPOINT_METADATA"
     return json.loads(file.read_text())["custom_metadata"]["arrays"]
 
 
 def checkpoints(workdir: Path) -> list[int]:
-    """The steps that are completely saved."""
+    """Return the steps that are completely saved."""
     names = [path.name for path in (workdir / "checkpoints").glob("[0-9]*")]
     return sorted(int(name) for name in names if name.isdigit())
 
 
 @pytest.fixture(scope="module")
 def preempted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Rank]]:
-    """The work directory of two processes, the second of which has got SIGTERM."""
+    """The run directory of two processes; SIGTERM was sent to the second one."""
     workdir = tmp_path_factory.mktemp("preempted") / "run"
     with started(workdir, *OPTIONS) as ranks:
         wait_until(lambda: "step 4/" in ranks[0].out, ranks)

@@ -1,4 +1,4 @@
-"""Several processes do what one does: real processes, connected over the loopback device."""
+"""Several processes give the result of one; they are real processes on this machine."""
 
 import json
 import shutil
@@ -17,20 +17,20 @@ from tests.comparison import tree_deviation
 from tests.training.ranks import TINY, Rank, run
 from tests.training.tiny_train import NETWORK
 
-# One worker for all of it: what the fixtures make is dear.
+# One worker runs the whole file, because its fixtures are expensive.
 pytestmark = pytest.mark.xdist_group("processes")
 
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network of the processes is known here too, where their checkpoints are read."""
+    """Make the network of the processes known here, where their checkpoints are read."""
     for name, factory in NETWORK.items():
         monkeypatch.setitem(_VARIANTS, name, factory)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The work directory of one process with one device."""
+    """The run directory of one process with one device."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     run(workdir, *TINY, processes=1)
     return workdir
@@ -38,7 +38,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Rank]]:
-    """The work directory of two processes with a device each, and the processes."""
+    """The run directory of two processes with one device each, and the processes."""
     workdir = tmp_path_factory.mktemp("two") / "run"
     return workdir, run(workdir, *TINY)
 

@@ -1,4 +1,4 @@
-"""The optimizer's state and the averages, spread over the devices: less memory, the same run."""
+"""Optimizer state and averages spread over the devices: less memory, the same result."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,7 @@ from resnet_jax.training.sharding import make_mesh, spread
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation
 
-# One worker for all of it: what the fixtures make is dear.
+# One worker runs the whole file, because its fixtures are expensive.
 pytestmark = pytest.mark.xdist_group("sharded_optimizer")
 
 

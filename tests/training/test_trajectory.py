@@ -1,4 +1,4 @@
-"""Training step by step as PyTorch trains: forward, backward, momentum, decay and BatchNorm."""
+"""Training follows PyTorch step by step: gradients, momentum, weight decay and BatchNorm."""
 
 import jax
 import jax.numpy as jnp

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from resnet_jax import create_model, load_weights, save_weights
+from resnet_jax import create_model, load_weights, save_weights, training
 from resnet_jax.config import ConfigError, TrainConfig
-from resnet_jax.training import loop
+from resnet_jax.training import loop, network, setup, starting_weights
 from resnet_jax.training.description import describe
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
@@ -23,7 +23,7 @@ from tests.variables import random_variables
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of colour images in seven classes, where digits are grey and of ten."""
+    """Weights for colour images of seven classes; the digits are grey and have ten classes."""
     model = create_model("cifar_resnet32", num_classes=7)
     variables = random_variables(model, np.zeros((1, 8, 8, 3), np.float32))
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
@@ -118,3 +118,38 @@ def test_the_program_ends_before_it_opens_the_data(tmp_path: Path) -> None:
     assert line.startswith("error: model.weights ")
     assert "there is no such file" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_are_read_once_and_the_network_is_built_once_before_the_data_are_opened(
+    small_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, calls = tmp_path / "weights.safetensors", list[str]()
+    model = create_model("cifar_resnet20", num_classes=7)
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    save_weights(model, random_variables(model, images), path)
+
+    for module, name in (
+        (network, "create_model"),
+        (starting_weights, "read_source"),
+        (setup, "open_dataset"),
+    ):
+        function = getattr(module, name)
+
+        def noted(
+            *arguments: Any, function: Any = function, name: str = name, **options: Any
+        ) -> Any:
+            calls.append(name)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, noted)
+    config = starting_from(dataclasses.replace(small_config, epochs=0.05), path)
+    assert training.train(config, tmp_path / "run", quiet=True) is not None
+    assert calls == ["create_model", "read_source", "open_dataset"]
+
+    # Weights of another network are refused before the data are opened.
+    calls.clear()
+    other = starting_from(config, path, name="cifar_resnet32")
+    with pytest.raises(ConfigError, match="do not fit the model"):
+        training.train(other, tmp_path / "other", quiet=True)
+    assert calls == ["create_model", "read_source"]
+    assert not (tmp_path / "other").exists()
