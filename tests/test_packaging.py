@@ -46,8 +46,10 @@ class Installed:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         site = root / "env" / "lib" / version / "site-packages"
         subprocess.run(
-            [sys.executable, "-m", "pip", "--python", self.scripts / "python", "install", "-q"]
-            + ["--no-deps", wheel],
+            [
+                *(sys.executable, "-m", "pip", "--python", self.scripts / "python"),
+                *("install", "-q", "--no-deps", wheel),
+            ],
             check=True,
             capture_output=True,
         )

@@ -126,7 +126,9 @@ def test_runs_that_differ_have_directories_that_differ() -> None:
     assert workdir(*sweep[2:], *sweep[:2]) == workdir(*sweep), "the order does not matter"
     steps = ("--schedule.kind=steps", "--schedule.decay-epochs", "10", "20.5")
     assert workdir(*steps) == "runs/digits-resnet20-schedule.kind=steps,decay_epochs=10_20.5"
-    assert workdir("--model.name", "resnet18") == "runs/digits-resnet20-model.name=resnet18"
+    # Data sets of TFDS have a name, too.
+    named = workdir("cifar10-resnet20", "--model.name", "resnet18")
+    assert named == "runs/cifar10-resnet20-model.name=resnet18"
 
 
 def test_a_value_that_is_no_file_name_is_told_apart_by_a_digest() -> None:
