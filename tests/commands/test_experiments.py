@@ -93,7 +93,7 @@ def test_a_resolved_configuration_is_trained_again(tmp_path: Path) -> None:
     assert str(again.workdir) == "runs/first"
     assert workdir(f"--config={path}", "--seed", "4") == "runs/first-seed=4"
     path.write_text("{}")
-    with pytest.raises(ConfigError, match="config.json: model is missing"):
+    with pytest.raises(ConfigError, match=r"config\.json: model is missing"):
         parse(["--config", str(path)])
 
 
