@@ -1,13 +1,15 @@
 """ResNet-110 on CIFAR-100 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-The recipe of `cifar10-resnet20`, but for an epoch of linear warm-up: the paper begins this depth
-with about 400 steps at 0.01.  It has no error for CIFAR-100; on CIFAR-10 this network is published
-with 6.43 %, its best run.  It has not been measured here.
+The recipe is that of `cifar10-resnet20`, with one epoch of linear warm-up. At this depth, the paper
+begins with about 400 steps at a learning rate of 0.01.
+
+The paper has no result for CIFAR-100. On CIFAR-10 the published test error of this network is
+6.43 %, in its best run. It has not been measured here.
 
     resnet-jax train cifar100-resnet110 --data.directory ~/tensorflow_datasets
 
-The data set is cifar100 as TensorFlow Datasets prepares it, as array_record, parquet or TFRecord;
-TensorFlow is not needed to read it.  It lies on the device as a whole.
+The data set is cifar100, as prepared by TensorFlow Datasets in array_record, parquet or TFRecord
+format. Reading it does not need TensorFlow. All of it is kept in device memory.
 """
 
 from resnet_jax.config import (

@@ -1,14 +1,16 @@
 """ResNet-20 on CIFAR-10 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-The recipe of the paper: 64,000 steps of 128 images, learning rate 0.1, a tenth of it from step
-32,000 on and a hundredth from 48,000 on, weight decay 1e-4 of every parameter, crops of the image
-with 4 black pixels around it, flips.  Channels are normalised, where the paper subtracts the mean
-of each pixel.  Published: 8.75 % test error; it has not been measured here.
+The recipe is that of the paper: 64,000 steps with 128 images each; learning rate 0.1, divided by 10
+after 32,000 and after 48,000 steps; weight decay of 1e-4 on every parameter; random crops from the
+image with 4 black pixels on each side; horizontal flips. One thing differs: channels are
+normalised, where the paper subtracts the mean of each pixel.
+
+Published test error: 8.75 %. It has not been measured here.
 
     resnet-jax train cifar10-resnet20 --data.directory ~/tensorflow_datasets
 
-The data set is cifar10 as TensorFlow Datasets prepares it, as array_record, parquet or TFRecord;
-TensorFlow is not needed to read it.  It lies on the device as a whole.
+The data set is cifar10, as prepared by TensorFlow Datasets in array_record, parquet or TFRecord
+format. Reading it does not need TensorFlow. All of it is kept in device memory.
 """
 
 from resnet_jax.config import (

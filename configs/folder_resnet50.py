@@ -1,9 +1,11 @@
-"""ResNet-50 on a folder of images: PATH/train/CLASS/ and PATH/val/CLASS/, or PATH/CLASS/ alone.
+"""ResNet-50 on your own images, in one folder per class.
+
+The folders are PATH/train/CLASS/ and PATH/val/CLASS/, or only PATH/CLASS/.
 
     resnet-jax train folder-resnet50 --data.path PATH
 
-Every format that Pillow reads, at any depth below the folder of a class.  Without a val (or test)
-folder, a fifth of each class is held back for validation.
+Images may have any format that Pillow reads, at any depth below the folder of their class. If there
+is no val or test folder, a fifth of each class is held out for validation.
 """
 
 from resnet_jax.config import CosineConfig, FolderConfig, ModelConfig, SGDConfig, TrainConfig

@@ -1,14 +1,17 @@
 """ResNet-18 on ImageNet-1k (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
 
-The 90 epochs of the paper: learning rate 0.1 for 256 images, five epochs of warm-up, weight decay
-1e-4 on the kernels alone, the last scale of each block zero at first, random resized crops and
-flips; cosine decay and label smoothing of 0.1 stand in for its steps.  With steps
-and without smoothing torchvision publishes 69.76 % top-1; it has not been measured here.
+The recipe is that of the paper: 90 epochs; learning rate 0.1 per 256 images, with five epochs of
+warm-up; weight decay of 1e-4 on kernels only; the last scale of each block initialised to zero;
+random resized crops and horizontal flips. Two things differ: cosine decay instead of steps, and
+label smoothing of 0.1.
+
+torchvision publishes 69.76 % top-1 with step decay and without label smoothing.
+It has not been measured here.
 
     resnet-jax train imagenet-resnet18 --data.directory ~/tensorflow_datasets
 
-The data set is imagenet2012 as TensorFlow Datasets prepares it, as TFRecord or array_record;
-TensorFlow is not needed to read it.
+The data set is imagenet2012, as prepared by TensorFlow Datasets in TFRecord or array_record format.
+Reading it does not need TensorFlow.
 """
 
 from resnet_jax.config import CosineConfig, ModelConfig, SGDConfig, TfdsConfig, TrainConfig

@@ -1,8 +1,8 @@
-"""ResNet-50 on random 224x224 images: how fast is training on this machine?
+r"""ResNet-50 on random 224x224 images, to measure the training speed of a machine.
 
-Accuracy means nothing here.  The images lie in memory, so the numbers show the training step
-alone.  Two CPU cores need minutes for the 20 steps; on an accelerator raise the batch and the
-number of examples:
+The accuracy has no meaning. The images are kept in memory, so the speed is that of the training
+step alone. Two CPU cores need minutes for the 20 steps. On an accelerator, use a larger batch and
+more examples:
 
     resnet-jax train synthetic-resnet50 --batch-size 256 --data.train-examples 25600 \
         --model.dtype bfloat16

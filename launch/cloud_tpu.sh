@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# ResNet-50 on ImageNet with Cloud TPUs, a process for each host of the slice:
+# Train ResNet-50 on ImageNet on Cloud TPUs, with one process per host of the slice:
 #
-#   launch/cloud_tpu.sh create     # asks for the slice, and waits for it
-#   launch/cloud_tpu.sh install    # this repository on all its hosts
-#   launch/cloud_tpu.sh train      # until the run is complete
-#   launch/cloud_tpu.sh delete
+#   launch/cloud_tpu.sh create     # request the slice, and wait for it
+#   launch/cloud_tpu.sh install    # install this repository on all hosts
+#   launch/cloud_tpu.sh train      # train until the run is complete
+#   launch/cloud_tpu.sh delete     # delete the slice
 #
-# NAME, ZONE, ACCELERATOR and RUNTIME say what to ask for; DATA and WORKDIR are directories that all
-# hosts share, such as those of a Filestore that INSTALL mounts; see docs/clusters.md.
+# NAME, ZONE, ACCELERATOR and RUNTIME describe the slice. All hosts must share the directories DATA
+# and WORKDIR, for example on a Filestore that the command in INSTALL mounts. See docs/clusters.md.
 set -euo pipefail
 NAME=${NAME:-imagenet-resnet50}
 ZONE=${ZONE:-us-central1-a}
@@ -40,12 +40,12 @@ delete() {
 }
 
 train() {
-  : "${DATA:?where TensorFlow Datasets has prepared imagenet2012}"
-  : "${WORKDIR:?a directory that all hosts share}"
-  # It continues a run that was cut off, and does nothing where one is complete.
+  : "${DATA:?the directory where TensorFlow Datasets has prepared imagenet2012}"
+  : "${WORKDIR:?a run directory that all hosts share}"
+  # The command continues a run that was cut off. It does nothing if the run is complete.
   until on_all_hosts "cd resnet_jax && .venv/bin/python train.py imagenet-resnet50 \
     --data.directory '$DATA' --workdir '$WORKDIR' --distributed.auto True"; do
-    # A slice that is still there has failed by itself, and would do so again.
+    # If the slice still exists, it was not preempted: the run has failed, and would fail again.
     if [ "$(state)" = ACTIVE ]; then
       echo "the run has failed; its error is above" >&2
       exit 1

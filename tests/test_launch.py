@@ -1,4 +1,4 @@
-"""What starts a run on a cluster: well formed, and with options that `train.py` has."""
+"""The scripts in `launch/` are well formed, and use options that `train.py` accepts."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ from resnet_jax.training.process.preemption import EXIT_CODE
 
 ROOT = Path(__file__).parent.parent
 JOBSET = ROOT / "launch" / "jobset.yaml"
-# Of Kubernetes; podFailurePolicy is stable from it on.
+# The first version of Kubernetes in which podFailurePolicy is stable.
 VERSION = "1.31.0"
 
 
@@ -51,7 +51,7 @@ def test_kubernetes_accepts_what_is_its_own() -> None:
 
 
 def test_the_jobset_has_the_fields_of_its_interface() -> None:
-    """Those of jobset.x-k8s.io/v1alpha2; its schema is not among those of Kubernetes."""
+    """Compare with jobset.x-k8s.io/v1alpha2, whose schema is not part of Kubernetes."""
     jobset = documents()["JobSet"]
     assert jobset.keys() == {"apiVersion", "kind", "metadata", "spec"}
     assert jobset["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
@@ -117,7 +117,7 @@ def test_preemption_leads_to_another_try() -> None:
 
 
 def commands() -> dict[str, list[str]]:
-    """What follows ``train.py`` in each file."""
+    """Return the arguments of ``train.py`` in each file."""
     (container,) = job()["spec"]["template"]["spec"]["containers"]
     found = {"jobset.yaml": container["command"][2:]}
     for name, end in (("slurm.sbatch", r" \|\|"), ("cloud_tpu.sh", '"; do')):

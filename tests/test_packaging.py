@@ -1,5 +1,6 @@
 """What a user installs: the wheel and the source distribution, outside this clone."""
 
+import ast
 import json
 import os
 import subprocess
@@ -46,8 +47,10 @@ class Installed:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         site = root / "env" / "lib" / version / "site-packages"
         subprocess.run(
-            [sys.executable, "-m", "pip", "--python", self.scripts / "python", "install", "-q"]
-            + ["--no-deps", wheel],
+            [
+                *(sys.executable, "-m", "pip", "--python", self.scripts / "python"),
+                *("install", "-q", "--no-deps", wheel),
+            ],
             check=True,
             capture_output=True,
         )
@@ -165,3 +168,18 @@ def test_messages_name_the_distribution_and_its_extras() -> None:
 def test_the_version_is_stated_once() -> None:
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"\nversion: {resnet_jax.__version__}\n" in citation
+
+
+def test_every_module_that_the_library_imports_is_a_dependency() -> None:
+    imported = set()
+    for path in (ROOT / "resnet_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    core = {"flax", "jax", "numpy", "PIL", "resnet_jax", "rich", "tyro"}
+    # Flax requires msgpack, Jinja requires MarkupSafe, and Orbax requires absl.
+    core |= {"absl", "markupsafe", "msgpack"}
+    optional = {module for modules in EXTRAS.values() for module in modules}
+    assert imported - set(sys.stdlib_module_names) <= core | optional

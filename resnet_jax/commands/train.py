@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import logging
 import sys
 import time
@@ -189,7 +190,7 @@ def _with_kinds(config: TrainConfig, options: list[str]) -> TrainConfig:
 def _value_of(option: str, options: list[str]) -> str | None:
     """Return the last value of an option."""
     value = None
-    for word, following in zip(options, [*options[1:], None], strict=True):
+    for word, following in itertools.zip_longest(options, options[1:]):
         if word == option:
             value = following
         elif word.startswith(f"{option}="):

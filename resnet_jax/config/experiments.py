@@ -24,17 +24,14 @@ DEFAULT_EXPERIMENT = "digits-resnet20"
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A configuration with its name and its description.
-
-    Attributes:
-        name: Name of the file, with hyphens and without its ending.
-        config: The configuration.
-        description: Docstring of the file.
-    """
+    """A configuration with its name and its description."""
 
     name: str
+    """Name of the file, with hyphens and without its ending."""
     config: TrainConfig
+    """The configuration."""
     description: str
+    """Docstring of the file."""
 
     @property
     def summary(self) -> str:

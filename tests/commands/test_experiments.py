@@ -93,7 +93,7 @@ def test_a_resolved_configuration_is_trained_again(tmp_path: Path) -> None:
     assert str(again.workdir) == "runs/first"
     assert workdir(f"--config={path}", "--seed", "4") == "runs/first-seed=4"
     path.write_text("{}")
-    with pytest.raises(ConfigError, match="config.json: model is missing"):
+    with pytest.raises(ConfigError, match=r"config\.json: model is missing"):
         parse(["--config", str(path)])
 
 
@@ -126,7 +126,9 @@ def test_runs_that_differ_have_directories_that_differ() -> None:
     assert workdir(*sweep[2:], *sweep[:2]) == workdir(*sweep), "the order does not matter"
     steps = ("--schedule.kind=steps", "--schedule.decay-epochs", "10", "20.5")
     assert workdir(*steps) == "runs/digits-resnet20-schedule.kind=steps,decay_epochs=10_20.5"
-    assert workdir("--model.name", "resnet18") == "runs/digits-resnet20-model.name=resnet18"
+    # Data sets of TFDS have a name, too.
+    named = workdir("cifar10-resnet20", "--model.name", "resnet18")
+    assert named == "runs/cifar10-resnet20-model.name=resnet18"
 
 
 def test_a_value_that_is_no_file_name_is_told_apart_by_a_digest() -> None:

@@ -1,5 +1,6 @@
 """The command `resnet-jax`: its subcommands, its help and its answers to mistakes."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_help_is_wrapped_once(
     assert max(map(len, lines)) <= 100
     boxed = [line.strip("│ ") for line in lines if line.startswith("│        ")]
     # A line ends early only if the next word would not fit, or if its paragraph ends.
-    for line, following in zip(boxed, boxed[1:], strict=False):
+    for line, following in itertools.pairwise(boxed):
         ends = line.endswith(")")
         assert ends or len(line) + 1 + len(following.split()[0]) > 68, line
 

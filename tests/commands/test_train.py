@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.commands import train
+from resnet_jax.commands.main import main
 from resnet_jax.config import TrainConfig, list_experiments
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
@@ -301,12 +302,33 @@ def test_a_diverging_run_stops_with_advice_and_saves_nothing_of_it(tmp_path: Pat
     ("arguments", "message"),
     [
         (("digit-resnet20",), "unknown experiment 'digit-resnet20': did you mean digits-resnet20?"),
-        (("--model.name=resnet5",), "unknown model 'resnet5': did you mean resnet50"),
-        (("--batch-size=100",), "batch_size 100 cannot be shared evenly by 8 devices; use 96"),
         (("--epochs=-1",), "epochs must be above 0 and finite, but it is -1.0"),
-        (("--finetune.freeze", "stme"), "freeze: 'stme' matches no parameter; there are "),
         (("synthetic-resnet50", "--optimizer.momentum=2"), "momentum must be in [0, 1)"),
         (("--profile.steps", "9", "7"), "profile.steps must be a first step of at least 1"),
+    ],
+)
+def test_impossible_values_are_refused_before_jax_starts(
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *arguments, f"--workdir={tmp_path / 'run'}"])
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {message}")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model.name=resnet5",), "unknown model 'resnet5': did you mean resnet50"),
+        (("--batch-size=100",), "batch_size 100 cannot be shared evenly by 8 devices; use 96"),
+        (("--finetune.freeze", "stme"), "freeze: 'stme' matches no parameter; there are "),
         (("--profile.steps", "1", "9999"), "profile.steps (1, 9999) is out of reach: the run has"),
     ],
 )
