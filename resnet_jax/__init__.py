@@ -14,6 +14,7 @@ from resnet_jax.models import GroupNorm as GroupNorm
 from resnet_jax.models import PreActivationBasicBlock as PreActivationBasicBlock
 from resnet_jax.models import PreActivationBottleneckBlock as PreActivationBottleneckBlock
 from resnet_jax.models import ResNet as ResNet
+from resnet_jax.models import automatic_gradients as automatic_gradients
 from resnet_jax.models import count_macs as count_macs
 from resnet_jax.models import count_parameters as count_parameters
 from resnet_jax.models import create_model as create_model

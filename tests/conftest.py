@@ -1,10 +1,13 @@
-"""Eight devices on one CPU for every test; this must be said before JAX starts."""
+"""Give every test eight devices on one CPU, which must be set before JAX starts."""
 
 import os
 import signal
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# Flags of the user stay, such as --xla_cpu_max_isa=AVX2.  XLA takes the last value of a flag.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 # What one test has compiled need not be compiled again by another, nor by the next run.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))

@@ -13,8 +13,8 @@ import jax
 from resnet_jax.models.attention import SpatialUnit
 from resnet_jax.models.layers import Activation, Conv, Norm, drop_path, relu
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
-from resnet_jax.ops.convolution import forward_mode
 from resnet_jax.ops.ordering import together
+from resnet_jax.ops.platform import num_devices
 
 Rate = jax.Array | float | None
 
@@ -61,12 +61,13 @@ class ResidualBlock(nn.Module):
     zero_init_residual: bool = False
 
     def at_once(self, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Inputs of the last convolution and of the shortcut, as they are.
+        """Return both inputs unchanged, with their gradients tied so that all-reduces can merge.
 
-        Devices exchange the sums that belong to the gradients of both normalisations together.
+        The inputs are those of the last convolution and of the shortcut.  With several devices, the
+        sums for the gradients of both normalisations are exchanged in one all-reduce.
         """
         projects = self.stride > 1 or x.shape[-1] != self.expansion * self.features
-        if not projects or jax.device_count() == 1 or forward_mode():
+        if not projects or num_devices() == 1:
             return y, x
         return together(y, x)
 
@@ -124,14 +125,17 @@ class PostActivationBlock(ResidualBlock):
     antialias: Callable[[jax.Array, int], jax.Array] | None = None
     average_down: Literal["before", "after"] | None = None
 
+    @property
     def unbound_spatial_unit(self) -> SpatialUnit | None:
-        """Return a spatial unit whose class and options can be read; None if there is none."""
-        return self._spatial_unit(self.features, self.stride, groups=1, name=None, parent=None)
+        """A spatial unit outside any network, to read its class and options; None without one."""
+        return self._spatial_unit(self.features, self.stride, groups=1, parent=None)
 
     def _spatial_unit(
         self, features: int, stride: int, *, groups: int, **kwargs: Any
     ) -> SpatialUnit | None:
-        return self.spatial_unit and self.spatial_unit(
+        if self.spatial_unit is None:
+            return None
+        return self.spatial_unit(
             features=features,
             stride=stride,
             dilation=self.first_dilation,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.ops.convolution import formulation
+from resnet_jax.ops.platform import formulation
 
 
 def count_parameters(model: ResNet, image_shape: tuple[int, int, int] = (224, 224, 3)) -> int:

@@ -115,6 +115,9 @@ OPTIONS: dict[str, Option] = {
     ),
 }
 
+_ALIASES = {("average_down", "behind"): "after"}
+"""Values that options had in earlier versions."""
+
 
 def unbound_block(block: Callable[..., ResidualBlock]) -> ResidualBlock:
     """Return a block outside any network, to read its class and its options.
@@ -164,35 +167,42 @@ def check_options(block: ResidualBlock, norm: nn.Module) -> None:
     for name, option in OPTIONS.items():
         part = parts[option.part]
         if isinstance(part, option.owners):
-            owner = f"{type(part).__name__}.{option.field}"
-            label = name if name == option.field else f"{name} ({owner})"
-            option.allowed.check(label, getattr(part, option.field))
+            option.allowed.check(name, getattr(part, option.field))
 
 
-def configure(
-    part: Callable[..., nn.Module], unbound: nn.Module, options: Mapping[str, Any]
-) -> Any:
-    """Return a block or a normalisation layer with some options changed.
+def options_to_partials(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a network, with the options among them bound to ``block`` and ``norm``.
 
     Args:
-        part: the class, or a partial of it.
-        unbound: what `unbound_block` or `unbound_norm` returns for it.
-        options: new values by the names in `OPTIONS`.
+        fields: fields of `resnet_jax.ResNet`, among them ``block`` and ``norm``, and options by
+            their names in `OPTIONS`.
 
     Returns:
-        ``part`` itself if no value changes, otherwise a partial of it.
+        The fields without the options.  ``block`` and ``norm`` are partials of the given ones if an
+        option changes their values, and otherwise the given ones themselves.
 
     Raises:
-        ValueError: the class does not have an option whose value is not the default.
+        ValueError: the block or the normalisation layer does not have an option, and the value of
+            the option is not its default; or the block or the layer cannot be built.
     """
-    changed = {}
+    options = {name: value for name, value in fields.items() if name in OPTIONS}
+    rest = {name: value for name, value in fields.items() if name not in OPTIONS}
+    if not options:
+        return rest
+    parts: dict[str, nn.Module] = {
+        "block": unbound_block(rest["block"]),
+        "norm": unbound_norm(rest["norm"]),
+    }
+    changed: dict[str, dict[str, Any]] = {"block": {}, "norm": {}}
     for name, value in options.items():
-        option = OPTIONS[name]
-        if isinstance(unbound, option.owners):
-            if getattr(unbound, option.field) != value:
-                changed[option.field] = value
+        option, part = OPTIONS[name], parts[OPTIONS[name].part]
+        value = _ALIASES.get((name, value), value) if isinstance(value, str) else value
+        if isinstance(part, option.owners):
+            if getattr(part, option.field) != value:
+                changed[option.part][option.field] = value
         elif value != option.default:
             raise ValueError(
-                f"{name} does nothing with {type(unbound).__name__}; leave it at {option.default!r}"
+                f"{name} does nothing with {type(part).__name__}; leave it at {option.default!r}"
             )
-    return partial(part, **changed) if changed else part
+    bound = {part: partial(rest[part], **values) for part, values in changed.items() if values}
+    return rest | bound

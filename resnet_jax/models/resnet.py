@@ -1,10 +1,10 @@
 """The network: a stem, stages of residual blocks and a head."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,7 @@ from resnet_jax.models.options import (
     RATE,
     Allowed,
     check_options,
+    options_to_partials,
     unbound_block,
     unbound_norm,
 )
@@ -159,10 +160,26 @@ class ResNet(nn.Module):
         super().__post_init__()
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and _values(self) == _values(other)
+        return isinstance(other, ResNet) and _values(self) == _values(other)
 
     def __hash__(self) -> int:
         return hash(_values(self))
+
+    @nn.nowrap
+    def clone(self, *, parent: Any = None, **updates: Any) -> Self:
+        """Return a copy with some fields or options changed.
+
+        Args:
+            parent: the module that the copy belongs to.
+            **updates: fields of the network, and options of its blocks and normalisation layers, by
+                the names that `resnet_jax.create_model` knows, for example ``freeze_bn=True``.
+
+        Raises:
+            ValueError: a value is not allowed, or the network has no such option.
+            TypeError: there is no field or option of such a name.
+        """
+        fields = options_to_partials({"block": self.block, "norm": self.norm} | updates)
+        return super().clone(parent=parent, **fields)
 
     @property
     def unbound_block(self) -> ResidualBlock:
@@ -359,12 +376,28 @@ def _masked(mask: jax.Array | None) -> AbstractContextManager[None]:
 
 def _values(network: ResNet) -> tuple[Any, ...]:
     """Return the values of all fields, in a form that can be compared and hashed."""
-    return tuple(_value(getattr(network, field.name)) for field in dataclasses.fields(network))
+    parts = {"block": network.unbound_block, "norm": network.unbound_norm}
+    return type(network), tuple(
+        _comparable(parts.get(field.name, getattr(network, field.name)))
+        for field in dataclasses.fields(network)
+        if field.name != "parent"
+    )
 
 
-def _value(field: Any) -> Any:
-    # Partials are compared by identity, so that equal ones that were built separately would differ.
-    if isinstance(field, partial):
-        arguments = ((name, _value(value)) for name, value in field.keywords.items())
-        return field.func, field.args, frozenset(arguments)
-    return field
+def _comparable(value: Any) -> Any:
+    # Python compares partials by identity.  Blocks and normalisation layers are compared by the
+    # values of their fields, so that a default value may be given or left out.
+    if isinstance(value, partial):
+        return value.func, value.args, frozenset(_items(value.keywords))
+    if isinstance(value, nn.Module) and value.parent is None:
+        fields = {
+            field.name: getattr(value, field.name)
+            for field in dataclasses.fields(value)
+            if field.name != "parent"
+        }
+        return type(value), frozenset(_items(fields))
+    return value
+
+
+def _items(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((name, _comparable(value)) for name, value in values.items())

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 
 from resnet_jax.models.blocks import Rate, ResidualBlock
 from resnet_jax.models.stacking import loop_length
-from resnet_jax.ops.rematerialization import remat
+from resnet_jax.ops.rematerialization import keep_convolutions, remat
 
 
 class Stage(nn.Module):
@@ -61,7 +60,7 @@ class Stage(nn.Module):
             rates = self.drop_path_rates[1:]
             # XLA cannot merge computations of different iterations, so no barrier is needed.
             kept = nn.remat(
-                apply, prevent_cse=False, policy=None if self.remat else _is_contraction
+                apply, prevent_cse=False, policy=None if self.remat else keep_convolutions
             )
 
             def body(block: ResidualBlock, x: jax.Array, rate: Rate) -> tuple[jax.Array, None]:
@@ -85,12 +84,3 @@ class Stage(nn.Module):
             f"the variables of {'/'.join(self.path)} belong to a network with {found}; convert "
             f"them with {change}_blocks(variables)"
         )
-
-
-def _is_contraction(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Return whether a loop stores the result of a primitive for the backward pass.
-
-    Everything else is recomputed.  Without a loop, XLA makes the same choice by itself; a loop
-    would write every intermediate result to memory.
-    """
-    return primitive.name in ("conv_general_dilated", "dot_general", "reduce_sum")

@@ -1,35 +1,26 @@
 """An order for computations that do not depend on each other.
 
-XLA's CPU backend drops optimization barriers before its last passes.  What one array adds to
-another by arithmetic, nothing drops, be it zero.
+XLA's CPU backend drops optimization barriers before its last passes.  It keeps arithmetic, even the
+addition of zero, so a dependency is expressed as the addition of a zero that has to be computed.
 """
 
 import jax
 import jax.numpy as jnp
 
+from resnet_jax.ops.gradients import custom_gradient
 
-def behind(x: jax.Array, other: jax.Array) -> jax.Array:
-    """``x``, each example of which is computed behind the same one of ``other``.
+
+def after(x: jax.Array, other: jax.Array) -> jax.Array:
+    """Return ``x`` unchanged, each example computed after the same example of ``other``.
 
     Args:
         x: float[B, ...].
-        other: float[B, ...]; where it is not finite, x may become no number either.
+        other: float[B, ...].  Where its first value is NaN, the example of x becomes NaN too.
     """
-    first = other.reshape(len(other), -1)[:, :1]
-    # Zero, or not a number where the first one is none.
+    first = other.reshape(other.shape[0], -1)[:, :1]
+    # Zero, also for infinities; NaN for NaN.
     zero = jnp.minimum(jnp.abs(first), 0).reshape(-1, *(1,) * (x.ndim - 1))
     return x + zero.astype(x.dtype)
-
-
-@jax.custom_vjp
-def together(x: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both as they are, float[B, ...]; the gradient of x is passed on behind that of ``other``.
-
-    XLA combines only those exchanges between devices that are neighbours in its order, and takes
-    the gradients in the order of the parameters' names: without this, those of a branch that is
-    named later come when the other branch is done.
-    """
-    return x, other
 
 
 def _forward(x: jax.Array, other: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
@@ -38,7 +29,19 @@ def _forward(x: jax.Array, other: jax.Array) -> tuple[tuple[jax.Array, jax.Array
 
 def _backward(_: None, gradients: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     of_x, of_other = gradients
-    return behind(of_x, of_other), of_other
+    return after(of_x, of_other), of_other
 
 
-together.defvjp(_forward, _backward)
+@custom_gradient(_forward, _backward)
+def together(x: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return both arrays unchanged; the gradient of x is computed after the gradient of ``other``.
+
+    XLA merges all-reduces only if they are neighbours in its order, which follows the names of the
+    parameters.  Without this, the all-reduce of a branch that is named later waits until the other
+    branch is done.
+
+    Args:
+        x: float[B, ...].
+        other: float[B, ...].
+    """
+    return x, other

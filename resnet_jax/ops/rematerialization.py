@@ -1,12 +1,13 @@
-"""Blocks that are computed again in the backward pass instead of being kept for it.
+"""Blocks that are computed again in the backward pass, instead of keeping their activations.
 
-`jax.checkpoint` keeps the compiler from merging the second computation with the first by an
-optimization barrier.  XLA's CPU backend drops barriers before it merges equal computations for the
-last time: memory stays what it was.  There, the input of the second computation is put behind the
-gradient of its output (`resnet_jax.ops.ordering`).
+`jax.checkpoint` uses an optimization barrier so that the compiler does not merge the second
+computation with the first.  XLA's CPU backend drops barriers before it merges equal computations
+for the last time, so that no memory is saved there.  On CPUs, the second computation is therefore
+made to depend on the gradient of its output (`resnet_jax.ops.ordering`).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,22 +15,37 @@ import jax
 from flax.core import lift
 from flax.linen.transforms import lift_transform
 
-from resnet_jax.ops.ordering import behind
+from resnet_jax.ops.convolution import CONVOLUTION
+from resnet_jax.ops.gradients import custom_gradient, gradients_are_automatic
+from resnet_jax.ops.ordering import after
+from resnet_jax.ops.platform import by_platform, chosen_program
 
 
 def remat(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, of whose computation only the input is kept for the backward pass.
+    """Return the same function, which keeps only its inputs for the backward pass.
 
     Args:
         apply: (module, float[B, ...], anything) -> outputs, the first of which is float[B, ...].
     """
-    if jax.default_backend() != "cpu":
+    if gradients_are_automatic():
         return nn.remat(apply)
     return lift_transform(_lifted, apply)
 
 
+def keep_convolutions(primitive: Any, *_: Any, **params: Any) -> bool:
+    """Return whether a loop over blocks keeps a result for its backward pass.
+
+    This is a policy of `jax.checkpoint`.  It keeps convolutions and sums, such as statistics; the
+    rest is recomputed where it is used.  XLA decides so by itself outside of loops, but a loop
+    would write every intermediate result to memory.
+    """
+    if primitive.name == "name":
+        return params["name"] == CONVOLUTION
+    return primitive.name == "reduce_sum"
+
+
 def _lifted(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """`flax.core.lift.checkpoint`, with `_recomputed` in place of `jax.checkpoint`."""
+    """Return the lifted function, as `flax.core.lift.checkpoint` does with `jax.checkpoint`."""
 
     def inner(
         scope_fn: Any, repack_fn: Any, variables: Any, rngs: Any, x: jax.Array, *others: Any
@@ -45,23 +61,33 @@ def _lifted(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _recomputed(computed: Callable[[Any, jax.Array], Any], state: Any, x: jax.Array) -> Any:
-    """``computed(state, x)``, whose first array has the first axis of x."""
+    """Return ``computed(state, x)``, whose first array has the same first axis as x."""
     leaves, structure = jax.tree.flatten(state)
-    # As a program, so that what surrounds its tracing, such as masks, is there the second time.
+    # Traced once to a program, so that its second run sees the same surroundings, such as masks.
     program, shapes = jax.make_jaxpr(
         lambda x, *leaves: computed(jax.tree.unflatten(structure, leaves), x), return_shape=True
     )(x, *leaves)
+    ordered = partial(
+        by_platform, cpu=_after_gradient, default=_behind_barrier, program=chosen_program()
+    )
 
     def run(x: jax.Array, *others: Any) -> list[jax.Array]:
         constants, leaves = others[: len(program.consts)], others[len(program.consts) :]
         return jax.core.eval_jaxpr(program.jaxpr, constants, x, *leaves)
 
     def backward(saved: tuple[Any, ...], gradients: list[jax.Array]) -> tuple[Any, ...]:
-        x, *others = saved
-        _, transposed = jax.vjp(run, behind(x, gradients[0]), *others)
+        _, transposed = jax.vjp(run, *ordered(saved, gradients[0]))
         return transposed(gradients)
 
-    recomputed = jax.custom_vjp(run)
-    recomputed.defvjp(lambda *inputs: (run(*inputs), inputs), backward)
+    recomputed = custom_gradient(lambda *inputs: (run(*inputs), inputs), backward)(run)
     outputs = recomputed(x, *program.consts, *leaves)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+
+def _after_gradient(inputs: tuple[Any, ...], gradient: jax.Array) -> tuple[Any, ...]:
+    x, *others = inputs
+    return after(x, gradient), *others
+
+
+def _behind_barrier(inputs: tuple[Any, ...], gradient: jax.Array) -> tuple[Any, ...]:
+    return jax.lax.optimization_barrier((inputs, gradient))[0]

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from resnet_jax.config import ProfileConfig, TrainConfig
 from resnet_jax.data import DataError
+from resnet_jax.models import BatchNorm
 from resnet_jax.training.evaluate import evaluate
 from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.prefetch import Prefetch
@@ -315,6 +316,7 @@ def _averages(config: TrainConfig) -> str:
 def _batch_norm(run: Run) -> str:
     if run.config.model.freeze_bn:
         return "frozen"
-    size = run.model.bn_group_size
+    norm = run.model.unbound_norm
+    size = norm.group_size if isinstance(norm, BatchNorm) else None
     each_device = ", each device by itself" if run.config.model.bn_group_size == "device" else ""
     return f"statistics of groups of {size}{each_device}" if size else "statistics of the batch"

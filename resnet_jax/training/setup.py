@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.data import Dataset, Split, open_dataset
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.ops import platform
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.optim import create_optimizer, frozen
 from resnet_jax.training.process.distributed import gather
@@ -277,17 +278,14 @@ class Run:
             # Logits are fetched by the host, so every host needs all of them.
             out_shardings=(replica, replica),
         )
+        with platform.devices(self.mesh.size):
+            lowered_train_step = jitted_train_step.lower(
+                train_arrays, self.abstract_state, drawn(train), abstract_key
+            )
+            lowered_eval_step = jitted_eval_step.lower(
+                evaluation_arrays, self.abstract_state, drawn(evaluation)
+            )
         return (
-            partial(
-                jitted_train_step.lower(
-                    train_arrays, self.abstract_state, drawn(train), abstract_key
-                ).compile(),
-                train_arrays,
-            ),
-            partial(
-                jitted_eval_step.lower(
-                    evaluation_arrays, self.abstract_state, drawn(evaluation)
-                ).compile(),
-                evaluation_arrays,
-            ),
+            partial(lowered_train_step.compile(), train_arrays),
+            partial(lowered_eval_step.compile(), evaluation_arrays),
         )

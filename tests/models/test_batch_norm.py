@@ -12,12 +12,7 @@ import pytest
 from resnet_jax import BatchNorm, create_model
 from resnet_jax.config import ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
 from resnet_jax.data import Batch
-from resnet_jax.models.normalization import (
-    _affine,
-    _affine_by_hand,
-    _normalize,
-    _normalize_by_hand,
-)
+from resnet_jax.ops.batch_norm import affine, affine_formula, normalize, normalize_formula
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.setup import check
 from resnet_jax.training.state import state_of
@@ -181,8 +176,8 @@ def test_the_written_gradient_is_that_of_the_formula(
     def normalized(function: Any, *inputs: jax.Array) -> jax.Array:
         return function(*inputs, mask, 1e-5, axis, dtype)[0]
 
-    expected, plain = jax.vjp(partial(normalized, _normalize), x, scale, bias)
-    actual, written = jax.vjp(partial(normalized, _normalize_by_hand), x, scale, bias)
+    expected, plain = jax.vjp(partial(normalized, normalize_formula), x, scale, bias)
+    actual, written = jax.vjp(partial(normalized, normalize), x, scale, bias)
     cotangent = jax.random.normal(keys[3], shape, dtype)
     assert_equal_gradients((actual, *written(cotangent)), (expected, *plain(cotangent)))
 
@@ -192,8 +187,8 @@ def test_the_written_gradient_of_frozen_statistics_is_that_of_the_formula(dtype:
     keys = jax.random.split(jax.random.key(0), 5)
     x = jax.random.normal(keys[0], (8, 3, 3, 4), dtype)
     channels = [jax.random.normal(key, (4,)) for key in keys[1:4]]
-    expected, plain = jax.vjp(_affine, x, *channels)
-    actual, written = jax.vjp(_affine_by_hand, x, *channels)
+    expected, plain = jax.vjp(affine_formula, x, *channels)
+    actual, written = jax.vjp(affine, x, *channels)
     cotangent = jax.random.normal(keys[4], x.shape, expected.dtype)
     assert_equal_gradients((actual, *written(cotangent)), (expected, *plain(cotangent)))
 
@@ -215,7 +210,7 @@ def test_double_precision_is_kept_by_the_written_gradient() -> None:
         scale = jnp.full(4, 0.3, jnp.float32)
 
         def normalized(x: jax.Array, scale: jax.Array) -> jax.Array:
-            return _normalize_by_hand(x, scale, scale, None, 1e-5, 0, jnp.float64)[0]
+            return normalize(x, scale, scale, None, 1e-5, 0, jnp.float64)[0]
 
         y, transposed = jax.vjp(normalized, x, scale)
         assert y.dtype == jnp.float64

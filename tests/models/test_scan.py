@@ -25,7 +25,7 @@ from resnet_jax.config import FinetuneConfig, SGDConfig
 from resnet_jax.data import Batch
 from resnet_jax.inference.fold import fold_batch_norm
 from resnet_jax.inference.precise_bn import precise_batch_stats
-from resnet_jax.ops.convolution import formulation
+from resnet_jax.ops.platform import formulation
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.ops.ordering import behind, together
+from resnet_jax.ops.ordering import after, together
 
 
 def test_gradients_pass_as_they_are() -> None:
@@ -22,9 +22,9 @@ def test_gradients_pass_as_they_are() -> None:
 
 def test_an_example_is_behind_the_same_one_of_another_shape() -> None:
     x, other = jnp.ones((3, 2)), jnp.full((3, 5, 7), -4.0)
-    np.testing.assert_array_equal(behind(x, other), x)
+    np.testing.assert_array_equal(after(x, other), x)
     # It is told by what is no number, which reaches the example that waits for it, and no other.
     np.testing.assert_array_equal(
-        jnp.isnan(behind(x, other.at[1, 0, 0].set(jnp.nan))), [[False] * 2, [True] * 2, [False] * 2]
+        jnp.isnan(after(x, other.at[1, 0, 0].set(jnp.nan))), [[False] * 2, [True] * 2, [False] * 2]
     )
-    assert behind(x.astype(jnp.bfloat16), other).dtype == jnp.bfloat16
+    assert after(x.astype(jnp.bfloat16), other).dtype == jnp.bfloat16

@@ -1,0 +1,107 @@
+"""The choice between two ways to compute the same numbers, made for each platform.
+
+XLA's CPU backend and its accelerator backends are fast at different programs.  An operation of this
+package states both programs, and `by_platform` keeps the one that suits the platform for which JAX
+lowers the computation.  So a computation exported for several platforms contains the right program
+for each, whichever machine traced it.
+
+The settings in this module are read while JAX traces.  A function that `jax.jit` has already traced
+does not change.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
+
+import jax
+
+Formulation = Literal["parts", "convolution", "product", "space_to_depth"]
+Program = Literal["cpu", "default", "by platform"]
+
+_formulation: ContextVar[Formulation | None] = ContextVar("formulation", default=None)
+_devices: ContextVar[int] = ContextVar("devices", default=1)
+
+
+@contextmanager
+def formulation(name: Formulation) -> Iterator[None]:
+    """Compute convolutions and pooling in one way on every platform.
+
+    Results are equal to rounding.  Without this setting, CPUs use ``"parts"`` and all other
+    platforms use ``"convolution"``.
+
+    Args:
+        name: ``"parts"`` uses the programs that are fast on CPUs.  ``"convolution"`` uses XLA's own
+            convolutions and pooling.  ``"product"`` computes 1x1 convolutions as matrix products,
+            and everything else as ``"convolution"`` does.  ``"space_to_depth"`` computes the 7x7
+            stem of ImageNet networks on squares of 2x2 pixels, and everything else as
+            ``"convolution"`` does.
+    """
+    token = _formulation.set(name)
+    try:
+        yield
+    finally:
+        _formulation.reset(token)
+
+
+def chosen_formulation() -> Formulation | None:
+    """Return the formulation that `formulation` set, or None if the platform decides."""
+    return _formulation.get()
+
+
+def chosen_program() -> Program:
+    """Return which program `by_platform` is to use under the current formulation.
+
+    Gradients are traced after the functions that they belong to, perhaps under another setting.
+    An operation therefore asks once, when it is called, and hands the answer to both rules.
+    """
+    name = chosen_formulation()
+    if name is None:
+        return "by platform"
+    return "cpu" if name == "parts" else "default"
+
+
+@contextmanager
+def devices(number: int) -> Iterator[None]:
+    """State over how many devices the batch axis of the traced computation is sharded.
+
+    Results do not depend on it, and neither does correctness.  It lets the gradients of kernels use
+    batch slices to which every device contributes equally, and lets devices merge all-reduces.
+
+    Args:
+        number: number of devices.  Without this setting it is 1.
+    """
+    token = _devices.set(number)
+    try:
+        yield
+    finally:
+        _devices.reset(token)
+
+
+def num_devices() -> int:
+    """Return the number of devices that `devices` set, 1 by default."""
+    return _devices.get()
+
+
+def by_platform(
+    *args: Any, cpu: Callable[..., Any], default: Callable[..., Any], program: Program
+) -> Any:
+    """Return ``cpu(*args)`` on CPUs and ``default(*args)`` on all other platforms.
+
+    Both functions must return arrays of the same shapes and dtypes.  Call this inside the rules of
+    a custom gradient, not around them: JAX then never differentiates the choice, and both programs
+    share their residuals.
+
+    Args:
+        args: arrays, or trees of arrays.
+        cpu: the program for CPUs.
+        default: the program for all other platforms.
+        program: ``"cpu"`` or ``"default"`` uses that program on every platform; see
+            `chosen_program`.
+    """
+    match program:
+        case "cpu":
+            return cpu(*args)
+        case "default":
+            return default(*args)
+    return jax.lax.platform_dependent(*args, cpu=cpu, default=default)
