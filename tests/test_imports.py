@@ -1,28 +1,50 @@
-"""Importing the library costs an importer nothing that only trainers need."""
+"""An import loads nothing that it does not need."""
 
 import subprocess
 import sys
 
+import pytest
 
-def test_importing_the_library_loads_no_training_dependency() -> None:
-    code = (
-        "import sys, resnet_jax; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    )
+TRAINING = {
+    "grain",
+    "matplotlib",
+    "optax",
+    "orbax",
+    "sklearn",
+    "tensorboardX",
+    "tensorflow",
+    "tensorflow_datasets",
+    "torch",
+    "tyro",
+}
+
+
+def loaded(code: str) -> set[str]:
+    code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
     process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    loaded = set(process.stdout.split())
-    assert "flax" in loaded
-    heavy = {
-        "grain",
-        "matplotlib",
-        "optax",
-        "orbax",
-        "sklearn",
-        "tensorboardX",
-        "tensorflow",
-        "tensorflow_datasets",
-        "torch",
-        "tyro",
-    }
-    assert not loaded & heavy
+    return set(process.stdout.split())
+
+
+def test_importing_the_library_loads_no_training_dependency() -> None:
+    modules = loaded("from resnet_jax import create_model, load_weights")
+    assert "flax" in modules
+    assert not modules & TRAINING
+
+
+@pytest.mark.parametrize("module", ["resnet_jax", "resnet_jax.config", "resnet_jax.commands.main"])
+def test_what_a_command_line_needs_loads_no_jax(module: str) -> None:
+    modules = loaded(f"import {module}")
+    assert "resnet_jax" in modules
+    assert not modules & (TRAINING - {"tyro"} | {"flax", "jax", "numpy"})
+
+
+def test_every_public_name_is_found() -> None:
+    import resnet_jax
+
+    for name in resnet_jax.__all__:
+        assert getattr(resnet_jax, name) is not None
+        assert name in dir(resnet_jax)
+    with pytest.raises(AttributeError, match="has no attribute 'create_modle'"):
+        _ = resnet_jax.create_modle  # type: ignore[attr-defined]
