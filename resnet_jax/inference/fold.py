@@ -10,7 +10,7 @@ from flax.linen.module import InterceptorContext
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resnet_jax.models import BatchNorm, ResNet, stack_blocks, unstack_blocks
-from resnet_jax.models.normalization import Shift, norm_type
+from resnet_jax.models.normalization import Shift
 
 Path = tuple[str, ...]
 
@@ -33,10 +33,10 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
         ValueError: the network has other normalisation, or a BatchNorm that does not directly
             follow a plain convolution, as in pre-activation networks.
     """
-    norm = norm_type(model.norm)
-    if not issubclass(norm, BatchNorm):
+    batch_norm = model.unbound_norm
+    if not isinstance(batch_norm, BatchNorm):
         raise ValueError(
-            f"{norm.__name__} depends on the image and cannot be folded; "
+            f"{type(batch_norm).__name__} depends on the image and cannot be folded; "
             "only networks with BatchNorm can"
         )
     variables = unstack_blocks(variables)
@@ -44,7 +44,7 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
     statistics: dict[Path, Any] = flatten_dict(variables["batch_stats"])
     for norm, layer in _folds(model.clone(scan=False), variables):
         factor = params.pop((*norm, "scale")) * jax.lax.rsqrt(
-            statistics[*norm, "var"] + model.bn_epsilon
+            statistics[*norm, "var"] + batch_norm.epsilon
         )
         for name in ("kernel", "bias"):
             if (*layer, name) in params:

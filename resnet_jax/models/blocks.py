@@ -1,13 +1,17 @@
-"""Residual blocks: ``F(x) + shortcut(x)``, activated after the addition or before ``F``."""
+"""Residual blocks, which compute ``F(x) + shortcut(x)``.
+
+The options that only some blocks have are fields of these blocks.  A network is given a block and
+its options as a partial: ``partial(BottleneckBlock, cardinality=32, base_width=4)``.
+"""
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 
 from resnet_jax.models.attention import SpatialUnit
-from resnet_jax.models.layers import Activation, Conv, Norm, drop_path
+from resnet_jax.models.layers import Activation, Conv, Norm, drop_path, relu
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 from resnet_jax.ops.ordering import together
 from resnet_jax.ops.platform import num_devices
@@ -16,100 +20,45 @@ Rate = jax.Array | float | None
 
 
 class ResidualBlock(nn.Module):
-    """What the blocks of every variant are given.
+    """The fields and layers that all blocks share.
+
+    A block is called with (x, *, train, drop_path_rate).  ``x`` is float[B, H, W, C].
+    ``drop_path_rate`` is float[] or None: the probability that an example skips the residual branch
+    in training (Huang et al. 2016), which needs a PRNG key named ``dropout``.  The result is
+    [B, ceil(H/stride), ceil(W/stride), expansion * features].
 
     Attributes:
-        features: channels of the inner convolutions; the block returns ``expansion`` times as many.
-        stride: step of the block in pixels, 1 or 2.
-        first_dilation: distance between the taps of its first 3x3 convolution, in pixels.
-        dilation: of a second one; above 1 where a stage is dilated instead of strided.
+        expansion: number of output channels divided by ``features``.
+        preactivation: whether the block normalises and activates before each convolution.
+        features: number of channels of the inner convolutions.
+        stride: stride of the block in pixels, 1 or 2.
         conv: builds a convolution.
         norm: builds a normalisation layer.
-        act: activation.
-        shortcut: used where input and output differ in shape; elsewhere the input is added as is.
-        attention: builds channel attention for the end of the residual branch.
-        spatial_unit: builds what replaces the strided 3x3 convolution and its activation.
-        antialias: (x, stride) -> x; subsamples behind the 3x3 convolution, in its place.
-        average_down: 3x3 average pooling does it, before or behind that convolution (ResNeSt).
-        cardinality: groups of the 3x3 convolution of a bottleneck (ResNeXt).
-        base_width: of a group of the first stage, in channels; more than 64 makes it wide.
-        stride_in_1x1: a bottleneck's stride sits in its first convolution, as in the paper ("v1").
-        zero_init_residual: start the last layer of the residual branch at zero, so that every block
-            starts as the identity (Goyal et al. 2017, section 5.1).
-        dropout_rate: between the convolutions of a pre-activation block (Wide ResNet); needs a
-            ``dropout`` key in training.
-
-    A block is called with (x, *, train, drop_path_rate): float[B, H, W, C], whether it is trained,
-    and the probability that an example skips the residual branch in training (Huang et al. 2016),
-    float[] or None, which needs a ``dropout`` key too.
+        act: activation function.
+        first_dilation: dilation of the first 3x3 convolution, in pixels.
+        dilation: dilation of the second 3x3 convolution, in pixels.  It is above 1 where a stage is
+            dilated instead of strided.
+        shortcut: the shortcut of a block whose input and output differ in shape.  Other blocks add
+            their input unchanged.
+        attention: builds channel attention, which is applied to the residual branch before the
+            addition.
+        zero_init_residual: initialise the last layer of the residual branch to zero, so that every
+            block starts as the identity (Goyal et al. 2017, section 5.1).
     """
 
     expansion: ClassVar[int] = 1
     preactivation: ClassVar[bool] = False
-    # Fields of a network that its blocks do not read; other values than the default are refused.
-    unused: ClassVar[tuple[str, ...]] = ()
 
     features: int
     stride: int
     conv: Conv
     norm: Norm
-    act: Activation = nn.relu
+    act: Activation = relu
     first_dilation: int = 1
     dilation: int = 1
     shortcut: type[Shortcut] = ProjectionShortcut
     attention: Callable[..., nn.Module] | None = None
-    spatial_unit: Callable[..., SpatialUnit] | None = None
-    antialias: Callable[[jax.Array, int], jax.Array] | None = None
-    average_down: Literal["before", "behind"] | None = None
-    cardinality: int = 1
-    base_width: int = 64
-    stride_in_1x1: bool = False
     zero_init_residual: bool = False
-    dropout_rate: float = 0.0
-
-    def pointwise_conv(
-        self, x: jax.Array, features: int, stride: int, index: int, *, train: bool
-    ) -> jax.Array:
-        """A 1x1 convolution, activated."""
-        x = self.conv(features, 1, stride, name=f"conv{index}")(x)
-        return self.act(self.norm(name=f"norm{index}")(x, train=train))
-
-    def strided_conv(
-        self, x: jax.Array, features: int, stride: int, index: int, *, groups: int, train: bool
-    ) -> jax.Array:
-        """The 3x3 convolution with the stride, or what stands in its place, activated."""
-        pooled = self.average_down if stride > 1 else None
-        # Also where dilation has replaced the stride, as in timm.
-        blurred = self.antialias is not None and (stride > 1 or self.first_dilation < self.dilation)
-        conv_stride = 1 if pooled or blurred else stride
-        if pooled == "before":
-            x = _average_down(x, stride)
-        if self.spatial_unit is None:
-            x = self.conv(
-                features,
-                3,
-                conv_stride,
-                dilation=self.first_dilation,
-                groups=groups,
-                name=f"conv{index}",
-            )(x)
-            x = self.act(self.norm(name=f"norm{index}")(x, train=train))
-        else:
-            x = self.spatial_unit(
-                features=features,
-                stride=conv_stride,
-                dilation=self.first_dilation,
-                groups=groups,
-                conv=self.conv,
-                norm=self.norm,
-                act=self.act,
-                name=f"conv{index}",
-            )(x, train=train)
-        if pooled == "behind":
-            x = _average_down(x, stride)
-        if blurred and self.antialias is not None:
-            x = self.antialias(x, stride)
-        return x
 
     def at_once(self, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return both inputs unchanged, with their gradients tied so that all-reduces can merge.
@@ -122,26 +71,21 @@ class ResidualBlock(nn.Module):
             return y, x
         return together(y, x)
 
-    def last_conv(
-        self, x: jax.Array, features: int, kernel_size: int, index: int, *, train: bool
-    ) -> jax.Array:
-        """The last convolution and normalisation of the residual branch."""
-        dilation = self.dilation if kernel_size > 1 else 1
-        x = self.conv(features, kernel_size, dilation=dilation, name=f"conv{index}")(x)
-        scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
-        return self.norm(scale_init=scale_init, name=f"norm{index}")(x, train=train)
-
     def add(
         self, x: jax.Array, residual: jax.Array, *, train: bool, drop_path_rate: Rate
     ) -> jax.Array:
-        """``residual + shortcut(x)``, in the shape of ``residual``."""
+        """Return ``residual + shortcut(x)``, in the shape of ``residual``.
+
+        Raises:
+            ValueError: the shapes of the two differ.
+        """
         if self.attention is not None:
             residual = self.attention(name="attention")(residual)
         if train and drop_path_rate is not None:
             residual = drop_path(residual, drop_path_rate, self.make_rng("dropout"))
         shortcut = self.match(x, residual, train=train)
         if shortcut.shape != residual.shape:
-            # They could still be broadcast.
+            # The addition would fail, or broadcast silently where one of them has a single pixel.
             sizes = ("x".join(map(str, y.shape[1:])) for y in (residual, shortcut))
             raise ValueError(
                 f"{'/'.join(self.path)} cannot add its residual branch, {next(sizes)}, to its "
@@ -151,7 +95,7 @@ class ResidualBlock(nn.Module):
         return residual + shortcut
 
     def match(self, x: jax.Array, residual: jax.Array, *, train: bool) -> jax.Array:
-        """``x`` through the shortcut, if the shape of ``residual`` asks for it."""
+        """Return ``x``, passed through the shortcut if its shape differs from ``residual``'s."""
         if x.shape == residual.shape:
             return x
         return self.shortcut(
@@ -165,18 +109,103 @@ class ResidualBlock(nn.Module):
         )(x, train=train)
 
 
-class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions (He et al. 2015, figure 5 left).
+class PostActivationBlock(ResidualBlock):
+    """A block that normalises after each convolution and activates after the addition.
 
-    [B, H, W, C] to [B, H/stride, W/stride, features].
+    Attributes:
+        spatial_unit: builds the unit that replaces the first 3x3 convolution together with its
+            normalisation and activation.
+        antialias: (x, stride) -> x, which subsamples after a 3x3 convolution of stride 1 where
+            there would be a strided one.
+        average_down: where 3x3 average pooling subsamples instead of a stride: before or after the
+            3x3 convolution (ResNeSt).
     """
 
-    unused: ClassVar[tuple[str, ...]] = (
-        "cardinality",
-        "base_width",
-        "stride_in_1x1",
-        "block_dropout_rate",
-    )
+    spatial_unit: Callable[..., SpatialUnit] | None = None
+    antialias: Callable[[jax.Array, int], jax.Array] | None = None
+    average_down: Literal["before", "after"] | None = None
+
+    @property
+    def unbound_spatial_unit(self) -> SpatialUnit | None:
+        """A spatial unit outside any network, to read its class and options; None without one."""
+        return self._spatial_unit(self.features, self.stride, groups=1, parent=None)
+
+    def _spatial_unit(
+        self, features: int, stride: int, *, groups: int, **kwargs: Any
+    ) -> SpatialUnit | None:
+        if self.spatial_unit is None:
+            return None
+        return self.spatial_unit(
+            features=features,
+            stride=stride,
+            dilation=self.first_dilation,
+            groups=groups,
+            conv=self.conv,
+            norm=self.norm,
+            act=self.act,
+            **kwargs,
+        )
+
+    def pointwise_conv(
+        self, x: jax.Array, features: int, stride: int, index: int, *, train: bool
+    ) -> jax.Array:
+        """Apply a 1x1 convolution, normalisation and activation."""
+        x = self.conv(features, 1, stride, name=f"conv{index}")(x)
+        return self.act(self.norm(name=f"norm{index}")(x, train=train))
+
+    def strided_conv(
+        self, x: jax.Array, features: int, stride: int, index: int, *, groups: int, train: bool
+    ) -> jax.Array:
+        """Apply the 3x3 convolution with the stride, or what replaces it, and activate.
+
+        Args:
+            x: float[B, H, W, C].
+            features: number of output channels.
+            stride: stride in pixels.
+            index: number of the layer in its block, counted from 1.
+            groups: number of groups of the convolution.
+            train: whether normalisation uses the statistics of the batch.
+        """
+        pooled = self.average_down if stride > 1 else None
+        # As in timm, the filter is applied where dilation has replaced the stride, too.
+        blurred = self.antialias is not None and (stride > 1 or self.first_dilation < self.dilation)
+        conv_stride = 1 if pooled or blurred else stride
+        if pooled == "before":
+            x = _average_down(x, stride)
+        unit = self._spatial_unit(features, conv_stride, groups=groups, name=f"conv{index}")
+        if unit is None:
+            x = self.conv(
+                features,
+                3,
+                conv_stride,
+                dilation=self.first_dilation,
+                groups=groups,
+                name=f"conv{index}",
+            )(x)
+            x = self.act(self.norm(name=f"norm{index}")(x, train=train))
+        else:
+            x = unit(x, train=train)
+        if pooled == "after":
+            x = _average_down(x, stride)
+        if blurred and self.antialias is not None:
+            x = self.antialias(x, stride)
+        return x
+
+    def last_conv(
+        self, x: jax.Array, features: int, kernel_size: int, index: int, *, train: bool
+    ) -> jax.Array:
+        """Apply the last convolution of the residual branch and its normalisation."""
+        dilation = self.dilation if kernel_size > 1 else 1
+        x = self.conv(features, kernel_size, dilation=dilation, name=f"conv{index}")(x)
+        scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+        return self.norm(scale_init=scale_init, name=f"norm{index}")(x, train=train)
+
+
+class BasicBlock(PostActivationBlock):
+    """Two 3x3 convolutions (He et al. 2015, figure 5 left).
+
+    Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), features].
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
@@ -186,15 +215,24 @@ class BasicBlock(ResidualBlock):
         return self.act(self.add(x, y, train=train, drop_path_rate=drop_path_rate))
 
 
-class BottleneckBlock(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolution (He et al. 2015, figure 5 right).
+class BottleneckBlock(PostActivationBlock):
+    """A 1x1, a 3x3 and a 1x1 convolution (He et al. 2015, figure 5 right).
 
-    The stride sits in the 3x3 convolution as in torchvision ("v1.5"), where the paper has it in
-    the first 1x1.  [B, H, W, C] to [B, H/stride, W/stride, 4 * features].
+    The stride is in the 3x3 convolution, as in torchvision ("v1.5").  In the paper it is in the
+    first 1x1 convolution.  Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), 4 * features].
+
+    Attributes:
+        cardinality: number of groups of the 3x3 convolution (ResNeXt, Xie et al. 2016).
+        base_width: number of channels of each group in the first stage.  Wide ResNets have more
+            than 64.
+        stride_in_1x1: put the stride in the first 1x1 convolution, as in the paper ("v1").
     """
 
     expansion: ClassVar[int] = 4
-    unused: ClassVar[tuple[str, ...]] = ("block_dropout_rate",)
+
+    cardinality: int = 1
+    base_width: int = 64
+    stride_in_1x1: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
@@ -210,17 +248,16 @@ class BottleneckBlock(ResidualBlock):
 class PreActivationBlock(ResidualBlock):
     """A block that normalises and activates before each convolution (He et al. 2016, figure 4e).
 
-    The first activation feeds the shortcut too, where there is one.
+    If the block has a shortcut layer, its input is the first activation.
+
+    Attributes:
+        dropout_rate: probability that training sets an activation before the last convolution to
+            zero (Wide ResNet), which needs a PRNG key named ``dropout``.
     """
 
     preactivation: ClassVar[bool] = True
-    unused: ClassVar[tuple[str, ...]] = (
-        "cardinality",
-        "base_width",
-        "spatial_unit",
-        "antialias",
-        "average_down",
-    )
+
+    dropout_rate: float = 0.0
 
     def residual(
         self,
@@ -230,7 +267,14 @@ class PreActivationBlock(ResidualBlock):
         train: bool,
         drop_path_rate: Rate,
     ) -> jax.Array:
-        """The whole block from (features, kernel size, stride) of each convolution."""
+        """Compute the whole block.
+
+        Args:
+            x: float[B, H, W, C].
+            layers: (features, kernel size, stride) of each convolution.
+            train: whether normalisation uses the statistics of the batch, and dropout is active.
+            drop_path_rate: probability that an example skips the residual branch in training.
+        """
         y = preactivated = self.act(self.norm(name="norm1")(x, train=train))
         for i, (features, kernel_size, stride) in enumerate(layers, start=1):
             last = i == len(layers)
@@ -259,9 +303,10 @@ class PreActivationBlock(ResidualBlock):
 
 
 class PreActivationBasicBlock(PreActivationBlock):
-    """Two 3x3 convolutions. [B, H, W, C] to [B, H/stride, W/stride, features]."""
+    """Two 3x3 convolutions, each after normalisation and activation.
 
-    unused: ClassVar[tuple[str, ...]] = (*PreActivationBlock.unused, "stride_in_1x1")
+    Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), features].
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
@@ -270,9 +315,17 @@ class PreActivationBasicBlock(PreActivationBlock):
 
 
 class PreActivationBottleneckBlock(PreActivationBlock):
-    """1x1, 3x3 and 1x1 convolution. [B, H, W, C] to [B, H/stride, W/stride, 4 * features]."""
+    """A 1x1, a 3x3 and a 1x1 convolution, each after normalisation and activation.
+
+    Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), 4 * features].
+
+    Attributes:
+        stride_in_1x1: put the stride in the first 1x1 convolution instead of the 3x3 convolution.
+    """
 
     expansion: ClassVar[int] = 4
+
+    stride_in_1x1: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
@@ -283,5 +336,5 @@ class PreActivationBottleneckBlock(PreActivationBlock):
 
 
 def _average_down(x: jax.Array, stride: int) -> jax.Array:
-    """3x3 average pooling; the zeros of the padding count."""
+    """Return the mean of 3x3 windows with a padding of one pixel; zeros of the padding count."""
     return nn.avg_pool(x, (3, 3), (stride, stride), ((1, 1), (1, 1)))

@@ -1,7 +1,8 @@
-"""Layers of which every residual network here is made.
+"""Convolutions, pooling and other functions that all networks are built from.
 
-Arrays are NHWC and kernels HWIO.  Padding is explicit and symmetric, as in PyTorch: ``SAME`` with
-stride 2 pads bottom and right only, so that published PyTorch weights would give other numbers.
+Arrays are NHWC and kernels are HWIO.  Padding is explicit and symmetric, as in PyTorch.  With
+stride 2, ``SAME`` would pad only the bottom and the right, and published PyTorch weights would give
+different results.
 """
 
 from collections.abc import Callable
@@ -14,18 +15,28 @@ import jax.numpy as jnp
 from resnet_jax.ops import convolution, pooling
 
 Conv = Callable[..., nn.Module]
-"""Builds a convolution: (features, kernel_size, stride, *, dilation, groups, name)."""
+"""Builds a convolution from (features, kernel_size, stride, *, dilation, groups, name)."""
 
 Norm = Callable[..., nn.Module]
-"""Builds a normalisation layer: (*, scale_init, name); the layer is called with (x, *, train)."""
+"""Builds a normalisation layer from (*, scale_init, name).  The layer takes (x, *, train)."""
 
 Activation = Callable[[jax.Array], jax.Array]
+"""Maps an array to an array of the same shape."""
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""Convolution initialiser of torchvision: ``kaiming_normal_(mode="fan_out")``."""
+"""The convolution initialiser of torchvision: ``kaiming_normal_(mode="fan_out")``."""
 
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""PyTorch's default for ``nn.Linear`` weights: uniform within ``1 / sqrt(fan_in)``."""
+"""PyTorch's default for ``nn.Linear`` weights: uniform in ``+-1 / sqrt(fan_in)``."""
+
+
+def relu(x: jax.Array) -> jax.Array:
+    """Return max(x, 0) for each element.
+
+    This is `jax.nn.relu` as a plain function.  `jax.nn.relu` itself cannot be pickled, so a network
+    that has it as a field could not be either.
+    """
+    return nn.relu(x)
 
 
 def conv(
@@ -41,23 +52,23 @@ def conv(
     dtype: Any = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
-    """A square convolution that keeps the image centred.
+    """Return a convolution with a square kernel, padded so that the image stays centred.
 
     Args:
         features: number of output channels.
         kernel_size: height and width of the kernel in pixels, odd.
-        stride: step in pixels along height and width.
-        dilation: distance between the taps of the kernel, in pixels.
+        stride: stride in pixels along height and width.
+        dilation: distance between neighbouring taps of the kernel, in pixels.
         groups: number of groups that the channels are split into (Xie et al. 2016).
-        use_bias: add a bias.
-        padding: ``"symmetric"`` as in PyTorch, or ``"same"`` as in TensorFlow: of an odd number of
-            missing pixels the larger part goes to the bottom and the right.
+        use_bias: whether to add a bias.
+        padding: ``"symmetric"`` pads as PyTorch does, ``"same"`` as TensorFlow does.  If the number
+            of padded pixels is odd, TensorFlow adds the extra pixel at the bottom and the right.
         kernel_init: initialiser of the kernel.
         dtype: compute type.
-        name: of the module.
+        name: name of the module.
 
     Returns:
-        A module from [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features].
+        A module that maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), features].
     """
     return nn.Conv(
         features,
@@ -75,9 +86,20 @@ def conv(
 
 
 class StandardizedConv(nn.Module):
-    """A convolution whose kernel is standardised for each output channel (Qiao et al. 2019).
+    """A convolution whose kernel is standardised per output channel (Qiao et al. 2019).
 
-    As in BiT: variance with 1 / n, and 1e-8 added to it.  Same shapes as `conv`.
+    As in BiT, the variance is the biased one (1 / n), and 1e-8 is added to it.  Shapes are the same
+    as for `conv`.
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: height and width of the kernel in pixels, odd.
+        stride: stride in pixels along height and width.
+        dilation: distance between neighbouring taps of the kernel, in pixels.
+        groups: number of groups that the channels are split into.
+        epsilon: number that is added to the variance of the kernel.
+        kernel_init: initialiser of the kernel before it is standardised.
+        dtype: compute type.
     """
 
     features: int
@@ -107,38 +129,45 @@ class StandardizedConv(nn.Module):
 
 
 def max_pool(x: jax.Array, stride: int = 2) -> jax.Array:
-    """3x3 max-pooling with padding 1: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C]."""
+    """Apply 3x3 max-pooling with a padding of one pixel.
+
+    Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+    """
     return pooling.max_pool(x, 3, stride, ((1, 1), (1, 1)))
 
 
 def same_max_pool(x: jax.Array) -> jax.Array:
-    """`max_pool` padded as in TensorFlow; see `conv`."""
+    """Apply `max_pool` with stride 2 and the padding of TensorFlow; see `conv`."""
     return pooling.max_pool(x, 3, 2, "SAME")
 
 
 def zero_padded_max_pool(x: jax.Array) -> jax.Array:
-    """`max_pool` with zeros instead of nothing around the image, as in BiT."""
+    """Apply `max_pool` with stride 2 to an image that is padded with zeros, as in BiT."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return pooling.max_pool(padded, 3, 2, "VALID")
 
 
 def average_pool(x: jax.Array, stride: int = 2) -> jax.Array:
-    """The mean of each stride x stride square; a rest at the border is dropped.
+    """Return the mean of each square of stride x stride pixels.
+
+    Incomplete squares at the bottom and the right are dropped.  Maps [B, H, W, C] to
+    [B, floor(H/stride), floor(W/stride), C].
 
     Raises:
-        ValueError: there is no whole square.
+        ValueError: the image is smaller than one square.
     """
     _check_pixels(x, stride, "averaged over squares")
     return nn.avg_pool(x, (stride, stride), strides=(stride, stride))
 
 
 def blur_pool(x: jax.Array, stride: int = 2) -> jax.Array:
-    """Binomial 3x3 filter, then subsampling, the border reflected (Zhang 2019).
+    """Blur with a binomial 3x3 filter, then subsample (Zhang 2019).
 
-    [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+    The image is padded by reflection.  Maps [B, H, W, C] to
+    [B, ceil(H/stride), ceil(W/stride), C].
 
     Raises:
-        ValueError: there is nothing to reflect.
+        ValueError: the image has fewer than two pixels along an axis, so it cannot be reflected.
     """
     _check_pixels(x, 2, "blurred")
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
@@ -155,62 +184,19 @@ def _check_pixels(x: jax.Array, least: int, what: str) -> None:
 
 
 def blurred_max_pool(x: jax.Array) -> jax.Array:
-    """`max_pool` whose subsampling is done by `blur_pool`."""
+    """Apply `max_pool` with stride 1, and subsample with `blur_pool`."""
     return blur_pool(max_pool(x, stride=1))
 
 
 def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
-    """Stochastic depth (Huang et al. 2016): examples become zero at random.
+    """Set random examples to zero (stochastic depth, Huang et al. 2016).
+
+    The other examples are multiplied by 1 / (1 - rate).
 
     Args:
         x: float[B, H, W, C].
-        rate: float[], the probability of it, from 0 to below 1; the others are scaled by
-            1 / (1 - rate).
-        key: of the choice.
+        rate: float[], the probability that an example becomes zero, from 0 to below 1.
+        key: PRNG key.
     """
-    kept = jax.random.bernoulli(key, 1 - rate, (len(x), 1, 1, 1))
+    kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, 1, 1))
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), 0)
-
-
-class ConvPool(nn.Module):
-    """A strided 3x3 convolution in place of the stem's pooling (ResNet-RS, Bello et al. 2021).
-
-    [B, H, W, C] to [B, ceil(H/2), ceil(W/2), C].
-    """
-
-    conv: Conv
-    norm: Norm
-    act: Activation
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = self.conv(x.shape[-1], 3, 2, name="conv")(x)
-        return self.act(self.norm(name="norm")(x, train=train))
-
-
-class Stem(nn.Module):
-    """Convolutions on the image, before any pooling; the first one carries the stride.
-
-    One 7x7 for ImageNet (He et al. 2015, table 1), one 3x3 for CIFAR (section 4.2), three 3x3
-    for a deep stem (He et al. 2018, figure 2b).  Each is followed by normalisation and activation,
-    but for the last one in a pre-activation network.
-    [B, H, W, in_channels] to [B, H/stride, W/stride, widths[-1]].
-    """
-
-    widths: tuple[int, ...]
-    kernel_size: int
-    stride: int
-    preactivation: bool
-    conv: Conv
-    norm: Norm
-    act: Activation
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        for i, width in enumerate(self.widths, start=1):
-            index = "" if len(self.widths) == 1 else str(i)
-            stride = self.stride if i == 1 else 1
-            x = self.conv(width, self.kernel_size, stride, name=f"conv{index}")(x)
-            if not (self.preactivation and i == len(self.widths)):
-                x = self.act(self.norm(name=f"norm{index}")(x, train=train))
-        return x

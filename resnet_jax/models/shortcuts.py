@@ -1,7 +1,4 @@
-"""Shortcuts for blocks whose input and output differ in shape.
-
-Each goes from [B, H, W, C] to [B, H/stride, W/stride, features].
-"""
+"""Shortcuts of blocks whose input and output differ in shape."""
 
 import flax.linen as nn
 import jax
@@ -11,12 +8,14 @@ from resnet_jax.models.layers import Conv, Norm
 
 
 class Shortcut(nn.Module):
-    """What every shortcut is given.
+    """The fields that all shortcuts share.
+
+    A shortcut maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), features].
 
     Attributes:
-        features: channels of the output.
-        stride: in pixels.
-        dilation: of the block; above 1 where it replaces a stride.
+        features: number of output channels.
+        stride: stride in pixels.
+        dilation: dilation of the block in pixels; above 1 where dilation replaces a stride.
         preactivation: leave the normalisation to the next block.
         conv: builds a convolution.
         norm: builds a normalisation layer.
@@ -30,13 +29,16 @@ class Shortcut(nn.Module):
     norm: Norm
 
     def project(self, x: jax.Array, stride: int, *, train: bool) -> jax.Array:
-        """1x1 convolution and normalisation."""
+        """Apply a 1x1 convolution and normalise its output.
+
+        In a pre-activation network there is only the convolution.
+        """
         x = self.conv(self.features, 1, stride, name="conv")(x)
         return x if self.preactivation else self.norm(name="norm")(x, train=train)
 
 
 class ProjectionShortcut(Shortcut):
-    """1x1 convolution and normalisation: option B of He et al. 2015."""
+    """A 1x1 convolution and normalisation: option B of He et al. 2015."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -46,8 +48,8 @@ class ProjectionShortcut(Shortcut):
 class AveragePoolShortcut(Shortcut):
     """2x2 average pooling before the projection: ResNet-D (He et al. 2018, figure 2c).
 
-    As in timm: of a window that reaches beyond the image only what is within counts, but where
-    dilation replaces the stride, zeros around it count too.
+    As in timm, a window that reaches beyond the image is averaged over the pixels inside the image.
+    Where dilation replaces the stride, the zeros outside the image are averaged too.
     """
 
     @nn.compact
@@ -62,15 +64,15 @@ class AveragePoolShortcut(Shortcut):
 
 
 class PadShortcut(Shortcut):
-    """Subsampling and zero channels: option A of He et al. 2015, without parameters.
+    """Subsampling and zero channels, without parameters: option A of He et al. 2015.
 
-    The zeros are split evenly over both ends of the channels, as in the PyTorch CIFAR networks
-    whose weights are published (akamaster/pytorch_resnet_cifar10).
+    Half of the zero channels are added before the channels of the input and half after them, as in
+    the PyTorch CIFAR networks whose weights are published (akamaster/pytorch_resnet_cifar10).
     """
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train  # There are no statistics here.
+        del train  # This shortcut has no statistics.
         x = x[:, :: self.stride, :: self.stride]
         missing = self.features - x.shape[-1]
         before = missing // 2

@@ -1,4 +1,4 @@
-"""The members of the family by name: a row of data each."""
+"""The table of the networks: one row of fields and options for each name."""
 
 import difflib
 import fnmatch
@@ -18,7 +18,6 @@ from resnet_jax.models.blocks import (
     PreActivationBottleneckBlock,
 )
 from resnet_jax.models.layers import (
-    ConvPool,
     StandardizedConv,
     average_pool,
     blur_pool,
@@ -26,16 +25,17 @@ from resnet_jax.models.layers import (
     zero_padded_max_pool,
 )
 from resnet_jax.models.normalization import GroupNorm
-from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.shortcuts import AveragePoolShortcut, PadShortcut
+from resnet_jax.models.stem import ConvPool
 
 Fields = dict[str, Any]
+"""Fields of a network, and options of its blocks and normalisation layers, as overrides."""
 
-# Depths: blocks of each stage.
+# Number of blocks of each stage, by depth.
 _18, _34, _101, _152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
 _50, _200, _269 = _34, (3, 24, 36, 3), (3, 30, 48, 8)
 
-# Stems and shortcuts, by the letters that timm and GluonCV append (He et al. 2018).
+# Stems and shortcuts, by the letter that timm and GluonCV append to a name (He et al. 2018).
 _C: Fields = {"stem_widths": (32, 32, 64), "stem_kernel_size": 3}
 _S: Fields = {"stem_widths": (64, 64, 128), "stem_kernel_size": 3}
 _D: Fields = _C | {"shortcut": AveragePoolShortcut}
@@ -53,7 +53,7 @@ _BLUR: Fields = {"antialias": blur_pool, "stem_pool": blurred_max_pool}
 
 
 def _x(cardinality: int, base_width: int) -> Fields:
-    """ResNeXt: so many groups, so many channels a group in the first stage (Xie et al. 2016)."""
+    """ResNeXt (Xie et al. 2016): number of groups, and of channels per group in the first stage."""
     return {"cardinality": cardinality, "base_width": base_width}
 
 
@@ -65,38 +65,40 @@ def _split(
     radix: int = 2,
     cardinality: int = 1,
     base_width: int = 64,
-    average_down: str = "behind",
+    average_down: str = "after",
 ) -> Fields:
-    """ResNeSt: radix, groups and channels a group (Zhang et al. 2020)."""
+    """ResNeSt (Zhang et al. 2020): radix, number of groups, and of channels per group."""
     return _x(cardinality, base_width) | {
         "spatial_unit": partial(SplitAttention, radix=radix),
         "average_down": average_down,
     }
 
 
-def _basic(sizes: tuple[int, ...], *fields: Fields) -> partial[ResNet]:
+def _basic(sizes: tuple[int, ...], *fields: Fields) -> Fields:
     return _network(sizes, BasicBlock, *fields)
 
 
-def _bottleneck(sizes: tuple[int, ...], *fields: Fields) -> partial[ResNet]:
+def _bottleneck(sizes: tuple[int, ...], *fields: Fields) -> Fields:
     return _network(sizes, BottleneckBlock, *fields)
 
 
-def _preact_basic(sizes: tuple[int, ...], *fields: Fields) -> partial[ResNet]:
+def _preact_basic(sizes: tuple[int, ...], *fields: Fields) -> Fields:
     return _network(sizes, PreActivationBasicBlock, *fields)
 
 
-def _preact(sizes: tuple[int, ...], *fields: Fields) -> partial[ResNet]:
+def _preact(sizes: tuple[int, ...], *fields: Fields) -> Fields:
     return _network(sizes, PreActivationBottleneckBlock, *fields)
 
 
-def _network(sizes: tuple[int, ...], block: type, *fields: Fields) -> partial[ResNet]:
-    merged = {name: value for group in fields for name, value in group.items()}
-    return partial(ResNet, stage_sizes=sizes, block=block, **merged)
+def _network(sizes: tuple[int, ...], block: type, *fields: Fields) -> Fields:
+    merged: Fields = {"stage_sizes": sizes, "block": block}
+    for group in fields:
+        merged |= group
+    return merged
 
 
-def _bit(sizes: tuple[int, ...], factor: int) -> partial[ResNet]:
-    """Big Transfer: GroupNorm, standardised kernels, everything wider (Kolesnikov et al. 2019)."""
+def _bit(sizes: tuple[int, ...], factor: int) -> Fields:
+    """Big Transfer (Kolesnikov et al. 2019): wide, with GroupNorm and standardised kernels."""
     return _preact(
         sizes,
         {
@@ -108,26 +110,26 @@ def _bit(sizes: tuple[int, ...], factor: int) -> partial[ResNet]:
     )
 
 
-_SMALL_INPUT: Fields = {"stem_kernel_size": 3, "stem_stride": 1, "stem_pool": None}
-_CIFAR: Fields = _SMALL_INPUT | {"num_classes": 10, "width": 16}
+SMALL_INPUT: Fields = {"stem_kernel_size": 3, "stem_stride": 1, "stem_pool": None}
+_CIFAR: Fields = SMALL_INPUT | {"num_classes": 10, "width": 16}
 _A: Fields = {"shortcut": PadShortcut}
 _V1: Fields = {"stride_in_1x1": True}
 
 
-def _cifar(depth: int) -> partial[ResNet]:
-    """He et al. 2015, section 4.2: 6n + 2 layers in three stages of n blocks."""
+def _cifar(depth: int) -> Fields:
+    """CIFAR networks (He et al. 2015, section 4.2): 6n + 2 layers in three stages of n blocks."""
     return _basic(((depth - 2) // 6,) * 3, _CIFAR, _A)
 
 
-def _wide(depth: int, factor: int) -> partial[ResNet]:
+def _wide(depth: int, factor: int) -> Fields:
     """Wide ResNet (Zagoruyko and Komodakis 2016): 6n + 4 layers, ``factor`` times as wide."""
     return _preact_basic(
         ((depth - 4) // 6,) * 3, _CIFAR, {"width": 16 * factor, "stem_widths": (16,)}
     )
 
 
-# ImageNet networks go by the names of torchvision and timm, and equal them.
-_VARIANTS: dict[str, partial[ResNet]] = {
+# ImageNet networks have the names that torchvision and timm give to them, and are equal to them.
+_VARIANTS: dict[str, Fields] = {
     "resnet10t": _basic((1, 1, 1, 1), _T),
     "resnet14t": _bottleneck((1, 1, 1, 1), _T),
     "resnet18": _basic(_18),
@@ -239,8 +241,8 @@ _VARIANTS: dict[str, partial[ResNet]] = {
     "cifar_resnet56": _cifar(56),
     "cifar_resnet110": _cifar(110),
     "cifar_resnet1202": _cifar(1202),
-    # He et al. 2016, table 2: 6n + 2 layers with basic blocks, 9n + 2 with bottlenecks, which
-    # have their stride in the first convolution (KaimingHe/resnet-1k-layers).
+    # He et al. 2016, table 2: 6n + 2 layers with basic blocks, and 9n + 2 with bottlenecks, whose
+    # stride is in the first convolution (KaimingHe/resnet-1k-layers).
     "cifar_preresnet110": _preact_basic((18, 18, 18), _CIFAR, _A),
     "cifar_preresnet164": _preact((18, 18, 18), _CIFAR, _V1),
     "cifar_preresnet1001": _preact((111, 111, 111), _CIFAR, _V1),
@@ -251,7 +253,13 @@ _VARIANTS: dict[str, partial[ResNet]] = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that `create_model` accepts and that match a shell pattern, in natural order.
+    """Return the names that `create_model` accepts and that match a pattern.
+
+    Args:
+        pattern: a shell pattern such as ``"resnet*d"``.
+
+    Returns:
+        The names grouped by kind of network, and sorted by depth within a group.
 
     >>> list_models("resnet1?")
     ['resnet18']
@@ -259,22 +267,11 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in _VARIANTS if fnmatch.fnmatchcase(name, pattern)]
 
 
-def create_model(name: str, *, small_input: bool = False, **overrides: Any) -> ResNet:
-    """The network of that name, as an unbound Linen module.
-
-    Args:
-        name: one of `list_models`.
-        small_input: for images of about 32 pixels: a stem of 3x3 convolutions that keeps the
-            resolution, as the CIFAR networks have anyway.
-        **overrides: fields of `ResNet` to set otherwise, such as ``num_classes`` and ``dtype``.
-
-    Returns:
-        A module: ``model.init(key, images, train=False)`` makes its variables and
-        ``model.apply(variables, images, train=False)`` its logits.
+def fields_of(name: str) -> Fields:
+    """Return the fields and options of a network by its name.
 
     Raises:
-        ValueError: the name is unknown; the message names the nearest known ones.
-        TypeError: `ResNet` has no field of that name.
+        ValueError: the name is unknown; the message suggests the most similar names.
     """
     if name not in _VARIANTS:
         untagged, _, tag = name.partition(".")
@@ -286,4 +283,4 @@ def create_model(name: str, *, small_input: bool = False, **overrides: Any) -> R
         near = difflib.get_close_matches(name, _VARIANTS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see list_models()."
         raise ValueError(f"unknown model {name!r}: {hint}")
-    return _VARIANTS[name](**((_SMALL_INPUT if small_input else {}) | overrides))
+    return dict(_VARIANTS[name])

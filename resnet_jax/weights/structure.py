@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from resnet_jax.models import BatchNorm, GroupNorm, ResNet
 from resnet_jax.models.layers import StandardizedConv, conv
-from resnet_jax.models.normalization import Shift, norm_type
+from resnet_jax.models.normalization import Shift
 
 Structure = dict[str, Any]
 
@@ -25,7 +25,7 @@ def structure(model: ResNet, in_channels: int) -> Structure:
         model: The network.  Layers other than our own convolutions and normalisations are traced.
         in_channels: Number of channels of the images.
     """
-    norm = _NORMS.get(norm_type(model.norm))
+    norm = _NORMS.get(type(model.unbound_norm))
     if norm is not None and model.conv in (conv, StandardizedConv):
         model = model.clone(conv=_Conv, norm=norm, act=_unchanged, padding="symmetric")
     # All blocks of a stage after the first have the same variables.

@@ -41,7 +41,7 @@ def unbiased(
         variables,
         jax.ShapeDtypeStruct(image_shape, jnp.float32),
     )
-    kept = model.bn_decay**steps
+    kept = model.unbound_norm.momentum**steps
 
     def correct(path: tuple[Any, ...], now: np.ndarray, before: np.ndarray) -> np.ndarray:
         *modules, leaf = [key.key for key in path]

@@ -43,7 +43,12 @@ def apply(model: ResNet, images: jax.ShapeDtypeStruct, size: int = 64, channels:
         ("resnet18", {"norm": None}, "norm must be resnet_jax.BatchNorm or GroupNorm, .* None"),
         ("resnet18", {"norm": "batch"}, "norm must be resnet_jax.BatchNorm or .* 'batch'"),
         ("resnet18", {"norm": nn.BatchNorm}, "norm must be resnet_jax.BatchNorm or GroupNorm"),
-        ("resnet18", {"norm": partial(BatchNorm, epsilon=1)}, "norm: BatchNorm takes its arg"),
+        ("resnet18", {"norm": partial(BatchNorm, epsilon=0)}, "bn_epsilon must be positive, .* 0"),
+        (
+            "resnet18",
+            {"norm": partial(BatchNorm, decay=1)},
+            "norm must be resnet_jax.Batch.* 'decay'",
+        ),
         ("resnet18", {"norm": partial(GroupNorm), "freeze_bn": True}, "freeze_bn does nothing"),
         ("resnet18", {"act": "silu"}, "act must be a function such as jax.nn.silu, .* 'silu'"),
         ("resnet18", {"num_classes": None}, "num_classes must be 0, .* None"),

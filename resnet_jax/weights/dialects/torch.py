@@ -12,6 +12,7 @@ import numpy as np
 
 from resnet_jax.models import ResNet, unstack_blocks
 from resnet_jax.models.attention import SelectiveKernel
+from resnet_jax.models.blocks import PostActivationBlock
 from resnet_jax.models.shortcuts import AveragePoolShortcut
 from resnet_jax.weights.dialects.renaming import Rules, renamed
 
@@ -90,10 +91,11 @@ _LEAVES = {
 
 def torch_rules(model: ResNet) -> Rules:
     """Return the rules that rename the modules of a network to those of PyTorch."""
-    if model.block.preactivation:
+    block = model.unbound_block
+    if not isinstance(block, PostActivationBlock):
         return _PREACTIVATION
-    unit = getattr(model.spatial_unit, "func", model.spatial_unit)
-    spatial = _SELECTIVE_KERNEL if unit is SelectiveKernel else _SPLIT_ATTENTION + _PLAIN
+    selects = isinstance(block.unbound_spatial_unit, SelectiveKernel)
+    spatial = _SELECTIVE_KERNEL if selects else _SPLIT_ATTENTION + _PLAIN
     # Index 0 of a pooling shortcut is its pooling layer, even if that layer does nothing.
     first = 1 if issubclass(model.shortcut, AveragePoolShortcut) else 0
     shortcut = (

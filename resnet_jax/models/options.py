@@ -1,0 +1,208 @@
+"""The options of blocks and normalisation layers, and the values that are allowed for them.
+
+An option is a field of a block or a normalisation layer.  `create_model` knows each by a name that
+is unique in the network.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+
+from resnet_jax.models.blocks import (
+    BottleneckBlock,
+    PostActivationBlock,
+    PreActivationBlock,
+    PreActivationBottleneckBlock,
+    ResidualBlock,
+)
+from resnet_jax.models.layers import Norm, conv
+from resnet_jax.models.normalization import BatchNorm
+
+
+class Allowed(NamedTuple):
+    """The values that a field may have.
+
+    Attributes:
+        accepts: whether a value is one of them.  A TypeError counts as no.
+        description: completes the sentence "the field must be ...".
+    """
+
+    accepts: Callable[[Any], bool]
+    description: str
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError unless the value is allowed."""
+        try:
+            accepted = self.accepts(value)
+        except TypeError:  # The value cannot be compared with a number.
+            accepted = False
+        if not accepted:
+            raise ValueError(f"{name} must be {self.description}, but it is {value!r}")
+
+
+POSITIVE = Allowed(lambda value: value > 0, "positive")
+POSITIVE_OR_NONE = Allowed(lambda value: value is None or value > 0, "positive or None")
+RATE = Allowed(lambda value: 0 <= value < 1, "in [0, 1)")
+_BUILDER_OR_NONE = Allowed(
+    lambda value: value is None or callable(value), "None or a function that builds a layer"
+)
+
+
+class Option(NamedTuple):
+    """A field of a block or a normalisation layer.
+
+    Attributes:
+        part: the field of the network that holds the block or the normalisation layer.
+        owners: the classes that have the option.
+        field: its name in these classes.
+        allowed: the values that it may have.
+    """
+
+    part: Literal["block", "norm"]
+    owners: tuple[type[nn.Module], ...]
+    field: str
+    allowed: Allowed
+
+    @property
+    def default(self) -> Any:
+        """The value that the classes give to the field."""
+        return getattr(self.owners[0], self.field)
+
+
+OPTIONS: dict[str, Option] = {
+    "attention": Option("block", (ResidualBlock,), "attention", _BUILDER_OR_NONE),
+    "spatial_unit": Option("block", (PostActivationBlock,), "spatial_unit", _BUILDER_OR_NONE),
+    "antialias": Option(
+        "block",
+        (PostActivationBlock,),
+        "antialias",
+        Allowed(lambda value: value is None or callable(value), "None or a function (x, stride)"),
+    ),
+    "average_down": Option(
+        "block",
+        (PostActivationBlock,),
+        "average_down",
+        Allowed(lambda value: value in (None, "before", "after"), "None, before or after"),
+    ),
+    "cardinality": Option("block", (BottleneckBlock,), "cardinality", POSITIVE),
+    "base_width": Option("block", (BottleneckBlock,), "base_width", POSITIVE),
+    "stride_in_1x1": Option(
+        "block",
+        (BottleneckBlock, PreActivationBottleneckBlock),
+        "stride_in_1x1",
+        Allowed(lambda value: value in (False, True), "False or True"),
+    ),
+    "block_dropout_rate": Option("block", (PreActivationBlock,), "dropout_rate", RATE),
+    "bn_decay": Option(
+        "norm", (BatchNorm,), "momentum", Allowed(lambda value: 0 <= value <= 1, "in [0, 1]")
+    ),
+    "bn_epsilon": Option("norm", (BatchNorm,), "epsilon", POSITIVE),
+    "bn_group_size": Option("norm", (BatchNorm,), "group_size", POSITIVE_OR_NONE),
+    "freeze_bn": Option(
+        "norm",
+        (BatchNorm,),
+        "frozen",
+        Allowed(
+            lambda value: (
+                value in (False, True)
+                or (isinstance(value, tuple) and all(isinstance(path, str) for path in value))
+            ),
+            "True, False or a tuple of module paths such as 'stem/norm'",
+        ),
+    ),
+}
+
+_ALIASES = {("average_down", "behind"): "after"}
+"""Values that options had in earlier versions."""
+
+
+def unbound_block(block: Callable[..., ResidualBlock]) -> ResidualBlock:
+    """Return a block outside any network, to read its class and its options.
+
+    Raises:
+        ValueError: ``block`` does not build a residual block.
+    """
+    try:
+        built = block(features=64, stride=1, conv=conv, norm=BatchNorm, parent=None)
+    except TypeError as error:
+        raise ValueError(f"block cannot be built: {error}") from error
+    if not isinstance(built, ResidualBlock):
+        raise ValueError(f"block must build a ResidualBlock, but it is {block!r}")
+    return built
+
+
+def unbound_norm(norm: Norm) -> nn.Module:
+    """Return a normalisation layer outside any network, to read its class and its options.
+
+    Raises:
+        ValueError: ``norm`` does not build a layer that is called with ``train``.
+    """
+    problem = (
+        "norm must be resnet_jax.BatchNorm or GroupNorm, or functools.partial(GroupNorm, "
+        f"num_groups=...), but it is {norm!r}"
+    )
+    try:
+        built = norm(parent=None)
+    except TypeError as error:
+        raise ValueError(f"{problem}: {error}") from error
+    # The layers of Flax have another argument, ``use_running_average``.
+    if not (
+        isinstance(built, nn.Module)
+        and "train" in inspect.signature(type(built).__call__).parameters
+    ):
+        raise ValueError(problem)
+    return built
+
+
+def check_options(block: ResidualBlock, norm: nn.Module) -> None:
+    """Check the values of all options of an unbound block and an unbound normalisation layer.
+
+    Raises:
+        ValueError: an option has a value that is not allowed.
+    """
+    parts = {"block": block, "norm": norm}
+    for name, option in OPTIONS.items():
+        part = parts[option.part]
+        if isinstance(part, option.owners):
+            option.allowed.check(name, getattr(part, option.field))
+
+
+def options_to_partials(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a network, with the options among them bound to ``block`` and ``norm``.
+
+    Args:
+        fields: fields of `resnet_jax.ResNet`, among them ``block`` and ``norm``, and options by
+            their names in `OPTIONS`.
+
+    Returns:
+        The fields without the options.  ``block`` and ``norm`` are partials of the given ones if an
+        option changes their values, and otherwise the given ones themselves.
+
+    Raises:
+        ValueError: the block or the normalisation layer does not have an option, and the value of
+            the option is not its default; or the block or the layer cannot be built.
+    """
+    options = {name: value for name, value in fields.items() if name in OPTIONS}
+    rest = {name: value for name, value in fields.items() if name not in OPTIONS}
+    if not options:
+        return rest
+    parts: dict[str, nn.Module] = {
+        "block": unbound_block(rest["block"]),
+        "norm": unbound_norm(rest["norm"]),
+    }
+    changed: dict[str, dict[str, Any]] = {"block": {}, "norm": {}}
+    for name, value in options.items():
+        option, part = OPTIONS[name], parts[OPTIONS[name].part]
+        value = _ALIASES.get((name, value), value) if isinstance(value, str) else value
+        if isinstance(part, option.owners):
+            if getattr(part, option.field) != value:
+                changed[option.part][option.field] = value
+        elif value != option.default:
+            raise ValueError(
+                f"{name} does nothing with {type(part).__name__}; leave it at {option.default!r}"
+            )
+    bound = {part: partial(rest[part], **values) for part, values in changed.items() if values}
+    return rest | bound
