@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
-from resnet_jax.report.page import write_report
+from resnet_jax.report import RunRecord, write_report
 from resnet_jax.training.loop import TrainResult, describe
 from resnet_jax.training.loop import train as train_steps
 from resnet_jax.training.process.distributed import gather, is_primary, primary_first
@@ -95,8 +96,7 @@ def train(
         unreadable, reason = next(iter(skipped.items()))
         facts["skipped"] = f"{len(skipped)} unreadable images, such as {unreadable}: {reason}"
         console.print(f"Skipped {facts['skipped']}.", style="yellow", soft_wrap=True)
-    write_report(
-        workdir.report,
+    record = RunRecord(
         title=title,
         facts=facts,
         headline={
@@ -112,10 +112,12 @@ def train(
         image=dataset.evaluation.image,
         labels=dataset.evaluation.labels,
         logits=result.logits,
+        mask=np.ones(len(result.logits), bool),
         config=config.to_json(),
         goodput={ACTIVITIES[activity]: share for activity, share in shares.items()},
         operations=result.operations,
     )
+    write_report(workdir.report, record)
     workdir.complete({"split": split, **result.metrics, "seconds": seconds, "goodput": shares})
     console.print(f"Wall time: {in_words(shares)}")
     console.print(
