@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,12 +21,9 @@ def test_digits_are_resampled_and_normalised(evaluate_on: str) -> None:
     _, train = (np.asarray(split.resident[0]) for split in (dataset.evaluation, dataset.train))
     still = jnp.zeros(20)
     resampled = affine_resize(images, 16, rotation=still, scale=still + 1, shift=jnp.zeros((20, 2)))
-    expected = jax.jit(lambda x: normalize(x, train.mean(), train.std()))(resampled)
     preprocessing = dataset.preprocessing
-    np.testing.assert_array_equal(
-        preprocessing.on_device(images), normalize(resampled, train.mean(), train.std())
-    )
-    assert expected.shape == (20, 16, 16, 1)
+    expected = normalize(resampled, train.mean(), train.std())
+    np.testing.assert_array_equal(preprocessing.on_device(images), expected)
     for image in images:
         np.testing.assert_array_equal(preprocessing.on_host(image), image)
         np.testing.assert_array_equal(preprocessing.on_host(image[..., 0]), image)
@@ -48,9 +44,9 @@ def test_files_become_the_images_of_the_evaluation_split(
 ) -> None:
     rng = np.random.default_rng(0)
     sizes = [(40, 30), (31, 50), (24, 24), (16, 16), (300, 20)]
-    for split in ("train", "val"):
+    for directory in ("train/a", "train/b", "val/a", "val/b"):
         for i, size in enumerate(sizes):
-            path = tmp_path / split / "class" / f"{i}.{'jpg' if i % 2 else 'png'}"
+            path = tmp_path / directory / f"{i}.{'jpg' if i % 2 else 'png'}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
     config = ImageConfig(
@@ -59,7 +55,7 @@ def test_files_become_the_images_of_the_evaluation_split(
         eval_interpolation=interpolation,  # pyrefly: ignore[bad-argument-type]
     )
     dataset = open_dataset(FolderConfig(str(tmp_path), images=config))
-    files = sorted((tmp_path / "val" / "class").iterdir())
+    files = sorted(tmp_path.glob("val/*/*"))
     for index, file in enumerate(files):
         expected = dataset.evaluation.image(index)
         for form in (file, str(file), file.read_bytes()):
