@@ -92,7 +92,7 @@ def test_skipped_images_are_counted_nowhere(tmp_path: Path) -> None:
     page = report(tmp_path, num_classes=5, channels=3, skipped=1)
     # The first image, of class 1 taken for class 2, would be the other error.
     assert "1 of 39 images" in page
-    assert "1 more images could not be read" in page
+    assert "Unreadable images, which are left out of all counts: 1." in page
     assert "<td>class1</td><td>class2</td>" not in page
     assert page.count("<figure") == 24
     assert "<td>class1</td><td>class0</td><td>1</td>" in page
