@@ -26,8 +26,8 @@ from resnet_jax.config import (
 )
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.rundir.checkpoints import Checkpoints
-from resnet_jax.training.rundir.digests import describe_arrays
 from resnet_jax.training.setup import Run
+from resnet_jax.weights.formats.digests import describe_arrays
 
 CONFIG = TrainConfig(
     model=ModelConfig("resnet50"),

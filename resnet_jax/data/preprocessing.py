@@ -135,7 +135,7 @@ class Preprocessing:
         pixels = image if isinstance(image, np.ndarray) else _decode(image)
         return _to_channels(self._to_size(_to_channels(pixels, 3)), self.channels)
 
-    def on_device(self, images: jax.Array) -> jax.Array:
+    def on_device(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Resample and normalise a batch of images that `on_host` returned; jittable.
 
         Args:
@@ -144,6 +144,8 @@ class Preprocessing:
         Returns:
             float32[B, H, W, channels], with H = W = ``upsample_size`` if that is set.
         """
+        # NumPy would normalise in float64.
+        images = jnp.asarray(images)
         if self.upsample_size is not None:
             zeros = jnp.zeros(images.shape[0])
             images = affine_resize(

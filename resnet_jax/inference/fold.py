@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolutions before it, for inference."""
+"""Folding of BatchNorm into the preceding convolutions, for faster inference."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,22 +16,22 @@ Path = tuple[str, ...]
 
 
 def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, Any]]:
-    """The same network for evaluation, without running statistics.
+    """Return an equal network for evaluation, without running statistics, and its parameters.
 
-    In evaluation BatchNorm is an affine map of each channel.  Its factor goes into the kernel
-    before it, and a bias remains, in the parameter that BatchNorm has its bias in.  Logits stay
-    the same to rounding.  What comes out is not for training.
+    In evaluation, BatchNorm is an affine map of each channel. Its factor is multiplied into the
+    kernel of the preceding convolution, and its bias parameter takes the rest. The logits are
+    equal up to rounding. The result cannot be trained.
 
     Args:
-        model: a post-activation network with BatchNorm.
-        variables: its ``params`` and ``batch_stats``.
+        model: A post-activation network with BatchNorm.
+        variables: Its ``params`` and ``batch_stats``.
 
     Returns:
         A network whose normalisation layers are `Shift`, and its ``params``.
 
     Raises:
-        ValueError: the network has other normalisation, or a BatchNorm that does not directly
-            follow a plain convolution, as in pre-activation networks.
+        ValueError: The network has another kind of normalisation, or a BatchNorm that does not
+            directly follow a plain convolution, as in pre-activation networks.
     """
     batch_norm = model.unbound_norm
     if not isinstance(batch_norm, BatchNorm):
@@ -55,8 +55,8 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
 
 
 def _folds(model: ResNet, variables: Any) -> list[tuple[Path, Path]]:
-    """The path of each BatchNorm, and of the layer whose output it normalises."""
-    # Arrays are kept along with the paths: the identity of one that is gone may return.
+    """Return the path of each BatchNorm with the path of the layer that it normalises."""
+    # Keep references to the arrays: the id() of a freed array can be reused.
     outputs: dict[int, tuple[Path, Any]] = {}
     folds: list[tuple[Path, Path]] = []
 
@@ -90,6 +90,6 @@ def _folds(model: ResNet, variables: Any) -> list[tuple[Path, Path]]:
 
 
 def _image_channels(params: Any) -> int:
-    """Those that the first convolution takes."""
+    """Return the number of image channels that the first convolution takes."""
     stem = params["stem"]
     return stem["conv" if "conv" in stem else "conv1"]["kernel"].shape[2]

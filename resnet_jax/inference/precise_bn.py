@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics, computed afresh instead of averaged along the way."""
+"""Recomputation of BatchNorm's running statistics from given images."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,29 +17,29 @@ Images = jax.Array | np.ndarray
 def precise_batch_stats(
     model: ResNet, variables: dict[str, Any], batches: Iterable[Images | tuple[Images, Images]]
 ) -> dict[str, Any]:
-    """Replaces the running statistics by those of given images ("Precise BN").
+    """Return the variables with running statistics computed from given images ("Precise BN").
 
-    For averaged parameters and for imported ones, whose running statistics belong to other
-    parameters or other images.  Every layer sees what it sees in training, normalised by the
-    statistics of its batch; the statistics of the batches are pooled, so that an example counts the
-    same in a large batch and in a small one, and neither order nor number of batches matters
+    Averaged parameters and imported weights need this when their running statistics belong to other
+    parameters or to a different kind of image. As in training, each layer's input is normalised
+    with the statistics of its batch. The statistics of the batches are then pooled, so that each
+    example has the same weight, whatever the order and the number of the batches
     (Wu and Johnson 2021, https://arxiv.org/abs/2105.07576, section 3).
 
     Args:
-        model: the network.
-        variables: ``params`` and ``batch_stats``; parameters stay as they are.
-        batches: float[B, H, W, C], prepared as for evaluation; or pairs of them and of masks
-            bool[B] that say which images count.
+        model: The network.
+        variables: Its ``params`` and ``batch_stats``. The parameters are not changed.
+        batches: Images float[B, H, W, C], prepared as for evaluation; or pairs of images and a mask
+            bool[B] that is True for the images that count.
 
     Returns:
         The variables with new ``batch_stats``: pooled means and biased variances, float32.
 
     Raises:
-        ValueError: there is no batch.
+        ValueError: There are no images.
     """
     if not variables.get("batch_stats"):
         return variables
-    # Of nothing kept, the updated running statistics are those of the batch.
+    # With a decay of 0, the updated running statistics equal the statistics of the batch.
     batch_model = model.clone(
         bn_decay=0.0,
         bn_group_size=None,

@@ -44,3 +44,104 @@ class RunRecord:
     config: Mapping[str, Any]
     goodput: Mapping[str, float] = dataclasses.field(default_factory=dict)
     operations: Sequence[tuple[str, str, float, float]] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.labels) == len(self.logits) == len(self.mask):
+            raise ValueError(
+                f"labels, logits and mask must have one entry per image, but they have "
+                f"{len(self.labels)}, {len(self.logits)} and {len(self.mask)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An image and what the network made of it.
+
+    Attributes:
+        pixels: uint8[H, W, 1 or 3].
+        label: Name of its true class.
+        prediction: Name of the class that the network chose.
+        probability: Probability of the true class, 0 to 1.
+    """
+
+    pixels: np.ndarray
+    label: str
+    prediction: str
+    probability: float
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the number of examples of class i (row) that were taken for class j (column).
+
+    Args:
+        labels: int[N], 0 to K - 1.
+        predictions: int[N], 0 to K - 1.
+        num_classes: K.
+
+    Returns:
+        int64[K, K].
+    """
+    matrix = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(matrix, (labels, predictions), 1)
+    return matrix
+
+
+def hardest_classes(matrix: np.ndarray, class_names: Sequence[str]) -> list[tuple[str, int, float]]:
+    """Return up to ten classes, the lowest accuracy first.
+
+    Args:
+        matrix: As `confusion_matrix` returns it.
+        class_names: K names.
+
+    Returns:
+        Name, number of images, and accuracy from 0 to 1. Classes without images are left out.
+    """
+    counts = matrix.sum(axis=1)
+    present = np.flatnonzero(counts)
+    right = np.diag(matrix)[present] / counts[present]
+    order = np.argsort(right, kind="stable")[:10]
+    return [(class_names[present[i]], int(counts[present[i]]), float(right[i])) for i in order]
+
+
+def most_confused(matrix: np.ndarray, class_names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Return up to ten pairs of classes, the most frequent confusion first.
+
+    Args:
+        matrix: As `confusion_matrix` returns it.
+        class_names: K names.
+
+    Returns:
+        True class, predicted class, and number of images, which is above 0.
+    """
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    rows, columns = np.unravel_index(np.argsort(-wrong, axis=None, kind="stable")[:10], wrong.shape)
+    return [
+        (class_names[i], class_names[j], int(wrong[i, j]))
+        for i, j in zip(rows, columns, strict=True)
+        if wrong[i, j]
+    ]
+
+
+def worst_examples(record: RunRecord, count: int) -> list[Example]:
+    """Return the images whose true class got the lowest probability, the worst first.
+
+    Skipped images are left out.
+
+    Args:
+        record: The run.
+        count: Largest number of images to return.
+    """
+    indices = np.flatnonzero(record.mask)
+    logits, labels = record.logits[indices], record.labels[indices]
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return [
+        Example(
+            pixels=record.image(int(indices[i])),
+            label=record.class_names[labels[i]],
+            prediction=record.class_names[logits[i].argmax()],
+            probability=float(of_truth[i]),
+        )
+        for i in np.argsort(of_truth, kind="stable")[:count]
+    ]

@@ -11,8 +11,7 @@ import jax
 from rich.console import Console
 
 from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
-from resnet_jax.report.page import write_report
-from resnet_jax.report.records import RunRecord
+from resnet_jax.report import RunRecord, write_report
 from resnet_jax.training.description import describe, describe_model
 from resnet_jax.training.loop import TrainResult
 from resnet_jax.training.loop import train as train_steps
@@ -66,6 +65,8 @@ def train(
     run = _open(config, path, profile)
     with primary_first("workdir"):
         directory = Workdir(path, config, claim=is_primary())
+    if is_primary():
+        directory.describe(describe_model(run))
     if directory.result:
         console.print(
             f"The run in {path} is complete: top-1 {directory.result['top1']:.2%}.  "
@@ -73,8 +74,6 @@ def train(
         )
         return None
     with directory:
-        if is_primary():
-            directory.describe(describe_model(run))
         # A directory that the user has chosen, in the environment or in Python, is left alone.
         variable, option = "JAX_COMPILATION_CACHE_DIR", "jax_compilation_cache_dir"
         if variable not in os.environ and getattr(jax.config, option) is None:
@@ -163,22 +162,10 @@ def _finish(
         goodput={ACTIVITIES[activity]: share for activity, share in shares.items()},
         operations=result.operations,
     )
-    _write_report(directory.report, record)
+    write_report(directory.report, record)
     directory.complete({"split": split, **result.metrics, "seconds": seconds, "goodput": shares})
     console.print(f"Wall time: {in_words(shares)}")
     console.print(
         f"[bold]{split} top-1 {top1}[/bold] in {seconds:.1f} s, of which compilation "
         f"{result.compile_seconds:.1f} s.  Report: {directory.report}"
     )
-
-
-def _write_report(path: Path, record: RunRecord) -> None:
-    """Write the report of the images under the mask."""
-    fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    (kept,) = fields.pop("mask").nonzero()
-    fields |= {
-        "labels": record.labels[kept],
-        "logits": record.logits[kept],
-        "image": lambda index: record.image(int(kept[index])),
-    }
-    write_report(path, **fields)

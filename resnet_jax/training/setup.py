@@ -21,7 +21,6 @@ from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.process.distributed import gather
-from resnet_jax.training.rundir.digests import describe_arrays, json_digest
 from resnet_jax.training.sharding import (
     batch_sharded,
     make_mesh,
@@ -36,6 +35,7 @@ from resnet_jax.training.starting_weights import (
 )
 from resnet_jax.training.state import TrainState, create_train_state, state_of
 from resnet_jax.training.step import TrainStep, make_train_step
+from resnet_jax.weights.formats.digests import describe_arrays, json_digest
 
 
 def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> tuple[ResNet, Mesh]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from resnet_jax.config import (
     AugmentConfig,
+    ConfigError,
     DigitsConfig,
     FolderConfig,
     ImageConfig,
@@ -20,6 +21,7 @@ from resnet_jax.config import (
     TfdsArraysConfig,
 )
 from resnet_jax.data import open_dataset
+from resnet_jax.data.augment import affine_resize, normalize
 from resnet_jax.data.preprocessing import Preprocessing
 from tests.data.images.test_arrays import prepare
 
@@ -31,30 +33,6 @@ SMALL = Preprocessing(
     std=(0.2, 0.2, 0.2),
     channels=3,
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for name in ("circle", "square"):
-        (tmp_path / name).mkdir()
-        for i, kind in enumerate(("jpg", "png", "jpg", "png")):
-            pixels = rng.integers(0, 256, (40 + 7 * i, 50, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{i}.{kind}")
-    return tmp_path
-
-
-@pytest.mark.parametrize("interpolation", ["linear", "pil_bilinear", "pil_bicubic"])
-def test_files_give_the_pixels_of_the_evaluation_split(folder: Path, interpolation: Any) -> None:
-    images = ImageConfig(image_size=24, eval_interpolation=interpolation, crop_fraction=0.9)
-    dataset = open_dataset(FolderConfig(str(folder), images=images))
-    (batch,) = dataset.evaluation.eval_batches(len(dataset.evaluation))
-    found = {pixels.tobytes() for pixels in batch.image}
-    preprocessed = {
-        dataset.preprocessing.on_host(path).tobytes() for path in folder.rglob("*.[jp]*g")
-    }
-    assert found <= preprocessed
-    assert len(preprocessed) == 8
 
 
 def test_arrays_and_noise_are_evaluated_whole(tmp_path: Path) -> None:
@@ -135,3 +113,62 @@ def test_a_truncated_file_is_refused() -> None:
     Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(buffer, "PNG")
     with pytest.raises(ValueError, match="bytes"):
         SMALL.on_host(buffer.getvalue()[:40])
+
+
+@pytest.mark.parametrize("evaluate_on", ["test", "validation"])
+def test_digits_are_resampled_and_normalised(evaluate_on: str) -> None:
+    dataset = open_dataset(DigitsConfig(evaluate_on=evaluate_on))
+    images = np.stack([dataset.evaluation.image(i) for i in range(20)])
+    _, train = (np.asarray(split.resident[0]) for split in (dataset.evaluation, dataset.train))
+    still = jnp.zeros(20)
+    resampled = affine_resize(images, 16, rotation=still, scale=still + 1, shift=jnp.zeros((20, 2)))
+    preprocessing = dataset.preprocessing
+    expected = normalize(resampled, train.mean() / 255, train.std() / 255)
+    np.testing.assert_array_equal(preprocessing.on_device(images), expected)
+    for image in images:
+        np.testing.assert_array_equal(preprocessing.on_host(image), image)
+        np.testing.assert_array_equal(preprocessing.on_host(image[..., 0]), image)
+
+
+def test_synthetic_images_are_normalised() -> None:
+    dataset = open_dataset(SyntheticConfig(image_size=8, num_classes=3, test_examples=4))
+    images = np.stack([dataset.evaluation.image(i) for i in range(4)])
+    np.testing.assert_array_equal(
+        dataset.preprocessing.on_device(images),
+        normalize(jnp.asarray(images), 127.5 / 255, 73.9 / 255),
+    )
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "pil_bilinear", "pil_bicubic"])
+@pytest.mark.parametrize("crop_fraction", [0.875, 1.0])
+def test_files_become_the_images_of_the_evaluation_split(
+    tmp_path: Path, interpolation: str, crop_fraction: float
+) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(40, 30), (31, 50), (24, 24), (16, 16), (300, 20)]
+    for directory in ("train/a", "train/b", "val/a", "val/b"):
+        for i, size in enumerate(sizes):
+            path = tmp_path / directory / f"{i}.{'jpg' if i % 2 else 'png'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
+    config = ImageConfig(
+        image_size=16,
+        crop_fraction=crop_fraction,
+        eval_interpolation=interpolation,  # pyrefly: ignore[bad-argument-type]
+    )
+    dataset = open_dataset(FolderConfig(str(tmp_path), images=config))
+    files = sorted(tmp_path.glob("val/*/*"))
+    for index, file in enumerate(files):
+        expected = dataset.evaluation.image(index)
+        for form in (file, str(file), file.read_bytes()):
+            np.testing.assert_array_equal(dataset.preprocessing.on_host(form), expected)
+    batch = np.stack([dataset.evaluation.image(i) for i in range(len(files))])
+    np.testing.assert_array_equal(
+        dataset.preprocessing.on_device(batch),
+        normalize(jnp.asarray(batch), config.augment.mean, config.augment.std),
+    )
+
+
+def test_impossible_fields_are_refused() -> None:
+    with pytest.raises(ConfigError, match="crop_fraction must be above 0"):
+        Preprocessing(8, 0.0, "linear", (0.5,), (0.2,), 3)

@@ -26,9 +26,9 @@ import optax
 
 from resnet_jax.config import CheckpointConfig
 from resnet_jax.training.rundir.checkpoints import Checkpoints
-from resnet_jax.training.rundir.digests import describe_arrays
 from resnet_jax.training.sharding import make_mesh, replicated
 from resnet_jax.training.state import TrainState
+from resnet_jax.weights.formats.digests import describe_arrays
 
 CONFIG = CheckpointConfig(keep_latest=2, keep_best=1)
 _SHAPE = (1600, 3000)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_jax.report.page import confusion_matrix, write_report
+from resnet_jax.report import RunRecord, write_report
+from resnet_jax.report.records import confusion_matrix
 
 
 def test_confusion_matrix_has_the_truth_in_its_rows() -> None:
@@ -14,7 +15,9 @@ def test_confusion_matrix_has_the_truth_in_its_rows() -> None:
     np.testing.assert_array_equal(matrix, [[1, 1, 0], [0, 1, 0], [1, 0, 0]])
 
 
-def report(tmp_path: Path, *, num_classes: int, channels: int, title: str = "a run") -> str:
+def report(
+    tmp_path: Path, *, num_classes: int, channels: int, title: str = "a run", skipped: int = 0
+) -> str:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, num_classes, 40).astype(np.int32)
     logits = rng.normal(size=(40, num_classes)).astype(np.float32)
@@ -23,8 +26,7 @@ def report(tmp_path: Path, *, num_classes: int, channels: int, title: str = "a r
     labels[:2], logits[:2] = 1, 0
     logits[0, 2], logits[1, 0] = 5, 9
     path = tmp_path / "report.html"
-    write_report(
-        path,
+    record = RunRecord(
         title=title,
         facts={"model": "resnet18"},
         headline={"test top-1": "95.00%"},
@@ -45,8 +47,10 @@ def report(tmp_path: Path, *, num_classes: int, channels: int, title: str = "a r
         image=rng.integers(0, 256, (40, 8, 8, channels), np.uint8).__getitem__,
         labels=labels,
         logits=logits,
+        mask=np.arange(40) >= skipped,
         config={"seed": 0},
     )
+    write_report(path, record)
     return path.read_text()
 
 
@@ -82,3 +86,13 @@ def test_the_same_run_gives_the_same_report(tmp_path: Path) -> None:
     assert report(tmp_path, num_classes=5, channels=3) == report(
         tmp_path, num_classes=5, channels=3
     )
+
+
+def test_skipped_images_are_counted_nowhere(tmp_path: Path) -> None:
+    page = report(tmp_path, num_classes=5, channels=3, skipped=1)
+    # The first image, of class 1 taken for class 2, would be the other error.
+    assert "1 of 39 images" in page
+    assert "Unreadable images, which are left out of all counts: 1." in page
+    assert "<td>class1</td><td>class2</td>" not in page
+    assert page.count("<figure") == 24
+    assert "<td>class1</td><td>class0</td><td>1</td>" in page

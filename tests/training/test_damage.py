@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from resnet_jax.training.rundir.checkpoints import CheckpointError, Checkpoints
-from resnet_jax.training.rundir.digests import describe_arrays
 from resnet_jax.training.state import TrainState
+from resnet_jax.weights.formats.digests import describe_arrays
 from tests.training.test_checkpoint import CONFIG, abstract, make_state
 
 WIDTH = 4000

@@ -12,10 +12,10 @@ from jax.sharding import PartitionSpec
 from resnet_jax.config import SyntheticConfig, TrainConfig
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.rundir.checkpoints import Checkpoints
-from resnet_jax.training.rundir.digests import describe_arrays
 from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import make_mesh, spread
 from resnet_jax.training.state import TrainState
+from resnet_jax.weights.formats.digests import describe_arrays
 from tests.comparison import tree_deviation
 
 # One worker runs the whole file, because its fixtures are expensive.

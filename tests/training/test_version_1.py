@@ -27,8 +27,8 @@ from resnet_jax.config import (
     TrainConfig,
 )
 from resnet_jax.inference.spec import ModelSpec
-from resnet_jax.training.rundir.digests import json_digest
 from resnet_jax.training.rundir.workdir import Workdir, WorkdirError
+from resnet_jax.weights.formats.digests import json_digest
 from tests.training.ranks import ROOT
 
 OLD = Path(__file__).parent / "version_1_run"

@@ -20,8 +20,8 @@ from orbax.checkpoint import v1 as ocp
 from resnet_jax.config import CheckpointConfig
 from resnet_jax.training.process.distributed import gather, is_primary, primary_first
 from resnet_jax.training.process.preemption import PreemptedError
-from resnet_jax.training.rundir.digests import describe_arrays, json_digest, type_differences
 from resnet_jax.training.state import TrainState
+from resnet_jax.weights.formats.digests import describe_arrays, json_digest, type_differences
 
 SCHEMA_VERSION = 1
 """Version of the content of a checkpoint. Other versions are refused."""

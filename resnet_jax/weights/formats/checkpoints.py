@@ -177,3 +177,27 @@ def _within(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
 def _line(error: Exception) -> str:
     """Return the error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+
+
+def read_custom_metadata(path: Path) -> dict[str, Any]:
+    """Return the JSON that was stored beside the arrays of one Orbax checkpoint.
+
+    Args:
+        path: Directory of the checkpoint.
+
+    Raises:
+        ValueError: It is damaged, or it is not an Orbax checkpoint.
+        ImportError: Orbax is not installed.
+    """
+    try:
+        from orbax.checkpoint import v1
+    except ImportError:
+        raise ImportError(
+            f"{path} needs orbax-checkpoint: pip install 'resnet_jax[train]'"
+        ) from None
+
+    ocp: Any = v1
+    try:
+        return dict(ocp.metadata(path.absolute()).custom_metadata or {})
+    except Exception as error:
+        raise ValueError(f"{path}: no readable Orbax checkpoint ({_line(error)})") from error
