@@ -88,4 +88,5 @@ def _batch_norm(run: Run) -> str:
     statistics = (
         f"statistics of groups of {size}{each_device}" if size else "statistics of the batch"
     )
-    return f"{statistics}, frozen in {', '.join(frozen)}" if frozen else statistics
+    patterns = ", ".join(config.finetune.freeze)
+    return f"{statistics}, frozen in layers that match {patterns}" if frozen else statistics

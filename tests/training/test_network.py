@@ -139,8 +139,8 @@ def test_frozen_statistics_stay_and_the_others_move(
     run = Run.create(dataclasses.replace(CONFIG, model=model, finetune=finetune), jax.devices()[:1])
     with Workdir(tmp_path, run.config) as workdir:
         described = describe(run, workdir)["BatchNorm"]
-    assert described.startswith("statistics of the batch")
-    assert (", frozen in stem/norm, stage1/block1/norm1" in described) == freeze_statistics
+    suffix = ", frozen in layers that match stem, stage1" if freeze_statistics else ""
+    assert described == f"statistics of the batch{suffix}"
     train_step, _ = run.compile()
     state = run.create_state()
     before = jax.device_get(state.variables)
