@@ -1,4 +1,4 @@
-"""The residual networks, as Flax Linen modules."""
+"""Residual networks as Flax Linen modules, and functions that count and convert them."""
 
 from resnet_jax.models.blocks import BasicBlock as BasicBlock
 from resnet_jax.models.blocks import BottleneckBlock as BottleneckBlock

@@ -1,6 +1,6 @@
-"""Channel attention: at the end of a block, or in place of its 3x3 convolution.
+"""Channel attention, at the end of a block or as part of what replaces its 3x3 convolution.
 
-What computes the attention has ReLU within, whatever the activation of the network, as in timm.
+As in timm, the layers that compute the attention use ReLU, whatever the activation of the network.
 """
 
 import math
@@ -13,23 +13,25 @@ from resnet_jax.models.layers import Activation, Conv, Norm
 
 
 def divisible(value: float, divisor: int, *, minimum: int = 0, keep: float = 0.0) -> int:
-    """The nearest multiple of a divisor, as timm rounds numbers of channels.
+    """Return the nearest multiple of a divisor, as timm rounds numbers of channels.
 
     Args:
-        value: number to round; halves go up.
-        divisor: the result is a multiple of it, and not below it.
-        minimum: the result is not below it.
-        keep: where the result would be below this share of the value, the next multiple is taken.
+        value: number to round.  Halves are rounded up.
+        divisor: number that divides the result.  It is the smallest result if ``minimum`` is 0.
+        minimum: smallest result.
+        keep: smallest allowed ratio of the result to the value.  Below it, the next multiple is
+            returned.
     """
     rounded = max(minimum or divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < keep * value else rounded
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation (Hu et al. 2017): [B, H, W, C] to the same shape.
+    """Squeeze-and-excitation (Hu et al. 2017), from [B, H, W, C] to the same shape.
 
     Attributes:
-        reduction: channels of the bottleneck, as a share of C; rounded to a multiple of 8.
+        reduction: number of hidden channels divided by C.  The product is rounded to a multiple of
+            8.
     """
 
     reduction: float = 1 / 16
@@ -45,7 +47,11 @@ class SqueezeExcite(nn.Module):
 
 
 class EfficientChannelAttention(nn.Module):
-    """ECA (Wang et al. 2019): a convolution over the channels. [B, H, W, C] to the same shape."""
+    """Efficient channel attention (Wang et al. 2019), from [B, H, W, C] to the same shape.
+
+    A 1D convolution over the pooled channels computes a factor for each channel.  The size of its
+    kernel grows with the logarithm of C.
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -57,9 +63,19 @@ class EfficientChannelAttention(nn.Module):
 
 
 class SpatialUnit(nn.Module):
-    """What stands in place of a 3x3 convolution with its normalisation and activation.
+    """The fields of units that replace a 3x3 convolution, its normalisation and its activation.
 
-    [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), features].
+    A unit is called with (x, *, train) and maps [B, H, W, C] to
+    [B, ceil(H/stride), ceil(W/stride), features].
+
+    Attributes:
+        features: number of output channels.
+        stride: stride in pixels.
+        dilation: dilation of the convolutions in pixels.
+        groups: number of groups of the convolutions.
+        conv: builds a convolution.
+        norm: builds a normalisation layer.
+        act: activation function.
     """
 
     features: int
@@ -72,7 +88,7 @@ class SpatialUnit(nn.Module):
 
 
 class SelectiveKernelPath(SpatialUnit):
-    """One of the convolutions that `SelectiveKernel` chooses from."""
+    """One of the convolutions whose outputs `SelectiveKernel` mixes."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -88,7 +104,14 @@ class SelectiveKernelPath(SpatialUnit):
 
 
 class PathAttention(nn.Module):
-    """Weights of P paths for each channel, summing to 1: [B, P, H, W, C] to [B, P, 1, 1, C]."""
+    """A weight for each of P paths and each channel, from [B, P, H, W, C] to [B, P, 1, 1, C].
+
+    The weights of the paths sum to 1 for each channel.
+
+    Attributes:
+        reduced: number of hidden channels.
+        norm: builds a normalisation layer.
+    """
 
     reduced: int
     norm: Norm
@@ -105,12 +128,12 @@ class PathAttention(nn.Module):
 
 
 class SelectiveKernel(SpatialUnit):
-    """Attention over kernels of 3x3 and of dilated 3x3 (Li et al. 2019), as in timm.
+    """Attention over a 3x3 convolution and a dilated one (Li et al. 2019), as in timm.
 
     Attributes:
-        reduction: channels of the attention, as a share of ``features``.
-        divisor: that number is a multiple of it.
-        split_input: each path gets half of the input channels.
+        reduction: number of hidden channels of the attention, divided by ``features``.
+        divisor: number that divides the number of hidden channels.
+        split_input: give each path half of the input channels instead of all of them.
     """
 
     reduction: float = 1 / 16
@@ -144,10 +167,10 @@ class SelectiveKernel(SpatialUnit):
 class SplitAttention(SpatialUnit):
     """Split attention of ResNeSt (Zhang et al. 2020, figure 2).
 
-    Its activations are all ReLU, as in timm.
+    As in timm, all activations are ReLU.
 
     Attributes:
-        radix: number of splits within each of the ``groups`` cardinal groups.
+        radix: number of splits of each of the ``groups`` cardinal groups.
     """
 
     radix: int = 2
@@ -167,9 +190,10 @@ class SplitAttention(SpatialUnit):
         gate = nn.relu(self.norm(name="reduce_norm")(gate, train=train))
         gate = self.conv(width, 1, groups=groups, use_bias=True, name="expand")(gate)
         if radix > 1:
-            # The channels come out ordered by group, then split; they are applied by split first.
-            gate = gate.reshape(len(x), groups, radix, self.features // groups)
+            # The convolution orders its channels by group, then by split; `splits` has the splits
+            # first.
+            gate = gate.reshape(x.shape[0], groups, radix, self.features // groups)
             gate = nn.softmax(gate.swapaxes(1, 2), axis=1)
         else:
             gate = nn.sigmoid(gate)
-        return jnp.sum(splits * gate.reshape(len(x), 1, 1, radix, self.features), axis=-2)
+        return jnp.sum(splits * gate.reshape(x.shape[0], 1, 1, radix, self.features), axis=-2)

@@ -1,4 +1,4 @@
-"""How much a network computes, counted from its program and not from a formula."""
+"""The size and the cost of a network, counted from its traced program."""
 
 import math
 from typing import Any
@@ -11,38 +11,39 @@ from resnet_jax.ops.platform import formulation
 
 
 def count_parameters(model: ResNet, image_shape: tuple[int, int, int] = (224, 224, 3)) -> int:
-    """Trainable scalars; running statistics are not among them.
+    """Return the number of trainable parameters, without running statistics.
 
     Args:
         model: the network.
-        image_shape: (H, W, C); the number of channels matters, and the size does not.
+        image_shape: (H, W, C) of an image.  Only the number of channels changes the result.
     """
     variables = _abstract_variables(_traced_once(model), _abstract_image(image_shape))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def count_macs(model: ResNet, image_shape: tuple[int, int, int] = (224, 224, 3)) -> int:
-    """Multiply-accumulates of the evaluation of one image; nothing is computed for it.
+    """Return the number of multiply-accumulates that the evaluation of one image takes.
 
-    Convolutions and matrix products are counted exactly; taps of a kernel that fall on padding
-    count too.  An element that is summed into a statistic (GroupNorm, standardised kernels,
-    squeeze-and-excitation) counts twice: for the statistic and for its use.  Nothing else counts:
-    BatchNorm in evaluation can be folded into the convolution before it.  timm counts norms by
-    other rules (those of fvcore); the two agree within 1 %.
+    The program is traced and not run.  Convolutions and matrix products are counted exactly,
+    including kernel taps that fall on padding.  An element that is summed into a statistic
+    (GroupNorm, standardised kernels, squeeze-and-excitation) counts twice, for the statistic and
+    for its use.  Nothing else counts, because BatchNorm in evaluation can be folded into the
+    convolution before it.  timm counts normalisation by the rules of fvcore; the results agree
+    within 1 %.
 
     Args:
         model: the network.
-        image_shape: (H, W, C).
+        image_shape: (H, W, C) of the image.
     """
     image, model = _abstract_image(image_shape), _traced_once(model)
     evaluate = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))
-    # What other formulations compute beyond that is no part of the network.
+    # Other formulations of a convolution have extra operations, which the network does not define.
     with formulation("convolution"):
         return _count(evaluate(_abstract_variables(model, image), image))
 
 
 def _traced_once(model: ResNet) -> ResNet:
-    """The same network, of whose equal blocks one is traced."""
+    """Return the same network as loops, so that one of several equal blocks is traced."""
     return model.clone(scan=True)
 
 
@@ -71,16 +72,16 @@ def _count(jaxpr: Any) -> int:
             case "reduce_sum":
                 total += 2 * equation.invars[0].aval.size
             case "cond":
-                # One branch runs, and which one is not known here: the dearest is an upper bound.
+                # One branch runs, and it is not known which one.  The largest is an upper bound.
                 total += max(_count(branch) for branch in equation.params["branches"])
             case _:
-                # That of `jax.lax.scan`; the programs of all others run once, or an unknown number
-                # of times.
+                # `jax.lax.scan` has a length.  The programs of all other equations run once, or an
+                # unknown number of times.
                 repeats = equation.params.get("length", 1)
                 total += repeats * sum(_count(inner) for inner in _inner(equation.params))
     return total
 
 
 def _inner(params: dict[str, Any]) -> list[Any]:
-    """The programs within an equation, such as those of `jax.jit` and `jax.checkpoint`."""
+    """Return the programs within an equation such as `jax.jit` or `jax.checkpoint`."""
     return [value for value in params.values() if hasattr(value, "eqns")]

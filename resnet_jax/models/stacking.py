@@ -1,7 +1,8 @@
-"""Variables of identical blocks: one by one, or stacked as ``scan`` has them.
+"""The two layouts of the variables of identical blocks: separate, or stacked for ``scan``.
 
-Unrolled, a stage has ``block1``, ``block2``, ...; scanned, it has ``block1``, and ``blocks`` with a
-leading axis over all that follow, if they are worth a loop.
+With ``scan=False``, a stage has ``block1``, ``block2`` and so on.  With ``scan=True``, a stage that
+is long enough for a loop has ``block1``, and ``blocks`` for all blocks after it.  The arrays of
+``blocks`` have a leading axis over these blocks.
 """
 
 import re
@@ -13,39 +14,49 @@ import jax.numpy as jnp
 
 _BLOCK = re.compile(r"block(\d+)")
 _STACK = "blocks"
-# Blocks of a stage from which all but the first are a loop.  A loop needs kernels of its own, and
-# of those that occur in several blocks XLA compiles one: fewer are quicker by themselves.
+# Smallest number of blocks in a stage with a loop.  XLA compiles equal kernels of several blocks
+# once, and a loop adds kernels of its own, so that a shorter stage compiles faster without one.
 _FEWEST = 5
 
 
 def loop_length(size: int) -> int:
-    """How many blocks of a stage of so many ``scan`` runs as a loop, the last ones; 0 is none."""
+    """Return the number of blocks that ``scan`` runs as a loop in a stage of ``size`` blocks.
+
+    They are the last blocks of the stage.  0 means that there is no loop.
+    """
     return size - 1 if size >= _FEWEST else 0
 
 
 def stack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables of a network as the same network with ``scan=True`` has them.
+    """Return the variables of a network in the layout of the same network with ``scan=True``.
 
     Args:
-        variables: ``params``, ``batch_stats`` or others like them, of any network here; what is
-            stacked already stays as it is.
+        variables: collections such as ``params`` and ``batch_stats`` of a network of this library.
+            Stages that are stacked already are returned unchanged.
 
     Returns:
         The same values, bit for bit.
 
     Raises:
-        ValueError: they are the variables of one collection, without its name.
+        ValueError: ``variables`` is a single collection without its name.
     """
     return _of_collections(_stack, variables)
 
 
 def unstack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `stack_blocks`: variables as a network with ``scan=False`` has them."""
+    """Return the variables in the layout of the same network with ``scan=False``.
+
+    This is the inverse of `stack_blocks`, with the same arguments and errors.
+    """
     return _of_collections(_unstack, variables)
 
 
 def unstacked_paths(path: Sequence[str], shape: Sequence[int]) -> list[str]:
-    """The paths of the variables that `unstack_blocks` makes of one.
+    """Return the paths of the variables into which `unstack_blocks` splits a variable.
+
+    Args:
+        path: names of the modules and of the variable, without the collection.
+        shape: shape of the variable.
 
     >>> unstacked_paths(("stage1", "blocks", "norm1", "scale"), (2, 64))
     ['stage1/block2/norm1/scale', 'stage1/block3/norm1/scale']
@@ -62,7 +73,9 @@ def _of_collections(
     change: Callable[[Mapping[str, Any]], dict[str, Any]], variables: Mapping[str, Any]
 ) -> dict[str, Any]:
     if "stage1" in variables:
-        raise ValueError('these are variables of one collection; give {"params": ...} of them')
+        raise ValueError(
+            'these are the variables of one collection; give {"params": variables} instead'
+        )
     return {name: _of_stages(change, tree) for name, tree in variables.items()}
 
 
