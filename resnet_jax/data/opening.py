@@ -30,6 +30,6 @@ def open_dataset(config: DataConfig) -> Dataset:
                 from resnet_jax.data.images.opening import open_images
             except ImportError as error:
                 raise ImportError(
-                    f"reading image files needs {error.name}: pip install 'resnet_jax[data]'"
+                    f"reading image files needs {error.name}: pip install 'resnet-linen[data]'"
                 ) from None
             return open_images(config)

@@ -101,12 +101,12 @@ def test_images_that_are_not_there_are_refused_before_anything_is_written(tmp_pa
     process = run("folder-resnet50", f"--data.path={tmp_path / 'nowhere'}", workdir)
     assert process.returncode == 2
     assert process.stderr == (
-        f"error: {tmp_path / 'nowhere'} is no directory; give the one that holds the images with "
-        "--data.path\n"
+        f"error: {tmp_path / 'nowhere'} does not exist; set data.path to the directory or table of "
+        "the images\n"
     )
     process = run("imagenet-resnet50", f"--data.directory={tmp_path}", workdir)
     assert process.returncode == 2
-    assert "holds no prepared data set imagenet2012" in process.stderr
+    assert "does not contain a prepared data set imagenet2012" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

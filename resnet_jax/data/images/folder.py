@@ -137,15 +137,15 @@ def _read_folder(directory: epath.Path, every: bool) -> dict[str, ImageFiles]:
     if others:
         raise DataError(
             f"{directory} has {', '.join(others[:5])} beside {folders['train'].name}, but splits "
-            f"are {', '.join(_SPLITS)}; rename or move what is none"
+            f"are {', '.join(_SPLITS)}; rename or move the other folders"
         )
     splits = {name: _read_classes(folders[name]) for name in _wanted(folders, every)}
     for name, images in splits.items():
         only = set(images.class_names) ^ set(splits["train"].class_names)
         if only:
             raise DataError(
-                f"{folders['train']} and {folders[name]} have other classes: "
-                f"{', '.join(sorted(only)[:5])} is in one of them only"
+                f"{folders['train']} and {folders[name]} have different classes: "
+                f"only one of them has {', '.join(sorted(only)[:5])}"
             )
     return splits
 
@@ -155,8 +155,8 @@ def _read_table(path: epath.Path, every: bool) -> dict[str, ImageFiles]:
     named = {row.split for row in rows}
     if named != {""} and ("train" not in named or len(named) == 1):
         raise DataError(
-            f"{path} needs rows of split train and of one of val, valid, validation, test; it has "
-            f"{', '.join(named)}"
+            f"{path} needs rows of the split train and of one of val, valid, validation and test; "
+            f"it has {', '.join(named)}"
         )
     class_names = sorted({row.label for row in rows}, key=_natural)
     if len(class_names) < 2:
@@ -178,8 +178,8 @@ def _read_table(path: epath.Path, every: bool) -> dict[str, ImageFiles]:
     missing = [name for name, label in numbers.items() if label not in splits["train"].labels]
     if missing:
         raise DataError(
-            f"{path} has no rows to train on of class {', '.join(missing[:5])}; add some, or "
-            "remove the others"
+            f"{path} has no training rows of class {', '.join(missing[:5])}; add some, or "
+            "remove the evaluation rows of these classes"
         )
     return splits
 
@@ -213,7 +213,7 @@ def _rows(path: epath.Path) -> list[_Row]:
             raise DataError(f"{where} lacks image or label; it has {row}")
         image, split = row["image"], ""
         if not isinstance(image, str):
-            raise DataError(f"{where} has the image {image!r}, which is no path")
+            raise DataError(f"{where} has the image {image!r}, which is not a path")
         if has_splits:
             split = _SPLITS.get(str(row.get("split")).lower(), "")
             if not split:
@@ -229,7 +229,7 @@ def _rows(path: epath.Path) -> list[_Row]:
 
 def _directories(directory: epath.Path) -> dict[str, epath.Path]:
     if not directory.is_dir():
-        raise DataError(f"{directory} is no directory; give the one that holds the images")
+        raise DataError(f"{directory} is not a directory; give the one of the images")
     try:
         return {
             child.name: child
@@ -276,7 +276,9 @@ def _split(images: ImageFiles, share: float, seed: int) -> tuple[ImageFiles, Ima
     for label, name in enumerate(images.class_names):
         indices = rng.permutation(np.flatnonzero(labels == label))
         if len(indices) < 2:
-            raise DataError(f"class {name} has {len(indices)} image; it needs two to be split")
+            raise DataError(
+                f"class {name} has {len(indices)} image, but a class needs two to be split"
+            )
         count = min(max(1, round(share * len(indices))), len(indices) - 1)
         evaluation += indices[:count].tolist()
         train += indices[count:].tolist()

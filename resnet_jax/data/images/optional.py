@@ -29,7 +29,7 @@ def opencv() -> Any:
         return importlib.import_module("cv2")
     except ImportError as error:
         raise ImportError(
-            f"interpolation 'linear' needs OpenCV ({error}): pip install 'resnet_jax[data]', or "
+            f"interpolation 'linear' needs OpenCV ({error}): pip install 'resnet-linen[data]', or "
             "choose 'pil_bilinear' or 'pil_bicubic', which need only Pillow",
             name="cv2",
         ) from None

@@ -64,10 +64,10 @@ class TfdsSplit:
                     f"{', '.join(sorted(info.features))}"
                 )
         if not isinstance(info.features[image_key], tfds.features.Image):
-            raise DataError(f"feature {image_key!r} of {info.full_name} is no image")
+            raise DataError(f"feature {image_key!r} of {info.full_name} is not an image")
         label = info.features[label_key]
         if not isinstance(label, tfds.features.ClassLabel) or not label.names:
-            raise DataError(f"feature {label_key!r} of {info.full_name} is no class label")
+            raise DataError(f"feature {label_key!r} of {info.full_name} is not a class label")
         self.class_names: tuple[str, ...] = tuple(label.names)
         self._keys = image_key, label_key
         self._name = f"{info.full_name} {split}"
@@ -87,7 +87,7 @@ class TfdsSplit:
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
-            raise IndexError(f"{self._name} has {len(self)} examples, and none of index {index}")
+            raise IndexError(f"{self._name} has {len(self)} examples, but not index {index}")
         image_key, label_key = self._keys
         name = f"{self._name}, example {index}"
         try:
@@ -204,7 +204,7 @@ def open_builder(directory: epath.PathLike, name: str | None) -> Any:
 
     directory = as_path(directory)
     if not directory.is_dir():
-        raise DataError(f"{directory} is no directory; give that of the prepared data set")
+        raise DataError(f"{directory} is not a directory; give the one of the prepared data set")
     try:
         # `tfds.builder_from_directories` returns the splits in a different order each time.
         return tfds.builder_from_directory(
@@ -212,8 +212,8 @@ def open_builder(directory: epath.PathLike, name: str | None) -> Any:
         )
     except Exception as error:
         raise DataError(
-            f"{directory} holds no prepared data set{f' {name}' if name else ''} ({_line(error)}); "
-            "prepare it with `tfds build` or `resnet-jax data prepare`"
+            f"{directory} does not contain a prepared data set{f' {name}' if name else ''} "
+            f"({_line(error)}); prepare it with `tfds build` or `resnet-jax data prepare`"
         ) from None
 
 

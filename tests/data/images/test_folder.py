@@ -131,7 +131,9 @@ SPLITS_OF_ROWS = ("Train", "train", "TEST", "validation", "test")
 def test_folders_that_are_no_splits_are_named(folder: Path, tmp_path: Path) -> None:
     for name in ("Train", "dev", "extra"):
         shutil.copytree(folder / "val", tmp_path / name)
-    message = r"has dev, extra beside Train, but splits are train, .*; rename or move what is none"
+    message = (
+        r"has dev, extra beside Train, but splits are train, .*; rename or move the other"
+    )
     with pytest.raises(DataError, match=message):
         opened(tmp_path)
     shutil.move(tmp_path / "dev", tmp_path / "val")
@@ -162,14 +164,14 @@ def test_a_run_is_bound_to_both_splits(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"{tmp_path / 'nowhere'} is no directory"):
+    with pytest.raises(DataError, match=f"{tmp_path / 'nowhere'} is not a directory"):
         opened(tmp_path / "nowhere")
     with pytest.raises(DataError, match="has 0 folders; a classifier needs one"):
         opened(tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "val" / "eel")
-    with pytest.raises(DataError, match="have other classes: eel is in one of them only"):
+    with pytest.raises(DataError, match="have different classes: only one of them has eel"):
         opened(copy)
     (copy / "val" / "eel").mkdir()
     with pytest.raises(DataError, match=r"eel has no images .*; remove the folder of class eel"):
@@ -230,21 +232,21 @@ def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) ->
         (
             "csv",
             "image,label,split\na.jpg,cat,train",
-            "needs rows of split train and of one of val",
+            "needs rows of the split train and of one of val",
         ),
         ("csv", "image,label,split\na.jpg,cat,dev", "row 1 of .* has the split 'dev', but splits"),
         ("csv", "image,label\na.jpg,cat\na.jpg,cat", "has only the class cat; .* needs two"),
         (
             "csv",
             "image,label,split\na.jpg,cat,train\na.jpg,dog,val",
-            "has no rows to train on of class dog; add some",
+            "has no training rows of class dog; add some",
         ),
         (
             "jsonl",
             '{"image": "a.jpg", "label": 1, "split": "val"}\n{"image": "a.jpg", "label": 1}',
             "row 2 of .* has the split None, but splits are train,",
         ),
-        ("jsonl", '{"image": 5, "label": 1}', "row 1 of .* has the image 5, which is no path"),
+        ("jsonl", '{"image": 5, "label": 1}', "row 1 of .* has the image 5, which is not a path"),
         ("jsonl", "[1]", "row 1 of .* lacks image or label"),
     ):
         table = tmp_path / f"table.{kind}"

@@ -54,7 +54,7 @@ def test_a_plain_install_decodes_and_crops() -> None:
     *shapes, message = process.stdout.splitlines()
     assert shapes == ["(32, 32, 3)"] * 4, process.stderr
     assert message.startswith("interpolation 'linear' needs OpenCV (")
-    assert "pip install 'resnet_jax[data]'" in message
+    assert "pip install 'resnet-linen[data]'" in message
 
 
 @pytest.fixture

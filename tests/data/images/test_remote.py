@@ -88,7 +88,9 @@ def test_tfrecords_are_read_through_an_index_in_the_cache(
 def test_what_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"^gs://bucket/nowhere does not exist"):
         open_sources(FolderConfig("gs://bucket/nowhere"))
-    with pytest.raises(DataError, match=r"^gs://bucket holds no prepared data set imagenet2012"):
+    with pytest.raises(
+        DataError, match=r"^gs://bucket does not contain a prepared data set imagen"
+    ):
         open_sources(TfdsConfig("gs://bucket", name="imagenet2012"))
 
     def refused(*_: object) -> None:

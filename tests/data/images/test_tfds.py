@@ -179,19 +179,19 @@ def test_the_fingerprint_is_of_the_files(prepared: Path, tmp_path: Path) -> None
 
 
 def test_what_is_missing_is_named(prepared: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no directory"):
+    with pytest.raises(DataError, match="is not a directory"):
         TfdsSplit(tmp_path / "nowhere", "train")
-    with pytest.raises(DataError, match=r"holds no prepared data set .*prepare it with"):
+    with pytest.raises(DataError, match=r"does not contain a prepared data set .*prepare it with"):
         TfdsSplit(tmp_path, "train")
-    with pytest.raises(DataError, match="holds no prepared data set animals:2"):
+    with pytest.raises(DataError, match="does not contain a prepared data set animals:2"):
         TfdsSplit(prepared.parent.parent, "train", name="animals:2.0.0")
     with pytest.raises(DataError, match=r"no split 'test' .*it has train, validation"):
         TfdsSplit(prepared, "test")
     with pytest.raises(DataError, match="no feature 'photo'; it has image, label"):
         TfdsSplit(prepared, "train", image_key="photo")
-    with pytest.raises(DataError, match=r"'label' of animals/1\.0\.0 is no image"):
+    with pytest.raises(DataError, match=r"'label' of animals/1\.0\.0 is not an image"):
         TfdsSplit(prepared, "train", image_key="label")
-    with pytest.raises(DataError, match=r"'image' of .* is no class label"):
+    with pytest.raises(DataError, match=r"'image' of .* is not a class label"):
         TfdsSplit(prepared, "train", label_key="image")
 
 
