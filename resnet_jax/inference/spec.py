@@ -3,29 +3,12 @@
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-
 from resnet_jax.data.preprocessing import Preprocessing
-from resnet_jax.models import BatchNorm, GroupNorm, ResNet, create_model
+from resnet_jax.models import ResNet, create_model
+from resnet_jax.models.names import named_value
 
 SCHEMA_VERSION = 1
 """Version of the JSON that `ModelSpec.to_json` writes."""
-
-# The overrides of `create_model` whose values are not JSON, by field and by name.
-_NAMED_VALUES: dict[str, dict[str, Any]] = {
-    "dtype": {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16},
-    "act": {
-        "relu": nn.relu,
-        "leaky_relu": nn.leaky_relu,
-        "silu": nn.silu,
-        "gelu": nn.gelu,
-        "mish": jax.nn.mish,
-        "elu": nn.elu,
-    },
-    "norm": {"batch": BatchNorm, "group": GroupNorm},
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +52,7 @@ class ModelSpec:
                 field.
             TypeError: It does not know a field.
         """
-        overrides = {name: _value(name, value) for name, value in self.fields.items()}
+        overrides = {name: named_value(name, value) for name, value in self.fields.items()}
         return create_model(self.name, num_classes=self.num_classes, **overrides)
 
     def to_json(self) -> dict[str, Any]:
@@ -111,13 +94,3 @@ class ModelSpec:
             )
         except KeyError as error:
             raise ValueError(f"this does not describe a model: {error} is missing") from None
-
-
-def _value(field: str, value: Any) -> Any:
-    """Return the value of a field of the network, given its JSON value."""
-    named = _NAMED_VALUES.get(field)
-    if named is None or value is None:
-        return tuple(value) if isinstance(value, list) else value
-    if value not in named:
-        raise ValueError(f"{field} must be one of {', '.join(named)}, but it is {value!r}")
-    return named[value]

@@ -69,7 +69,7 @@ def describe_model(run: Run) -> dict[str, Any]:
         num_classes=len(run.dataset.class_names),
         class_names=run.dataset.class_names,
         preprocessing=run.dataset.preprocessing,
-        library_version=getattr(resnet_jax, "__version__", None) or version("resnet_jax"),
+        library_version=resnet_jax.__version__,
     ).to_json()
 
 

@@ -2,27 +2,14 @@
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from resnet_jax.config import ConfigError, FinetuneConfig, TrainConfig
-from resnet_jax.models import BatchNorm, GroupNorm, ResNet, create_model
+from resnet_jax.models import ResNet, create_model
+from resnet_jax.models.names import named_value
 from resnet_jax.training.optim import frozen
-
-ACTIVATIONS = {
-    "relu": nn.relu,
-    "leaky_relu": nn.leaky_relu,
-    "silu": nn.silu,
-    "gelu": nn.gelu,
-    "mish": jax.nn.mish,
-    "elu": nn.elu,
-}
-"""Activations by the name that `ModelConfig.act` gives them."""
-
-NORMALIZATIONS = {"batch": BatchNorm, "group": GroupNorm}
-"""Normalisation layers by the name that `ModelConfig.norm` gives them."""
 
 
 def create_network(config: TrainConfig, num_devices: int) -> ResNet:
@@ -95,14 +82,11 @@ def _overrides(config: TrainConfig, num_devices: int) -> dict[str, Any]:
         "drop_path_rate": model.drop_path_rate,
         "remat": model.remat,
         "scan": model.scan,
-        "dtype": jnp.dtype(model.dtype),
+        "dtype": named_value("dtype", model.dtype),
     }
-    if model.act is not None:
-        overrides["act"] = ACTIVATIONS[model.act]
-    if model.norm is not None:
-        overrides["norm"] = NORMALIZATIONS[model.norm]
-    if model.in_channels is not None:
-        overrides["in_channels"] = model.in_channels
+    for name in ("act", "norm", "in_channels"):
+        if (value := getattr(model, name)) is not None:
+            overrides[name] = named_value(name, value)
     return overrides
 
 

@@ -168,7 +168,7 @@ def test_paths_are_dropped_at_the_rate_of_each_block() -> None:
     variables = stack_blocks(random_variables(model.clone(scan=False), IMAGES))
     # A block whose residual branch is not zero changes what passes through it: without activation
     # and statistics, its output is its input exactly where the path is dropped.
-    model = model.clone(act=lambda x: x, freeze_bn=True)
+    model = model.with_options(act=lambda x: x, freeze_bn=True)
     images = jnp.asarray(np.random.default_rng(2).standard_normal((512, 2, 2, 3)), jnp.float32)
 
     @jax.jit

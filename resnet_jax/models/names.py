@@ -1,0 +1,38 @@
+"""Activations, normalisation layers and types by the names that configurations and files use."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from resnet_jax.models.layers import relu
+from resnet_jax.models.normalization import BatchNorm, GroupNorm
+
+NAMED_VALUES: dict[str, dict[str, Any]] = {
+    "act": {
+        "relu": relu,
+        "leaky_relu": nn.leaky_relu,
+        "silu": nn.silu,
+        "gelu": nn.gelu,
+        "mish": jax.nn.mish,
+        "elu": nn.elu,
+    },
+    "norm": {"batch": BatchNorm, "group": GroupNorm},
+    "dtype": {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16},
+}
+"""Values of overrides of `resnet_jax.create_model` that JSON cannot hold, by field and name."""
+
+
+def named_value(field: str, value: Any) -> Any:
+    """Return the value of an override, given its JSON value.
+
+    Raises:
+        ValueError: the field has no value of that name.
+    """
+    named = NAMED_VALUES.get(field)
+    if named is None or value is None:
+        return tuple(value) if isinstance(value, list) else value
+    if value not in named:
+        raise ValueError(f"{field} must be one of {', '.join(named)}, but it is {value!r}")
+    return named[value]
