@@ -116,21 +116,25 @@ def assert_layer_is_exact_to_rounding(layer: Any, x: jax.Array) -> None:
     assert_exact_to_rounding(layer.apply, params, x, in_float64=exact)
 
 
-@pytest.mark.parametrize("channels", [3, 32, 128])
-@pytest.mark.parametrize("padding", ["symmetric", "same"])
-@pytest.mark.parametrize(
-    ("kernel_size", "stride", "dilation"),
-    [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (7, 2, 1)],
-)
-@pytest.mark.parametrize("size", [(9, 7), (8, 10), (2, 5)])
+KERNELS = [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (7, 2, 1)]
+"""Kernel size, stride and dilation."""
+
+CHANNELS, SIZES, PADDINGS = [3, 32, 128], [(9, 7), (8, 10), (2, 5)], ["symmetric", "same"]
+
+# Every kernel meets every number of channels, every size and every padding.
+# `tests/nightly/convolutions.py` has all combinations.
+CASES = [
+    (kernel, CHANNELS[i], SIZES[(i + j) % 3], PADDINGS[(i + j) % 2])
+    for j, kernel in enumerate(KERNELS)
+    for i in range(3)
+]
+
+
+@pytest.mark.parametrize(("kernel", "channels", "size", "padding"), CASES)
 def test_convolutions(
-    size: tuple[int, int],
-    kernel_size: int,
-    stride: int,
-    dilation: int,
-    padding: Any,
-    channels: int,
+    kernel: tuple[int, int, int], channels: int, size: tuple[int, int], padding: Any
 ) -> None:
+    kernel_size, stride, dilation = kernel
     layer = conv(24, kernel_size, stride, dilation=dilation, padding=padding)
     x = jax.random.normal(jax.random.key(0), (2, *size, channels))
     assert_layer_is_exact_to_rounding(layer, x)
@@ -226,19 +230,25 @@ def test_a_padded_kernel_of_one_tap() -> None:
     assert_exact_to_rounding(program, x, kernel)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("size", [(9, 7), (8, 10), (2, 5)])
+POOLS = {
+    "strided": partial(max_pool, size=3, stride=2, padding=((1, 1), (1, 1))),
+    "dense": partial(max_pool, size=3, stride=1, padding=((1, 1), (1, 1))),
+    "sparse": partial(max_pool, size=2, stride=3, padding=((1, 0), (0, 1))),
+    "wide": partial(max_pool, size=5, stride=2, padding=((2, 2), (2, 2))),
+    "same": same_max_pool,
+    "zero-padded": zero_padded_max_pool,
+}
+
+
+# Every pooling meets every size and both types; `tests/nightly/convolutions.py` has all
+# combinations.
 @pytest.mark.parametrize(
-    "pool",
+    ("pool", "size", "dtype"),
     [
-        partial(max_pool, size=3, stride=2, padding=((1, 1), (1, 1))),
-        partial(max_pool, size=3, stride=1, padding=((1, 1), (1, 1))),
-        partial(max_pool, size=2, stride=3, padding=((1, 0), (0, 1))),
-        partial(max_pool, size=5, stride=2, padding=((2, 2), (2, 2))),
-        same_max_pool,
-        zero_padded_max_pool,
+        (pool, size, (jnp.float32, jnp.bfloat16)[(i + j) % 2])
+        for i, pool in enumerate(POOLS.values())
+        for j, size in enumerate(SIZES)
     ],
-    ids=["strided", "dense", "sparse", "wide", "same", "zero-padded"],
 )
 def test_the_gradient_of_equal_maxima_goes_to_the_first(
     pool: Callable[[jax.Array], jax.Array], size: tuple[int, int], dtype: Any
