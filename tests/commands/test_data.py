@@ -193,7 +193,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.count("\n") == 1
     for name in ("My Data", "ünï", "2d"):
         assert run("prepare", tmp_path, tmp_path / "tfds", "--name", name) == 2
-        assert "use small letters" in capsys.readouterr().err
+        assert "use lowercase letters" in capsys.readouterr().err
     assert run("prepare", tmp_path, "/proc/no_such_place", "--name", "shapes") == 2
     assert capsys.readouterr().err.count("\n") == 1
     with contextlib.suppress(ImportError):
@@ -201,7 +201,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         return
     assert run("prepare", tmp_path, tmp_path / "tfds", "--name", "shapes", "--beam=") == 2
     assert capsys.readouterr().err == (
-        "error: Apache Beam is not installed: pip install apache-beam, or leave it out\n"
+        "error: Apache Beam is not installed: pip install apache-beam, or leave out beam\n"
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from configs import EXPERIMENTS
 from resnet_jax.config import (
     ConfigError,
     CosineConfig,
@@ -21,6 +20,7 @@ from resnet_jax.config import (
     TrainConfig,
     differing_fields,
 )
+from resnet_jax.config.experiments import list_experiments, load_experiment
 from resnet_jax.config.serialization import SCHEMA_VERSION
 
 EVERYTHING = TrainConfig(
@@ -39,9 +39,9 @@ def plain(config: TrainConfig = EVERYTHING) -> Any:
     return json.loads(json.dumps(config.to_json()))
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", list_experiments())
 def test_every_experiment_comes_back(name: str) -> None:
-    config = EXPERIMENTS[name]
+    config = load_experiment(name).config
     assert TrainConfig.from_json(plain(config)) == config
 
 
@@ -58,7 +58,7 @@ def test_every_kind_of_value_comes_back() -> None:
 
 
 def test_an_experiment_is_composed_from_another() -> None:
-    base = EXPERIMENTS["digits-resnet20"]
+    base = load_experiment("digits-resnet20").config
     config = dataclasses.replace(
         base,
         model=dataclasses.replace(base.model, dropout_rate=0.1),
