@@ -131,9 +131,7 @@ SPLITS_OF_ROWS = ("Train", "train", "TEST", "validation", "test")
 def test_folders_that_are_no_splits_are_named(folder: Path, tmp_path: Path) -> None:
     for name in ("Train", "dev", "extra"):
         shutil.copytree(folder / "val", tmp_path / name)
-    message = (
-        r"has dev, extra beside Train, but splits are train, .*; rename or move the other"
-    )
+    message = r"has dev, extra beside Train, but splits are train, .*; rename or move the other"
     with pytest.raises(DataError, match=message):
         opened(tmp_path)
     shutil.move(tmp_path / "dev", tmp_path / "val")
