@@ -71,7 +71,7 @@ def test_pixels_and_targets_do_not_depend_on_the_sharding(
 
 
 def test_on_accelerators_every_device_keeps_to_its_own_images(images: np.ndarray) -> None:
-    # There the examples are vectorised; on CPUs they are gathered first.
+    # Accelerators vectorise over the examples. On CPUs, XLA gathers the batch first.
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     config = AugmentConfig(crop_padding=2, policy="randaugment")
