@@ -180,7 +180,7 @@ def peak_mib() -> float:
 
 
 def serve_layout(layout: str, directory: Path, images: int) -> None:
-    """Measure rounds as `serve` does, in wall time. The line ``memory`` asks for the peak memory."""
+    """Measure rounds as `serve` does, in wall time; ``memory`` asks for the peak memory."""
     threads, workers = LAYOUTS[layout]
     iterator: Any = ours(directory, "linear", threads=threads, workers=workers)
     print(wall_seconds(iterator, images), flush=True)

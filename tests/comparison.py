@@ -13,7 +13,7 @@ def deviation(actual: ArrayLike, expected: ArrayLike) -> float:
 
 
 def tree_deviation(actual: object, expected: object) -> float:
-    """Return the largest `deviation` of any leaf. Leaves that must be all zero are compared exactly."""
+    """Return the largest `deviation` of any leaf. Zero leaves must agree exactly."""
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     deviations = [0.0]
     for ours, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
