@@ -1,17 +1,18 @@
-"""Images a second and core of our input pipeline beside its peers: files in, batches out.
+"""Compare the throughput of our input pipeline with its peers, from files to batches.
 
     python -m benchmarks.input_pipeline --tf-python TF --torch-python TORCH
 
-Training batches of 224x224, random resized crop, from JPEG files of about 500x375 pixels and 100 KB
-that are made here from the photographs of scikit-learn and scikit-image.  The first table has
-images a second of CPU time, all threads counted; the second one has those of wall time by threads
-and by processes, and the most memory that they all hold together, with batches of 256.  The files
-are in the page cache.  Peers need environments of their own:
+The benchmark makes JPEG files of 500x375 pixels from the photographs of scikit-learn and
+scikit-image, and reads them as training batches of 224x224 pixels with random resized crops.  The
+first table states images per second of CPU time, summed over all threads.  The second table states
+images per second of wall time for several numbers of threads and processes, and the peak memory of
+all processes together for batches of 256.  The files are in the page cache.  Each peer needs its
+own environment:
 
     python -m venv tf && tf/bin/pip install tensorflow
     python -m venv torch && torch/bin/pip install torch torchvision timm
 
-A peer without one is left out.
+A peer without an environment is left out.
 """
 
 import argparse
@@ -31,7 +32,7 @@ SIZE = 224
 
 
 def make_images(directory: Path, count: int) -> None:
-    """JPEG files as ImageNet's are on average, in two classes."""
+    """Write JPEG files of the average size of ImageNet's, in two classes."""
     import numpy as np
     import skimage.data
     from PIL import Image
@@ -58,7 +59,7 @@ def make_images(directory: Path, count: int) -> None:
 def ours(
     directory: Path, interpolation: str, *, threads: int = 1, workers: int = 0, batch: int = BATCH
 ) -> Iterator[Any]:
-    """`ImageSplit.train_batches`, as `train.py` has them."""
+    """Return the training batches of `ImageSplit`, as a run uses them."""
     from resnet_jax.config import ImageConfig
     from resnet_jax.data.images.folder import open_splits
     from resnet_jax.data.images.loading import ImageSplit
@@ -74,7 +75,7 @@ def ours(
 
 
 def tf_data(directory: Path, variant: str) -> Iterator[Any]:
-    """tf.data, the crop within the decoder.
+    """Return the batches of tf.data, whose decoder crops.
 
     ``flax`` resizes bicubically, flips, and normalises in float32, as Flax's ImageNet example;
     ``uint8`` resizes bilinearly and leaves the rest to the device, as ours.
@@ -111,7 +112,7 @@ def tf_data(directory: Path, variant: str) -> Iterator[Any]:
 
 
 def timm_transform(directory: Path) -> Iterator[Any]:
-    """`create_transform` as timm's fast loader uses it: random interpolation, flip, uint8."""
+    """Return batches of timm's transform with random interpolation and flips, as uint8."""
     import numpy as np
     from PIL import Image
     from timm.data import create_transform
@@ -134,7 +135,7 @@ PEERS: dict[str, tuple[str, Callable[[Path], Iterator[Any]]]] = {
 }
 
 CORES = len(os.sched_getaffinity(0))
-# Threads of each process, and processes beside the main one.
+# Number of threads of each process, and number of additional processes.
 LAYOUTS = {
     "1 thread": (1, 0),
     f"{CORES} threads": (CORES, 0),
@@ -144,7 +145,7 @@ LARGE_BATCH = 256
 
 
 def cpu_seconds(iterator: Iterator[Any], images: int) -> float:
-    """Of the next images; what is prefetched is waited for, so that as many are made as taken."""
+    """Return the CPU seconds for some images, after waiting for the prefetched ones."""
     started = time.process_time()
     for _ in itertools.islice(iterator, images // BATCH):
         pass
@@ -153,14 +154,14 @@ def cpu_seconds(iterator: Iterator[Any], images: int) -> float:
 
 
 def serve(iterator: Iterator[Any], images: int) -> None:
-    """One round at once, and one for each line that is read."""
+    """Measure one round at once, and another for each line that is read."""
     print(cpu_seconds(iterator, images), flush=True)
     for _ in sys.stdin:
         print(cpu_seconds(iterator, images), flush=True)
 
 
 def wall_seconds(iterator: Iterator[Any], images: int) -> float:
-    """Of the next images, once what was prepared before is used up."""
+    """Return the wall seconds for some images, after using up the prefetched ones."""
     for _ in itertools.islice(iterator, 4 + 4 * CORES):
         pass
     started = time.perf_counter()
@@ -170,7 +171,7 @@ def wall_seconds(iterator: Iterator[Any], images: int) -> float:
 
 
 def peak_mib() -> float:
-    """The most memory that this process and its children have each held, added up."""
+    """Return the sum of the peak memory of this process and its children, in MiB."""
     pids = [Path("/proc/self")]
     for task in Path("/proc/self/task").iterdir():
         pids += [Path("/proc", pid) for pid in (task / "children").read_text().split()]
@@ -179,7 +180,7 @@ def peak_mib() -> float:
 
 
 def serve_layout(layout: str, directory: Path, images: int) -> None:
-    """Wall seconds of one round at once, and of one for each line that is read; then the memory."""
+    """Measure rounds as `serve` does, in wall time; ``memory`` asks for the peak memory."""
     threads, workers = LAYOUTS[layout]
     iterator: Any = ours(directory, "linear", threads=threads, workers=workers)
     print(wall_seconds(iterator, images), flush=True)
@@ -192,15 +193,17 @@ def serve_layout(layout: str, directory: Path, images: int) -> None:
         for _ in itertools.islice(iterator, 4 + 4 * CORES):
             pass
         peak = peak_mib()
-        # What it shares with its workers would be left behind when this process is killed.
+        # Killing this process would leave the memory that it shares with its workers allocated.
         iterator.close()
         print(peak, flush=True)
 
 
 def main() -> None:
-    """Makes the images, measures, prints the table."""
+    """Make the images, measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=8, help="of 64 images, a round")
+    parser.add_argument(
+        "--batches", type=int, default=8, help="number of batches of 64 images per round"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tf-python", help="a Python with TensorFlow")
     parser.add_argument("--torch-python", help="a Python with PyTorch, torchvision and timm")
@@ -216,7 +219,7 @@ def main() -> None:
         serve_layout(options.layout, options.directory, images)
         return
 
-    # It imports JAX, which the environments of the peers do without.
+    # This module imports JAX, which the environments of the peers lack.
     from benchmarks.peers import Peer, interleaved, print_table
 
     pythons = {

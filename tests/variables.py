@@ -1,4 +1,4 @@
-"""Variables of networks, drawn by NumPy: JAX would compile a program for each of their shapes."""
+"""Random variables of networks, drawn by NumPy, because JAX would compile a program per shape."""
 
 from functools import partial
 from typing import Any
@@ -12,12 +12,12 @@ Variables = dict[str, Any]
 
 
 def abstract_variables(model: nn.Module, images: ArrayLike | jax.ShapeDtypeStruct) -> Variables:
-    """Shapes and types of the variables that `model.init` makes, for images or their shape."""
+    """Return shapes and dtypes of the variables of a model, given images or their shape."""
     return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
 
 
 def random_variables(model: nn.Module, images: ArrayLike) -> Variables:
-    """Variables of which every leaf differs from every other, and variances are positive."""
+    """Return variables whose leaves all differ and whose scales and variances are positive."""
     rng = np.random.default_rng(1)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -200,7 +200,7 @@ def test_grayscale_comes_with_its_probability_after_all_else() -> None:
     *_, gray = policies(config)
     assert len(policies(config)) == 3
     keys = jax.random.split(jax.random.key(0), 10_000)
-    operations, arguments = jax.vmap(lambda key: gray.draw(key, 8, 8))(keys)
+    operations, arguments = jax.jit(jax.vmap(lambda key: gray.draw(key, 8, 8)))(keys)
     chances = {Operation.COLOR: 0.2, Operation.IDENTITY: 0.8}
     assert_frequencies(Counter(np.asarray(operations).flat), chances, 10_000)
     assert not np.asarray(arguments).any()

@@ -66,15 +66,16 @@ def test_normalize_works_by_channel(images: np.ndarray) -> None:
     np.testing.assert_allclose(normalized.std((0, 1, 2)), 1, atol=1e-4)
 
 
+@jax.jit
+def augment(images: jax.Array) -> jax.Array:
+    return random_affine_resize(
+        jax.random.key(3), images, 12, max_rotation=20.0, max_scaling=0.2, max_shift=1.0
+    )
+
+
 @pytest.mark.parametrize("num_devices", [2, 4, 8])
 def test_augmentation_does_not_depend_on_the_sharding(num_devices: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), np.uint8)
-
-    @jax.jit
-    def augment(images: jax.Array) -> jax.Array:
-        return random_affine_resize(
-            jax.random.key(3), images, 12, max_rotation=20.0, max_scaling=0.2, max_shift=1.0
-        )
 
     mesh = Mesh(np.asarray(jax.devices()[:num_devices]), ("data",))
     sharded = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
@@ -85,16 +86,12 @@ def test_random_parameters_stay_within_their_bounds() -> None:
     # A bright centre pixel: moved by no more than the bound, and in both directions.
     images = np.zeros((256, 9, 9, 1), np.uint8)
     images[:, 4, 4] = 255
-    moved = np.asarray(
-        random_affine_resize(
-            jax.random.key(0),
-            jnp.asarray(images),
-            9,
-            max_rotation=0.0,
-            max_scaling=0.0,
-            max_shift=2.0,
+    resample = jax.jit(
+        lambda images: random_affine_resize(
+            jax.random.key(0), images, 9, max_rotation=0.0, max_scaling=0.0, max_shift=2.0
         )
-    )[..., 0]
+    )
+    moved = np.asarray(resample(images))[..., 0]
     rows = (moved.sum(2) * np.arange(9)).sum(1) / moved.sum((1, 2)) - 4
     assert rows.min() < -1.5
     assert rows.max() > 1.5

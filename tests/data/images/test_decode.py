@@ -3,7 +3,6 @@
 import io
 import math
 import resource
-import sys
 import time
 from typing import Any
 
@@ -11,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from resnet_jax.data.images import jpeg as jpeg_module
-from resnet_jax.data.images import optional
 from resnet_jax.data.images.crop import (
     evaluation_image,
     random_box,
@@ -357,34 +354,3 @@ def test_a_crop_is_the_part_of_the_whole_image_resized(
         )
         crop = cropped(data, 224, draws, interpolation=interpolation, **options)
         np.testing.assert_array_equal(crop, expected)
-
-
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
-def test_pillow_alone_decodes_the_same_pixels(
-    photos: list[np.ndarray], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = encoded(Image.fromarray(photos[0]), "JPEG", quality=90, **options)
-    expected = {shrink: decode(data, shrink=shrink) for shrink in (1, 2, 4, 8)}
-    evaluated = evaluation_image(
-        data, image_size=64, crop_fraction=0.875, interpolation="pil_bicubic"
-    )
-    monkeypatch.setattr(jpeg_module, "simplejpeg", lambda: None)
-    for shrink, pixels in expected.items():
-        np.testing.assert_array_equal(decode(data, shrink=shrink), pixels)
-    np.testing.assert_array_equal(
-        evaluation_image(data, image_size=64, crop_fraction=0.875, interpolation="pil_bicubic"),
-        evaluated,
-    )
-
-
-def test_linear_interpolation_without_opencv_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    optional.opencv.cache_clear()
-    try:
-        with pytest.raises(ImportError, match=r"'linear' needs OpenCV .*\[data\]") as error:
-            resize(np.zeros((4, 4, 3), np.uint8), 2, 2, "linear")
-        assert "\n" not in str(error.value)
-    finally:
-        optional.opencv.cache_clear()

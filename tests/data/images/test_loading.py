@@ -198,6 +198,18 @@ def test_a_damaged_file_is_skipped_and_reported_if_so_configured(
     assert [Path(name).name for name in evaluation.unreadable] == ["2.jpg"]
 
 
+def test_the_mask_is_false_for_a_damaged_evaluation_image(damaged: Path) -> None:
+    _, evaluation = splits(damaged, on_unreadable="skip")
+    (batch,) = evaluation.eval_batches(len(evaluation))
+    names = [evaluation.source[index].name for index in range(len(evaluation))]
+    (skipped,) = evaluation.unreadable
+    index = names.index(skipped)
+    assert np.flatnonzero(~batch.mask).tolist() == [index]
+    assert not batch.image[index].any()
+    counted = batch.mask
+    np.testing.assert_array_equal(batch.label[counted], evaluation.labels[counted])
+
+
 @pytest.mark.parametrize("path", ["train/dog/1.jpg", "val/eel/2.jpg"])
 def test_a_file_that_cannot_be_read_is_treated_as_a_damaged_one(
     folder: Path, tmp_path: Path, path: str

@@ -98,10 +98,19 @@ def test_truncated_files_are_refused_without_simplejpeg(
             decode(part, rows=20)
 
 
-def test_training_crops_need_no_simplejpeg(
+def test_crops_need_no_simplejpeg(
     photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = encode(photos[0])
+    evaluation: dict[str, Any] = {
+        "image_size": 64,
+        "crop_fraction": 0.875,
+        "interpolation": "pil_bicubic",
+    }
+    expected = crop.evaluation_image(data, **evaluation)
+    with monkeypatch.context() as patch:
+        patch.setattr(jpeg, "simplejpeg", lambda: None)
+        np.testing.assert_array_equal(crop.evaluation_image(data, **evaluation), expected)
     crops = np.empty((2, 24, 24, 3), np.uint8)
     options: dict[str, Any] = {"scale": (0.08, 1), "ratio": (0.75, 4 / 3)}
     for draws in np.random.default_rng(0).random((8, 10, 4)).tolist():
