@@ -30,6 +30,7 @@ from benchmarks.peers import FLAX
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
+from resnet_jax.ops import platform
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
@@ -65,7 +66,9 @@ def measure(name: str, way: str, shape: tuple[int, ...]) -> dict[str, float]:
     step, inputs = program(name, way, shape)
     jitted = jax.jit(step, donate_argnums=0)
     times = [time.perf_counter()]
-    traced = jitted.trace(*inputs)
+    # As the trainer does.
+    with platform.devices(1, jax.default_backend()):
+        traced = jitted.trace(*inputs)
     times.append(time.perf_counter())
     lowered = traced.lower()
     times.append(time.perf_counter())

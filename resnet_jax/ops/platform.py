@@ -21,6 +21,7 @@ Program = Literal["cpu", "default", "by platform"]
 
 _formulation: ContextVar[Formulation | None] = ContextVar("formulation", default=None)
 _devices: ContextVar[int] = ContextVar("devices", default=1)
+_platform: ContextVar[str | None] = ContextVar("platform", default=None)
 
 
 @contextmanager
@@ -55,32 +56,44 @@ def chosen_program() -> Program:
     Gradients are traced after the functions that they belong to, perhaps under another setting.
     An operation therefore asks once, when it is called, and hands the answer to both rules.
     """
-    name = chosen_formulation()
-    if name is None:
-        return "by platform"
-    return "cpu" if name == "parts" else "default"
+    name, platform = chosen_formulation(), stated_platform()
+    if name is not None:
+        return "cpu" if name == "parts" else "default"
+    if platform is not None:
+        return "cpu" if platform == "cpu" else "default"
+    return "by platform"
 
 
 @contextmanager
-def devices(number: int) -> Iterator[None]:
-    """State over how many devices the batch axis of the traced computation is sharded.
+def devices(number: int, platform: str | None = None) -> Iterator[None]:
+    """State for which devices a computation is traced, as the trainer does.
 
     Results do not depend on it, and neither does correctness.  It lets the gradients of kernels use
     batch slices to which every device contributes equally, and lets devices merge all-reduces.
 
     Args:
-        number: number of devices.  Without this setting it is 1.
+        number: number of devices that the batch axis is sharded over.  Without this setting it is
+            1.
+        platform: platform of all of them, such as ``"cpu"``.  The traced computation then contains
+            the program for this platform alone, and a loop over blocks keeps what suits it.  None
+            leaves both to the platform that JAX lowers for.
     """
-    token = _devices.set(number)
+    tokens = _devices.set(number), _platform.set(platform)
     try:
         yield
     finally:
-        _devices.reset(token)
+        _devices.reset(tokens[0])
+        _platform.reset(tokens[1])
 
 
 def num_devices() -> int:
     """Return the number of devices that `devices` set, 1 by default."""
     return _devices.get()
+
+
+def stated_platform() -> str | None:
+    """Return the platform that `devices` stated, or None."""
+    return _platform.get()
 
 
 def by_platform(

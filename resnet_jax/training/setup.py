@@ -259,7 +259,7 @@ class Run:
             # The host fetches all of them, so every host needs a full copy.
             out_shardings=replica,
         )
-        with platform.devices(self.mesh.size):
+        with platform.devices(self.mesh.size, self.mesh.devices.flat[0].platform):
             lowered_train_step = jitted_train_step.lower(
                 train_arrays, shapes, drawn(train), abstract_key
             )
