@@ -54,6 +54,8 @@ def conv(
 ) -> nn.Conv:
     """Return a convolution with a square kernel, padded so that the image stays centred.
 
+    It has ten parameters because blocks build every kind of convolution through this one function.
+
     Args:
         features: number of output channels.
         kernel_size: height and width of the kernel in pixels, odd.
