@@ -40,7 +40,7 @@ def precise_batch_stats(
     if not variables.get("batch_stats"):
         return variables
     # With a decay of 0, the updated running statistics equal the statistics of the batch.
-    batch_model = model.with_options(
+    batch_model = model.clone(
         bn_decay=0.0,
         bn_group_size=None,
         freeze_bn=False,

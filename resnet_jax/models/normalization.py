@@ -6,7 +6,6 @@ A network builds its layers by calling ``norm``, a layer class or a `functools.p
 """
 
 import math
-from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -179,8 +178,3 @@ class Shift(nn.Module):
         del train
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         return x.astype(self.dtype) + bias.astype(self.dtype)
-
-
-def norm_type(norm: Any) -> Any:
-    """Return the class of a layer from a class or a `functools.partial` of one."""
-    return norm.func if isinstance(norm, partial) else norm

@@ -191,18 +191,6 @@ class ResNet(nn.Module):
         """A normalisation layer outside the network, with the options of all such layers."""
         return unbound_norm(self.norm)
 
-    def with_options(self, **overrides: Any) -> "ResNet":
-        """Return the network with other options of its blocks or normalisation, or other fields.
-
-        Args:
-            **overrides: as for `resnet_jax.create_model`, such as ``bn_decay`` and ``scan``.
-
-        Raises:
-            ValueError: a value is not allowed, or the network has no such option.
-        """
-        parts = {"block": self.block, "norm": self.norm}
-        return self.clone(**options_to_partials(parts | overrides))
-
     def setup(self) -> None:
         conv_layer = stem_conv = partial(self.conv, dtype=self.dtype)
         stem_pool = self.stem_pool

@@ -50,12 +50,12 @@ def test_every_layer_gets_the_moments_that_numpy_pools(
     batches = [images[:4], images[4:12], images[12:]]
     each = []
     for batch in batches:
-        _, updated = model.with_options(bn_decay=0.0).apply(
+        _, updated = model.clone(bn_decay=0.0).apply(
             variables, batch, train=True, mutable=["batch_stats"]
         )
         each.append(flatten_dict(jax.tree.map(np.float64, updated["batch_stats"])))
     # What is random or frozen in training takes no part.
-    unsteady = model.with_options(freeze_bn=True, dropout_rate=0.5, drop_path_rate=0.5)
+    unsteady = model.clone(freeze_bn=True, dropout_rate=0.5, drop_path_rate=0.5)
     pooled = flatten_dict(precise_batch_stats(unsteady, variables, batches)["batch_stats"])
     sizes = [len(batch) for batch in batches]
     for layer in {path[:-1] for path in pooled}:

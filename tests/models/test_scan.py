@@ -175,7 +175,7 @@ def test_paths_are_dropped_at_the_rate_of_each_block() -> None:
     variables = stack_blocks(random_variables(model.clone(scan=False), IMAGES))
     # Without activations and with frozen statistics, the output of a block equals its input exactly
     # where the path is dropped.
-    model = model.with_options(act=lambda x: x, freeze_bn=True)
+    model = model.clone(act=lambda x: x, freeze_bn=True)
     images = jnp.asarray(np.random.default_rng(2).standard_normal((512, 2, 2, 3)), jnp.float32)
 
     @jax.jit
