@@ -65,15 +65,15 @@ def train(
     run = _open(config, path, profile)
     with primary_first("workdir"):
         directory = Workdir(path, config, claim=is_primary())
-    if is_primary():
-        directory.describe(describe_model(run))
-    if directory.result:
-        console.print(
-            f"The run in {path} is complete: top-1 {directory.result['top1']:.2%}.  "
-            f"Report: {directory.report}"
-        )
-        return None
     with directory:
+        if is_primary():
+            directory.describe(describe_model(run))
+        if directory.result:
+            console.print(
+                f"The run in {path} is complete: top-1 {directory.result['top1']:.2%}.  "
+                f"Report: {directory.report}"
+            )
+            return None
         # A directory that the user has chosen, in the environment or in Python, is left alone.
         variable, option = "JAX_COMPILATION_CACHE_DIR", "jax_compilation_cache_dir"
         if variable not in os.environ and getattr(jax.config, option) is None:
