@@ -1,6 +1,6 @@
 """ResNet-56 on CIFAR-10 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-The recipe is that of `cifar10-resnet20`, with a deeper network.
+This is the recipe of `cifar10-resnet20` with a deeper network.
 
 Published test error: 6.97 %. It has not been measured here.
 
