@@ -8,7 +8,7 @@ For large batches, the memory traffic is the traffic of activations.  One pass r
 elements of the output x of a convolution, which is the input of the BatchNorm after it.  Per
 convolution there are 14 passes:
 
-- Forward, 5: the convolution writes x, the statistics read x, normalisation and ReLU read x and
+- Forward, 5: the convolution writes x, the statistics read x, normalization and ReLU read x and
   write y, and the next convolution reads y.
 - Backward, 9: the sums of BatchNorm's gradient read x and dy.  The gradient itself reads x and dy
   and writes dx.  The gradients of the convolution read dx twice and the input once, and write the
@@ -17,7 +17,7 @@ convolution there are 14 passes:
 Per block there are 4 passes over its output: forward, the shortcut is read; backward, the gradient
 of the shortcut is read, the output is read for its ReLU, and their sum is written.
 
-If all of this were fused into the convolutions, 9 and 2 passes would remain: normalisation and its
+If all of this were fused into the convolutions, 9 and 2 passes would remain: normalization and its
 gradient would be computed where they are read, statistics and sums where x and dy are written.
 """
 

@@ -77,7 +77,7 @@ def ours(
 def tf_data(directory: Path, variant: str) -> Iterator[Any]:
     """Return the batches of tf.data, whose decoder crops.
 
-    ``flax`` resizes bicubically, flips, and normalises in float32, as Flax's ImageNet example;
+    ``flax`` resizes bicubically, flips, and normalizes in float32, as Flax's ImageNet example;
     ``uint8`` resizes bilinearly and leaves the rest to the device, as ours.
     """
     import tensorflow as tf

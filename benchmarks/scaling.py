@@ -1,7 +1,7 @@
 """Count what devices exchange in a training step of ResNet-50, and model how it scales.
 
 The first part counts.  For 1, 2, 4, ... devices, forced on this CPU, the trainer's step is compiled
-in a process of its own, and its collectives and their bytes are counted in XLA's optimised HLO.
+in a process of its own, and its collectives and their bytes are counted in XLA's optimized HLO.
 Nothing is executed.  The images are small, because neither gradients nor statistics depend on their
 size.
 
@@ -103,7 +103,7 @@ CLUSTERS = {
 
 
 def exchange_seconds(collective: Collective, cluster: Cluster) -> float:
-    """Return the modelled seconds of a collective."""
+    """Return the modeled seconds of a collective."""
     seconds, remaining, share = cluster.launch, collective.devices, float(collective.bytes)
     for link in cluster.links:
         parts = min(remaining, link.devices or remaining)

@@ -3,7 +3,7 @@
 The recipe is that of the paper: 64,000 steps with 128 images each; learning rate 0.1, divided by 10
 after 32,000 and after 48,000 steps; weight decay of 1e-4 on every parameter; random crops from the
 image with 4 black pixels on each side; horizontal flips. One thing differs: channels are
-normalised, where the paper subtracts the mean of each pixel.
+normalized, where the paper subtracts the mean of each pixel.
 
 Published test error: 8.75 %. It has not been measured here.
 

@@ -1,7 +1,7 @@
 """ResNet-18 on ImageNet-1k (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
 
 The recipe is that of the paper: 90 epochs; learning rate 0.1 per 256 images, with five epochs of
-warm-up; weight decay of 1e-4 on kernels only; the last scale of each block initialised to zero;
+warm-up; weight decay of 1e-4 on kernels only; the last scale of each block initialized to zero;
 random resized crops and horizontal flips. Two things differ: cosine decay instead of steps, and
 label smoothing of 0.1.
 

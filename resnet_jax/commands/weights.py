@@ -1,4 +1,4 @@
-"""List published weights with their accuracies and licences."""
+"""List published weights with their accuracies and licenses."""
 
 import dataclasses
 from typing import Annotated
@@ -10,10 +10,10 @@ from resnet_jax.commands.arguments import UsageError, parse_options
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """List published weights with their accuracies and licences.
+    """List published weights with their accuracies and licenses.
 
     Accuracies are those on the ImageNet-1k validation images, as timm measured them at the test
-    size. The licence is that of the weights. Load them with load_weights(model, "hf://timm/NAME"),
+    size. The license is that of the weights. Load them with load_weights(model, "hf://timm/NAME"),
     or train from them with --model.weights hf://timm/NAME.
     """
 
@@ -37,7 +37,7 @@ def run(argv: list[str], prog: str) -> int:
     table = Table("name", box=None)
     for heading in ("top-1 %", "top-5 %", "test size", "input size", "classes"):
         table.add_column(heading, justify="right")
-    table.add_column("licence")
+    table.add_column("license")
     for weights in found:
         table.add_row(
             weights.name,

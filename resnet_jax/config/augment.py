@@ -29,7 +29,7 @@ class AugmentConfig:
         "autoaugment_cifar10",
         "three_augment",
     ] = "none"
-    """Policy that draws random changes of shape and colour for each image. "none" turns it off.
+    """Policy that draws random changes of shape and color for each image. "none" turns it off.
     "timm_randaugment_increasing" is timm's "rand-m9-mstd0.5-inc1"; "three_augment" is from DeiT
     III; the others are torchvision's."""
     num_ops: int = 2
@@ -53,9 +53,9 @@ class AugmentConfig:
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """Random changes of brightness, contrast, saturation and hue. A value v for the first three
     draws a factor from 1 - v to 1 + v; the value for the hue, at most 0.5, is the largest rotation
-    of the colour circle, in turns. All 0 turns it off."""
+    of the color circle, in turns. All 0 turns it off."""
     grayscale: float = 0.0
-    """Probability that an image is converted to greyscale."""
+    """Probability that an image is converted to grayscale."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Mean that is subtracted from the levels, on a scale from 0 to 1: one value, or one for each
     channel. The default is ImageNet's. Use the value that pretrained weights were trained with."""
@@ -65,7 +65,7 @@ class AugmentConfig:
     erasing: float = 0.0
     """Probability that rectangles of an image are erased."""
     erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
-    """Content of an erased rectangle: the mean, one random colour, or a random colour for each
+    """Content of an erased rectangle: the mean, one random color, or a random color for each
     pixel."""
     erasing_area: tuple[float, float] = (0.02, 1 / 3)
     """Smallest and largest erased area, all rectangles together, as a share of the image."""

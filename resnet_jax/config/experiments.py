@@ -140,7 +140,7 @@ def _load(path: Path) -> Experiment:
 
 @contextmanager
 def _importable(directory: Path) -> Iterator[None]:
-    """Let a file import its neighbours, as `python FILE` does."""
+    """Let a file import its neighbors, as `python FILE` does."""
     sys.path.insert(0, str(directory))
     try:
         yield

@@ -14,13 +14,13 @@ class ModelConfig:
     """Name of the network, one of those that `resnet-jax models` lists."""
     weights: str | None = None
     """Weights to start from: a file, hf://OWNER/NAME, or the directory of another run. The head is
-    initialised anew if the number of classes differs. None starts from random parameters."""
+    initialized anew if the number of classes differs. None starts from random parameters."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which convolutions compute. Parameters, statistics and logits are always float32."""
     act: Literal["relu", "leaky_relu", "silu", "gelu", "mish", "elu"] | None = None
     """Activation. None keeps that of the network, which is ReLU for all published ones."""
     norm: Literal["batch", "group"] | None = None
-    """Normalisation: BatchNorm, or GroupNorm with 32 groups. None keeps that of the network."""
+    """Normalization: BatchNorm, or GroupNorm with 32 groups. None keeps that of the network."""
     in_channels: int | None = None
     """Number of image channels that the network must accept. None takes that of the data."""
     output_stride: Literal[8, 16, 32] = 32
@@ -29,7 +29,7 @@ class ModelConfig:
     small_input: bool = False
     """Replace the stem by one 3x3 convolution without pooling, for images of about 32 pixels."""
     zero_init_residual: bool = True
-    """Initialise the last scale of each block to zero, so that every block starts as the identity
+    """Initialize the last scale of each block to zero, so that every block starts as the identity
     (Goyal et al. 2017, section 5.1)."""
     bn_decay: float = 0.9
     """Share of BatchNorm's running statistics that a step keeps, from 0 to below 1."""

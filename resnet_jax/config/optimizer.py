@@ -30,7 +30,7 @@ class SGDConfig:
     weight_decay: float = 1e-4
     """L2 coefficient. The parameter times this is added to its gradient, as in PyTorch's SGD."""
     decay_norm_and_bias: bool = False
-    """Also decay the scales of normalisation layers and all biases, as torchvision's first recipe
+    """Also decay the scales of normalization layers and all biases, as torchvision's first recipe
     does. By default only kernels decay."""
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ class Preprocessing:
             ``"pil_bilinear"`` or ``"pil_bicubic"`` (Pillow, with antialiasing).
         mean: Mean that is subtracted from levels between 0 and 1; one value or one per channel.
         std: Standard deviation that the difference is divided by; one value or one per channel.
-        channels: Number of channels: 1 for greyscale, 3 for RGB.
+        channels: Number of channels: 1 for grayscale, 3 for RGB.
         upsample_size: Height and width that the device resamples the images to, in pixels, with
             bilinear interpolation in float32. None leaves them at ``image_size``.
 
@@ -119,8 +119,8 @@ class Preprocessing:
         """Decode, resize and crop one image.
 
         Args:
-            image: Pixels of any size, the bytes of an image file, or the path of one. Greyscale
-                images are repeated over three channels and colours become luma where the network
+            image: Pixels of any size, the bytes of an image file, or the path of one. Grayscale
+                images are repeated over three channels and colors become luma where the network
                 wants it. Transparency is dropped.
 
         Returns:
@@ -136,7 +136,7 @@ class Preprocessing:
         return _to_channels(self._to_size(_to_channels(pixels, 3)), self.channels)
 
     def on_device(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Resample and normalise a batch of images that `on_host` returned; jittable.
+        """Resample and normalize a batch of images that `on_host` returned; jittable.
 
         Args:
             images: uint8[B, height, width, channels].
@@ -144,7 +144,7 @@ class Preprocessing:
         Returns:
             float32[B, H, W, channels], with H = W = ``upsample_size`` if that is set.
         """
-        # NumPy would normalise in float64.
+        # NumPy would normalize in float64.
         images = jnp.asarray(images)
         if self.upsample_size is not None:
             zeros = jnp.zeros(images.shape[0])

@@ -27,10 +27,10 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
         variables: Its ``params`` and ``batch_stats``.
 
     Returns:
-        A network whose normalisation layers are `Shift`, and its ``params``.
+        A network whose normalization layers are `Shift`, and its ``params``.
 
     Raises:
-        ValueError: The network has another kind of normalisation, or a BatchNorm that does not
+        ValueError: The network has another kind of normalization, or a BatchNorm that does not
             directly follow a plain convolution, as in pre-activation networks.
     """
     batch_norm = model.unbound_norm
@@ -55,7 +55,7 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
 
 
 def _folds(model: ResNet, variables: Any) -> list[tuple[Path, Path]]:
-    """Return the path of each BatchNorm with the path of the layer that it normalises."""
+    """Return the path of each BatchNorm with the path of the layer that it normalizes."""
     # Keep references to the arrays: the id() of a freed array can be reused.
     outputs: dict[int, tuple[Path, Any]] = {}
     folds: list[tuple[Path, Path]] = []

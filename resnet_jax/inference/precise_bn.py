@@ -20,7 +20,7 @@ def precise_batch_stats(
     """Return the variables with running statistics computed from given images ("Precise BN").
 
     Averaged parameters and imported weights need this when their running statistics belong to other
-    parameters or to a different kind of image. As in training, each layer's input is normalised
+    parameters or to a different kind of image. As in training, each layer's input is normalized
     with the statistics of its batch. The statistics of the batches are then pooled, so that each
     example has the same weight, whatever the order and the number of the batches
     (Wu and Johnson 2021, https://arxiv.org/abs/2105.07576, section 3).

@@ -20,7 +20,7 @@ class ModelSpec:
     Attributes:
         name: Name of the network, one of `resnet_jax.list_models`.
         fields: Overrides of `resnet_jax.create_model` as JSON values: types, activations and
-            normalisation by name, such as ``{"dtype": "bfloat16", "act": "silu"}``.
+            normalization by name, such as ``{"dtype": "bfloat16", "act": "silu"}``.
         num_classes: Number of classes K.
         class_names: K names, in the order of the logits.
         preprocessing: How an image becomes the input of the network.

@@ -63,7 +63,7 @@ class EfficientChannelAttention(nn.Module):
 
 
 class SpatialUnit(nn.Module):
-    """The fields of units that replace a 3x3 convolution, its normalisation and its activation.
+    """The fields of units that replace a 3x3 convolution, its normalization and its activation.
 
     A unit is called with (x, *, train) and maps [B, H, W, C] to
     [B, ceil(H/stride), ceil(W/stride), features].
@@ -74,7 +74,7 @@ class SpatialUnit(nn.Module):
         dilation: dilation of the convolutions in pixels.
         groups: number of groups of the convolutions.
         conv: builds a convolution.
-        norm: builds a normalisation layer.
+        norm: builds a normalization layer.
         act: activation function.
     """
 
@@ -110,7 +110,7 @@ class PathAttention(nn.Module):
 
     Attributes:
         reduced: number of hidden channels.
-        norm: builds a normalisation layer.
+        norm: builds a normalization layer.
     """
 
     reduced: int

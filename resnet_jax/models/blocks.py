@@ -29,11 +29,11 @@ class ResidualBlock(nn.Module):
 
     Attributes:
         expansion: number of output channels divided by ``features``.
-        preactivation: whether the block normalises and activates before each convolution.
+        preactivation: whether the block normalizes and activates before each convolution.
         features: number of channels of the inner convolutions.
         stride: stride of the block in pixels, 1 or 2.
         conv: builds a convolution.
-        norm: builds a normalisation layer.
+        norm: builds a normalization layer.
         act: activation function.
         first_dilation: dilation of the first 3x3 convolution, in pixels.
         dilation: dilation of the second 3x3 convolution, in pixels.  It is above 1 where a stage is
@@ -42,7 +42,7 @@ class ResidualBlock(nn.Module):
             their input unchanged.
         attention: builds channel attention, which is applied to the residual branch before the
             addition.
-        zero_init_residual: initialise the last layer of the residual branch to zero, so that every
+        zero_init_residual: initialize the last layer of the residual branch to zero, so that every
             block starts as the identity (Goyal et al. 2017, section 5.1).
     """
 
@@ -64,7 +64,7 @@ class ResidualBlock(nn.Module):
         """Return both inputs unchanged, with their gradients tied so that all-reduces can merge.
 
         The inputs are those of the last convolution and of the shortcut.  With several devices, the
-        sums for the gradients of both normalisations are exchanged in one all-reduce.
+        sums for the gradients of both normalizations are exchanged in one all-reduce.
         """
         projects = self.stride > 1 or x.shape[-1] != self.expansion * self.features
         if not projects or num_devices() == 1:
@@ -110,11 +110,11 @@ class ResidualBlock(nn.Module):
 
 
 class PostActivationBlock(ResidualBlock):
-    """A block that normalises after each convolution and activates after the addition.
+    """A block that normalizes after each convolution and activates after the addition.
 
     Attributes:
         spatial_unit: builds the unit that replaces the first 3x3 convolution together with its
-            normalisation and activation.
+            normalization and activation.
         antialias: (x, stride) -> x, which subsamples after a 3x3 convolution of stride 1 where
             there would be a strided one.
         average_down: where 3x3 average pooling subsamples instead of a stride: before or after the
@@ -149,7 +149,7 @@ class PostActivationBlock(ResidualBlock):
     def pointwise_conv(
         self, x: jax.Array, features: int, stride: int, index: int, *, train: bool
     ) -> jax.Array:
-        """Apply a 1x1 convolution, normalisation and activation."""
+        """Apply a 1x1 convolution, normalization and activation."""
         x = self.conv(features, 1, stride, name=f"conv{index}")(x)
         return self.act(self.norm(name=f"norm{index}")(x, train=train))
 
@@ -164,7 +164,7 @@ class PostActivationBlock(ResidualBlock):
             stride: stride in pixels.
             index: number of the layer in its block, counted from 1.
             groups: number of groups of the convolution.
-            train: whether normalisation uses the statistics of the batch.
+            train: whether normalization uses the statistics of the batch.
         """
         pooled = self.average_down if stride > 1 else None
         # As in timm, the filter is applied where dilation has replaced the stride, too.
@@ -194,7 +194,7 @@ class PostActivationBlock(ResidualBlock):
     def last_conv(
         self, x: jax.Array, features: int, kernel_size: int, index: int, *, train: bool
     ) -> jax.Array:
-        """Apply the last convolution of the residual branch and its normalisation."""
+        """Apply the last convolution of the residual branch and its normalization."""
         dilation = self.dilation if kernel_size > 1 else 1
         x = self.conv(features, kernel_size, dilation=dilation, name=f"conv{index}")(x)
         scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
@@ -246,7 +246,7 @@ class BottleneckBlock(PostActivationBlock):
 
 
 class PreActivationBlock(ResidualBlock):
-    """A block that normalises and activates before each convolution (He et al. 2016, figure 4e).
+    """A block that normalizes and activates before each convolution (He et al. 2016, figure 4e).
 
     If the block has a shortcut layer, its input is the first activation.
 
@@ -272,7 +272,7 @@ class PreActivationBlock(ResidualBlock):
         Args:
             x: float[B, H, W, C].
             layers: (features, kernel size, stride) of each convolution.
-            train: whether normalisation uses the statistics of the batch, and dropout is active.
+            train: whether normalization uses the statistics of the batch, and dropout is active.
             drop_path_rate: probability that an example skips the residual branch in training.
         """
         y = preactivated = self.act(self.norm(name="norm1")(x, train=train))
@@ -303,7 +303,7 @@ class PreActivationBlock(ResidualBlock):
 
 
 class PreActivationBasicBlock(PreActivationBlock):
-    """Two 3x3 convolutions, each after normalisation and activation.
+    """Two 3x3 convolutions, each after normalization and activation.
 
     Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), features].
     """
@@ -315,7 +315,7 @@ class PreActivationBasicBlock(PreActivationBlock):
 
 
 class PreActivationBottleneckBlock(PreActivationBlock):
-    """A 1x1, a 3x3 and a 1x1 convolution, each after normalisation and activation.
+    """A 1x1, a 3x3 and a 1x1 convolution, each after normalization and activation.
 
     Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), 4 * features].
 

@@ -26,9 +26,9 @@ def count_macs(model: ResNet, image_shape: tuple[int, int, int] = (224, 224, 3))
 
     The program is traced and not run.  Convolutions and matrix products are counted exactly,
     including kernel taps that fall on padding.  An element that is summed into a statistic
-    (GroupNorm, standardised kernels, squeeze-and-excitation) counts twice, for the statistic and
+    (GroupNorm, standardized kernels, squeeze-and-excitation) counts twice, for the statistic and
     for its use.  Nothing else counts, because BatchNorm in evaluation can be folded into the
-    convolution before it.  timm counts normalisation by the rules of fvcore; the results agree
+    convolution before it.  timm counts normalization by the rules of fvcore; the results agree
     within 1 %.
 
     Args:

@@ -18,13 +18,13 @@ Conv = Callable[..., nn.Module]
 """Builds a convolution from (features, kernel_size, stride, *, dilation, groups, name)."""
 
 Norm = Callable[..., nn.Module]
-"""Builds a normalisation layer from (*, scale_init, name).  The layer takes (x, *, train)."""
+"""Builds a normalization layer from (*, scale_init, name).  The layer takes (x, *, train)."""
 
 Activation = Callable[[jax.Array], jax.Array]
 """Maps an array to an array of the same shape."""
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""The convolution initialiser of torchvision: ``kaiming_normal_(mode="fan_out")``."""
+"""The convolution initializer of torchvision: ``kaiming_normal_(mode="fan_out")``."""
 
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """PyTorch's default for ``nn.Linear`` weights: uniform in ``+-1 / sqrt(fan_in)``."""
@@ -52,7 +52,7 @@ def conv(
     dtype: Any = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
-    """Return a convolution with a square kernel, padded so that the image stays centred.
+    """Return a convolution with a square kernel, padded so that the image stays centered.
 
     It has ten parameters because blocks build every kind of convolution through this one function.
 
@@ -60,12 +60,12 @@ def conv(
         features: number of output channels.
         kernel_size: height and width of the kernel in pixels, odd.
         stride: stride in pixels along height and width.
-        dilation: distance between neighbouring taps of the kernel, in pixels.
+        dilation: distance between neighboring taps of the kernel, in pixels.
         groups: number of groups that the channels are split into (Xie et al. 2016).
         use_bias: whether to add a bias.
         padding: ``"symmetric"`` pads as PyTorch does, ``"same"`` as TensorFlow does.  If the number
             of padded pixels is odd, TensorFlow adds the extra pixel at the bottom and the right.
-        kernel_init: initialiser of the kernel.
+        kernel_init: initializer of the kernel.
         dtype: compute type.
         name: name of the module.
 
@@ -88,7 +88,7 @@ def conv(
 
 
 class StandardizedConv(nn.Module):
-    """A convolution whose kernel is standardised per output channel (Qiao et al. 2019).
+    """A convolution whose kernel is standardized per output channel (Qiao et al. 2019).
 
     As in BiT, the variance is the biased one (1 / n), and 1e-8 is added to it.  Shapes are the same
     as for `conv`.
@@ -97,10 +97,10 @@ class StandardizedConv(nn.Module):
         features: number of output channels.
         kernel_size: height and width of the kernel in pixels, odd.
         stride: stride in pixels along height and width.
-        dilation: distance between neighbouring taps of the kernel, in pixels.
+        dilation: distance between neighboring taps of the kernel, in pixels.
         groups: number of groups that the channels are split into.
         epsilon: number that is added to the variance of the kernel.
-        kernel_init: initialiser of the kernel before it is standardised.
+        kernel_init: initializer of the kernel before it is standardized.
         dtype: compute type.
     """
 

@@ -1,4 +1,4 @@
-"""Activations, normalisation layers and types by the names that configurations and files use."""
+"""Activations, normalization layers and types by the names that configurations and files use."""
 
 from typing import Any
 

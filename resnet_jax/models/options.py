@@ -1,6 +1,6 @@
-"""The options of blocks and normalisation layers, and the values that are allowed for them.
+"""The options of blocks and normalization layers, and the values that are allowed for them.
 
-An option is a field of a block or a normalisation layer.  `create_model` knows each by a name that
+An option is a field of a block or a normalization layer.  `create_model` knows each by a name that
 is unique in the network.
 """
 
@@ -52,10 +52,10 @@ _BUILDER_OR_NONE = Allowed(
 
 
 class Option(NamedTuple):
-    """A field of a block or a normalisation layer.
+    """A field of a block or a normalization layer.
 
     Attributes:
-        part: the field of the network that holds the block or the normalisation layer.
+        part: the field of the network that holds the block or the normalization layer.
         owners: the classes that have the option.
         field: its name in these classes.
         allowed: the values that it may have.
@@ -135,7 +135,7 @@ def unbound_block(block: Callable[..., ResidualBlock]) -> ResidualBlock:
 
 
 def unbound_norm(norm: Norm) -> nn.Module:
-    """Return a normalisation layer outside any network, to read its class and its options.
+    """Return a normalization layer outside any network, to read its class and its options.
 
     Raises:
         ValueError: ``norm`` does not build a layer that is called with ``train``.
@@ -158,7 +158,7 @@ def unbound_norm(norm: Norm) -> nn.Module:
 
 
 def check_options(block: ResidualBlock, norm: nn.Module) -> None:
-    """Check the values of all options of an unbound block and an unbound normalisation layer.
+    """Check the values of all options of an unbound block and an unbound normalization layer.
 
     Raises:
         ValueError: an option has a value that is not allowed.
@@ -182,7 +182,7 @@ def options_to_partials(fields: Mapping[str, Any]) -> dict[str, Any]:
         option changes their values, and otherwise the given ones themselves.
 
     Raises:
-        ValueError: the block or the normalisation layer does not have an option, and the value of
+        ValueError: the block or the normalization layer does not have an option, and the value of
             the option is not its default; or the block or the layer cannot be built.
     """
     options = {name: value for name, value in fields.items() if name in OPTIONS}

@@ -57,7 +57,7 @@ class FeatureInfo(NamedTuple):
 
     Attributes:
         channels: size of its last axis.
-        stride: number of image pixels between neighbouring pixels of the map.
+        stride: number of image pixels between neighboring pixels of the map.
     """
 
     channels: int
@@ -68,7 +68,7 @@ class ResNet(nn.Module):
     """A residual network (He et al. 2015, https://arxiv.org/abs/1512.03385).
 
     All members of the family are this class with different fields, and `resnet_jax.create_model`
-    builds them by name.  Options of a block or a normalisation layer are given as a partial, for
+    builds them by name.  Options of a block or a normalization layer are given as a partial, for
     example ``block=partial(BottleneckBlock, cardinality=32, base_width=4)`` or
     ``norm=partial(BatchNorm, epsilon=1e-3)``.
 
@@ -96,13 +96,13 @@ class ResNet(nn.Module):
         shortcut: `ProjectionShortcut` (option B), `AveragePoolShortcut` (ResNet-D) or
             `PadShortcut` (option A).
         conv: builds convolutions: `conv` or `StandardizedConv`.
-        norm: builds normalisation layers: `BatchNorm`, `GroupNorm` or a partial of one, or `Shift`
+        norm: builds normalization layers: `BatchNorm`, `GroupNorm` or a partial of one, or `Shift`
             in a network whose BatchNorm is folded.
         act: activation function.
         padding: ``"symmetric"`` pads as PyTorch does.  ``"same"`` pads 3x3 convolutions and
             max-pooling as TensorFlow does, but not the convolutions of the stem; it is only for
             weights of Flax's ImageNet example.
-        zero_init_residual: initialise the last scale of each block to zero, so that every block
+        zero_init_residual: initialize the last scale of each block to zero, so that every block
             starts as the identity.  The default of torchvision is False, too.
         global_pool: how the head pools the last feature map: ``"avg"``, ``"max"``, ``"avgmax"``
             (the mean of both) or ``"none"``, which needs ``num_classes=0``.
@@ -171,7 +171,7 @@ class ResNet(nn.Module):
 
         Args:
             parent: the module that the copy belongs to.
-            **updates: fields of the network, and options of its blocks and normalisation layers, by
+            **updates: fields of the network, and options of its blocks and normalization layers, by
                 the names that `resnet_jax.create_model` knows, for example ``freeze_bn=True``.
 
         Raises:
@@ -188,7 +188,7 @@ class ResNet(nn.Module):
 
     @property
     def unbound_norm(self) -> nn.Module:
-        """A normalisation layer outside the network, with the options of all such layers."""
+        """A normalization layer outside the network, with the options of all such layers."""
         return unbound_norm(self.norm)
 
     def setup(self) -> None:
@@ -280,7 +280,7 @@ class ResNet(nn.Module):
         """Return feature maps of every resolution, for detection, segmentation or inspection.
 
         Args:
-            images: float[B, H, W, C], normalised.
+            images: float[B, H, W, C], normalized.
             train: whether BatchNorm uses the statistics of the batch.  It then also updates its
                 running statistics if the collection ``batch_stats`` is mutable.
             mask: bool[B], which images count in the statistics of the batch.  All of them count by
@@ -289,7 +289,7 @@ class ResNet(nn.Module):
         Returns:
             ``"stem"`` (before pooling), ``"stage1"``, ``"stage2"`` and so on, each
             dtype[B, H', W', C'].  `feature_info` describes them.  The maps of pre-activation
-            networks are neither normalised nor activated.
+            networks are neither normalized nor activated.
 
         Raises:
             ValueError: the images do not have four axes, have another number of channels than the
@@ -319,14 +319,14 @@ class ResNet(nn.Module):
             )
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(
-                f"images must be normalised floats, but are {images.dtype}; convert bytes with "
+                f"images must be normalized floats, but are {images.dtype}; convert bytes with "
                 "(images / 255 - mean) / std"
             )
 
     def __call__(
         self, images: jax.Array, *, train: bool, mask: jax.Array | None = None
     ) -> jax.Array:
-        """Return the logits of normalised images.
+        """Return the logits of normalized images.
 
         Args:
             images: float[B, H, W, C] of any height and width.  Usual sizes are 224 for ImageNet and
@@ -363,7 +363,7 @@ def _masked(mask: jax.Array | None) -> AbstractContextManager[None]:
     """Return a context in which every BatchNorm layer is called with the mask.
 
     Otherwise the stem, stages, blocks, shortcuts and spatial units, and the functions that
-    rematerialisation and loops wrap, would all pass the mask on without reading it.  Intercepting
+    rematerialization and loops wrap, would all pass the mask on without reading it.  Intercepting
     every method call takes 5 % of the time of tracing: 0.05 of 1.04 s for a training step of
     resnet152 (CPU time, least of nine runs in turn; 2 cores, jax 0.10, November 2026).  It takes no
     time when the compiled program runs.
@@ -392,7 +392,7 @@ def _values(network: ResNet) -> tuple[Any, ...]:
 
 
 def _comparable(value: Any) -> Any:
-    # Python compares partials by identity.  Blocks and normalisation layers are compared by the
+    # Python compares partials by identity.  Blocks and normalization layers are compared by the
     # values of their fields, so that a default value may be given or left out.
     if isinstance(value, partial):
         return value.func, value.args, frozenset(_items(value.keywords))

@@ -16,9 +16,9 @@ class Shortcut(nn.Module):
         features: number of output channels.
         stride: stride in pixels.
         dilation: dilation of the block in pixels; above 1 where dilation replaces a stride.
-        preactivation: leave the normalisation to the next block.
+        preactivation: leave the normalization to the next block.
         conv: builds a convolution.
-        norm: builds a normalisation layer.
+        norm: builds a normalization layer.
     """
 
     features: int
@@ -29,7 +29,7 @@ class Shortcut(nn.Module):
     norm: Norm
 
     def project(self, x: jax.Array, stride: int, *, train: bool) -> jax.Array:
-        """Apply a 1x1 convolution and normalise its output.
+        """Apply a 1x1 convolution and normalize its output.
 
         In a pre-activation network there is only the convolution.
         """
@@ -38,7 +38,7 @@ class Shortcut(nn.Module):
 
 
 class ProjectionShortcut(Shortcut):
-    """A 1x1 convolution and normalisation: option B of He et al. 2015."""
+    """A 1x1 convolution and normalization: option B of He et al. 2015."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -11,7 +11,7 @@ class Stem(nn.Module):
 
     ImageNet networks have one 7x7 convolution (He et al. 2015, table 1), CIFAR networks one 3x3
     convolution (He et al. 2015, section 4.2), and networks with a deep stem three 3x3 convolutions
-    (He et al. 2018, figure 2b).  Normalisation and activation follow each convolution, except the
+    (He et al. 2018, figure 2b).  Normalization and activation follow each convolution, except the
     last one of a pre-activation network.
 
     Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), widths[-1]].
@@ -20,9 +20,9 @@ class Stem(nn.Module):
         widths: number of output channels of each convolution.
         kernel_size: height and width of every kernel in pixels, odd.
         stride: stride of the first convolution in pixels.
-        preactivation: whether to leave out the last normalisation and activation.
+        preactivation: whether to leave out the last normalization and activation.
         conv: builds a convolution.
-        norm: builds a normalisation layer.
+        norm: builds a normalization layer.
         act: activation function.
     """
 
@@ -52,7 +52,7 @@ class ConvPool(nn.Module):
 
     Attributes:
         conv: builds a convolution.
-        norm: builds a normalisation layer.
+        norm: builds a normalization layer.
         act: activation function.
     """
 

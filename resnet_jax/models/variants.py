@@ -29,7 +29,7 @@ from resnet_jax.models.shortcuts import AveragePoolShortcut, PadShortcut
 from resnet_jax.models.stem import ConvPool
 
 Fields = dict[str, Any]
-"""Fields of a network, and options of its blocks and normalisation layers, as overrides."""
+"""Fields of a network, and options of its blocks and normalization layers, as overrides."""
 
 # Number of blocks of each stage, by depth.
 _18, _34, _101, _152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
@@ -98,7 +98,7 @@ def _network(sizes: tuple[int, ...], block: type, *fields: Fields) -> Fields:
 
 
 def _bit(sizes: tuple[int, ...], factor: int) -> Fields:
-    """Big Transfer (Kolesnikov et al. 2019): wide, with GroupNorm and standardised kernels."""
+    """Big Transfer (Kolesnikov et al. 2019): wide, with GroupNorm and standardized kernels."""
     return _preact(
         sizes,
         {

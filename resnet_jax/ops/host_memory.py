@@ -25,7 +25,7 @@ def keep_freed_memory(mode: Literal["auto", "always", "never"] = "auto") -> bool
     returns.  The reason is that only the main thread has a heap without a size limit, while the
     heaps of other threads hold 64 MiB each.  Both settings last as long as the process.
 
-    Call this before JAX creates an array or lists its devices; afterwards it has no effect on
+    Call this before JAX creates an array or lists its devices; afterward it has no effect on
     XLA's threads.  It does not initialize a JAX backend itself.
 
     Args:

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#6b7280"
+_BLUE, _ORANGE, _GRAY = "#2563eb", "#ea580c", "#6b7280"
 _STYLE = {
     "svg.fonttype": "none",
     # Makes the ids in the file the same each time; by default they are random.
@@ -59,8 +59,8 @@ def curves(records: Sequence[Mapping[str, Any]], split: str) -> list[Markup]:
         axes.legend()
         figures.append(figure)
     for key, name, color in (
-        ("learning_rate", "Learning rate", _GREY),
-        ("images_per_second", "Training throughput (images/s)", _GREY),
+        ("learning_rate", "Learning rate", _GRAY),
+        ("images_per_second", "Training throughput (images/s)", _GRAY),
     ):
         figure, axes = _axes(name)
         plot(axes, train, key, color=color)
@@ -89,7 +89,7 @@ def _axes(title: str) -> tuple[Figure, Axes]:
 def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Markup:
     """Return the confusion matrix as a grid: correct counts are blue, wrong ones orange.
 
-    The share of the true class sets how strong a colour is.
+    The share of the true class sets how strong a color is.
 
     Args:
         matrix: As `records.confusion_matrix` returns it.

@@ -157,7 +157,7 @@ class Run:
         jit = partial(
             jax.jit,
             out_shardings=self._state_shardings,
-            # The program runs once, and optimising it would take longer than it could save.
+            # The program runs once, and optimizing it would take longer than it could save.
             compiler_options={"xla_backend_optimization_level": 0},
         )
         source = self.config.model.weights

@@ -16,7 +16,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Return a one-dimensional mesh with the axis ``data`` over given devices, by default all."""
     if devices is None:
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    # `jax.make_mesh` may reorder the devices. Here the devices of a process must be neighbours,
+    # `jax.make_mesh` may reorder the devices. Here the devices of a process must be neighbors,
     # because the examples that it reads are. Auto axes let the compiler place intermediate arrays.
     return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 

@@ -42,7 +42,7 @@ def starting_variables(
     Args:
         source: Where the tensors come from, for the error.
         tensors: What `read_starting_weights` returned.
-        model: The network. If it has another number of classes, its head is initialised.
+        model: The network. If it has another number of classes, its head is initialized.
         key: PRNG key of the new head.
 
     Raises:

@@ -28,7 +28,7 @@ class Pretrained:
         interpolation: Filter of the resizing, ``bilinear`` or ``bicubic``.
         mean: Mean of the red, green and blue channels, to subtract from pixels in [0, 1].
         std: Standard deviation of the channels, to divide the difference by.
-        licence: Licence of the weights as stated by timm; None if timm states none.
+        licence: License of the weights as stated by timm; None if timm states none.
         num_classes: Number of logits; 0 if the weights have no head.
     """
 
@@ -95,13 +95,13 @@ def _pretrained(row: dict[str, str]) -> Pretrained:
         input_size=int(row["input_size"]),
         crop_fraction=float(row["crop_fraction"]),
         interpolation=row["interpolation"],
-        mean=_colour(row["mean"]),
-        std=_colour(row["std"]),
+        mean=_color(row["mean"]),
+        std=_color(row["std"]),
         licence=row["licence"] or None,
         num_classes=int(row["num_classes"]),
     )
 
 
-def _colour(text: str) -> tuple[float, float, float]:
+def _color(text: str) -> tuple[float, float, float]:
     red, green, blue = map(float, text.split())
     return red, green, blue

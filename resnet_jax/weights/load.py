@@ -254,7 +254,7 @@ def _init(
 def adapt_image_channels(kernel: np.ndarray, in_channels: int) -> np.ndarray:
     """Adapt the first kernel to another number of image channels, as in timm.
 
-    For one channel the kernel is summed over its channels, so that a grey image gives the same
+    For one channel the kernel is summed over its channels, so that a gray image gives the same
     result as its copy in three channels.  For several channels the kernel is repeated, and rescaled
     to keep the magnitude of its response.
 

@@ -22,7 +22,7 @@ def structure(model: ResNet, in_channels: int) -> Structure:
     """Return the shapes and dtypes of the variables, in the tree that ``model.init`` returns.
 
     Args:
-        model: The network.  Layers other than our own convolutions and normalisations are traced.
+        model: The network.  Layers other than our own convolutions and normalizations are traced.
         in_channels: Number of channels of the images.
     """
     norm = _NORMS.get(type(model.unbound_norm))
@@ -84,7 +84,7 @@ class _Conv(nn.Module):
 
 
 class _Norm(nn.Module):
-    """Replacement of a normalisation layer that does not normalise."""
+    """Replacement of a normalization layer that does not normalize."""
 
     leaves: ClassVar[tuple[tuple[str, str], ...]]
 

@@ -170,7 +170,7 @@ def values(arch: str) -> dict[str, np.ndarray]:
         - `train_logits` (2, num_classes)
         - `train_loss` (): the mean cross entropy
         - `grad_norms` (parameters,): L2 norm of each gradient, in order of `parameter_names`
-        - `running_mean`, `running_var` (channels of all norms,): the statistics afterwards, joined
+        - `running_mean`, `running_var` (channels of all norms,): the statistics afterward, joined
           in order of `buffer_names`.  Absent without batch norm.  PyTorch feeds `running_var` the
           unbiased variance of the batch, n / (n - 1) times the one it normalizes by.
     """

@@ -1,6 +1,6 @@
 """The one place where PyTorch's BatchNorm and ours differ by design.
 
-PyTorch normalises by the biased variance of the batch and stores the unbiased one, larger by
+PyTorch normalizes by the biased variance of the batch and stores the unbiased one, larger by
 n / (n - 1) for n values a channel.  Flax stores the biased one.
 """
 

@@ -93,9 +93,9 @@ def test_variables_without_their_collection_cannot_be_stacked(change: Any) -> No
         ((64, 64, 3), "float32", r"must be \[B, H, W, C?3?\], but have shape \[64, 64, 3\]"),
         ((2, 64, 64), "float32", r"but have shape \[2, 64, 64\]"),
         ((2, 0, 64, 3), "float32", r"but have shape \[2, 0, 64, 3\]"),
-        ((2, 64, 64, 3), "uint8", r"normalised floats, but are uint8; .* \(images / 255 - mean\)"),
-        ((2, 64, 64, 3), "int32", "normalised floats, but are int32"),
-        ((2, 64, 64, 3), "bool", "normalised floats, but are bool"),
+        ((2, 64, 64, 3), "uint8", r"normalized floats, but are uint8; .* \(images / 255 - mean\)"),
+        ((2, 64, 64, 3), "int32", "normalized floats, but are int32"),
+        ((2, 64, 64, 3), "bool", "normalized floats, but are bool"),
     ],
     ids=str,
 )

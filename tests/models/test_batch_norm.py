@@ -128,7 +128,7 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize("group_size", [None, 12, 4, 3, 1])
-def test_groups_are_normalised_by_their_own_moments(
+def test_groups_are_normalized_by_their_own_moments(
     images: np.ndarray, group_size: int | None
 ) -> None:
     output, stats = normalized(images, group_size)

@@ -17,7 +17,7 @@ from tests.golden.running_variance import unbiased
 # ResNeSt and SK have no such values: at a batch of two their training mode is ill-conditioned.
 TRAINED = [arch for arch in sorted(golden.specs()) if "train_loss" in golden.values(arch)]
 
-# One network for each kind of block, stem, normalisation and attention that changes a gradient.
+# One network for each kind of block, stem, normalization and attention that changes a gradient.
 # `tests/nightly/golden_training.py` has the others.
 REPRESENTATIVES = [
     arch

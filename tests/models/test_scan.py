@@ -73,7 +73,7 @@ def assert_a_loop_computes_what_its_blocks_compute(name: str, fields: dict[str, 
     tolerance = 2**-6 if unrolled.dtype == jnp.bfloat16 else 1e-4
     for ours, theirs in zip(outputs(scanned, stacked), outputs(unrolled, variables), strict=True):
         if jax.tree.leaves(theirs):
-            # Compared as one vector, because the gradient of a bias before a normalisation is zero
+            # Compared as one vector, because the gradient of a bias before a normalization is zero
             # except for rounding.
             assert deviation(ravel_pytree(ours)[0], ravel_pytree(theirs)[0]) < tolerance
 

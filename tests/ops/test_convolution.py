@@ -213,7 +213,7 @@ def test_grouped_convolutions(kernel_size: int, groups: int) -> None:
 def test_standardized_convolutions(kernel_size: int) -> None:
     layer = StandardizedConv(8, kernel_size, 2)
     x = jax.random.normal(jax.random.key(0), (2, 9, 7, 6))
-    # Standardisation subtracts nearly equal numbers in the backward pass.
+    # Standardization subtracts nearly equal numbers in the backward pass.
     assert_equal_to_rounding(layer.apply, layer.init(jax.random.key(1), x), x, tolerance=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Rematerialisation changes memory and nothing else."""
+"""Rematerialization changes memory and nothing else."""
 
 from collections.abc import Callable
 from typing import Any

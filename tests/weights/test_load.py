@@ -31,8 +31,8 @@ def test_counters_of_pytorch_are_passed_over(weights: dict[str, np.ndarray]) -> 
 
 
 def test_other_image_channels_follow_from_the_weights(weights: dict[str, np.ndarray]) -> None:
-    grey = {**weights, "conv1.weight": weights["conv1.weight"].sum(1, keepdims=True)}
-    params = load_weights(create_model("resnet18"), grey)["params"]
+    gray = {**weights, "conv1.weight": weights["conv1.weight"].sum(1, keepdims=True)}
+    params = load_weights(create_model("resnet18"), gray)["params"]
     assert params["stem"]["conv"]["kernel"].shape == (7, 7, 1, 64)
 
 
@@ -57,7 +57,7 @@ def test_weights_of_another_network_are_refused_briefly(weights: dict[str, np.nd
         load_weights(create_model("resnet50"), weights)
 
 
-def test_a_new_head_is_initialised_and_the_rest_loaded(weights: dict[str, np.ndarray]) -> None:
+def test_a_new_head_is_initialized_and_the_rest_loaded(weights: dict[str, np.ndarray]) -> None:
     model = create_model("resnet18", num_classes=7)
     variables = load_weights(model, weights, new_head=True)
     assert variables["params"]["head"]["kernel"].shape == (512, 7)
@@ -83,12 +83,12 @@ def test_image_channels_are_adapted_as_timm_does(
             )
 
 
-def test_a_grey_image_gives_the_logits_of_its_copy_in_colour(
+def test_a_gray_image_gives_the_logits_of_its_copy_in_color(
     weights: dict[str, np.ndarray],
 ) -> None:
-    grey = golden.images(2, 32)[..., :1]
+    gray = golden.images(2, 32)[..., :1]
     logits = []
-    for channels, images in ((None, np.tile(grey, 3)), (1, grey)):
+    for channels, images in ((None, np.tile(gray, 3)), (1, gray)):
         model = create_model("resnet18", in_channels=channels)
         apply = jax.jit(model.apply, static_argnames="train")
         logits.append(apply(load_weights(model, weights), images, train=False))

@@ -365,7 +365,7 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(
         b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.fromkeys\x93.",
         b"\x80\x02ctorch\nload\n.",
         b"\x80\x02ctorch.storage\n_load_from_bytes\n.",
-        # Neighbours of what is admitted.
+        # Neighbors of what is admitted.
         b"\x80\x02cargparse\nArgumentParser\n.",
         b"\x80\x02cargparse\n_sys\n.",
         b"\x80\x02ctorch\nTensor\n.",

@@ -1,4 +1,4 @@
-"""Report the splits, classes, sizes, colours, duplicates and damaged files of a data set."""
+"""Report the splits, classes, sizes, colors, duplicates and damaged files of a data set."""
 
 import dataclasses
 from typing import Annotated
@@ -11,7 +11,7 @@ from resnet_jax.commands.data.errors import data_errors
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Report the splits, classes, sizes, colours, duplicates and damaged files of a data set.
+    """Report the splits, classes, sizes, colors, duplicates and damaged files of a data set.
 
     The exit code is 1 if files are damaged, labels are impossible, or splits share images.
     """

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch: from uint8 images to normalised images and targets."""
+"""Augmentation of a whole batch: from uint8 images to normalized images and targets."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,8 +28,8 @@ def augment_batch(
 ) -> tuple[jax.Array, jax.Array]:
     """Augment a batch for training. Call it inside `jax.jit`.
 
-    The order is that of timm's pipeline: crop, flip, policy, colour jitter, greyscale,
-    normalisation, erasing, and mixing with other images of the batch.  The host has resized and
+    The order is that of timm's pipeline: crop, flip, policy, color jitter, grayscale,
+    normalization, erasing, and mixing with other images of the batch.  The host has resized and
     cropped the images to one size before.
 
     Each image has its own random key, made from ``key`` and the position of the image in the global
@@ -38,7 +38,7 @@ def augment_batch(
 
     Args:
         key: PRNG key, a different one for each step.
-        images: uint8[B, H, W, C], the global batch. Operations on colours need 1 or 3 channels.
+        images: uint8[B, H, W, C], the global batch. Operations on colors need 1 or 3 channels.
         labels: int32[B], from 0 to K - 1.
         config: What to do.
         num_classes: Number of classes, K.
@@ -78,7 +78,7 @@ def augment_batch(
 
 
 def normalize_batch(images: jax.Array, config: AugmentConfig) -> jax.Array:
-    """Normalise images for evaluation, exactly as `augment_batch` does for training.
+    """Normalize images for evaluation, exactly as `augment_batch` does for training.
 
     Args:
         images: uint8[..., C].

@@ -1,6 +1,6 @@
-"""Operations on colours: blending with grey and rotation of the hue, with Pillow's arithmetic.
+"""Operations on colors: blending with gray and rotation of the hue, with Pillow's arithmetic.
 
-Images are uint8[H, W, C] with one channel (greyscale) or three (red, green, blue).
+Images are uint8[H, W, C] with one channel (grayscale) or three (red, green, blue).
 """
 
 import jax
@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 
 def luma(image: jax.Array) -> jax.Array:
-    """Return the grey level of each pixel (ITU-R 601), as ``Image.convert("L")`` does.
+    """Return the gray level of each pixel (ITU-R 601), as ``Image.convert("L")`` does.
 
     Args:
         image: uint8[H, W, 1 or 3].
@@ -25,7 +25,7 @@ def luma(image: jax.Array) -> jax.Array:
         return levels
     if image.shape[-1] != 3:
         raise ValueError(
-            f"colour operations need images of 1 or 3 channels, not {image.shape[-1]}; "
+            f"color operations need images of 1 or 3 channels, not {image.shape[-1]}; "
             "turn policy, color_jitter and grayscale off"
         )
     red, green, blue = jnp.split(levels, 3, axis=-1)
@@ -51,20 +51,20 @@ def blend(start: ArrayLike, end: ArrayLike, factor: jax.Array) -> jax.Array:
 
 
 def enhance_color(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Change the saturation as ``ImageEnhance.Color`` does: 0 gives grey, 1 the image unchanged."""
+    """Change the saturation as ``ImageEnhance.Color`` does: 0 gives gray, 1 the image unchanged."""
     return blend(luma(image), image, factor)
 
 
 def turn_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
     """Rotate the hue as torchvision's ``adjust_hue`` does for Pillow images.
 
-    Greyscale images do not change.  The computation goes through HSV with 8 bits, as in Pillow.  If
-    the exact hue is halfway between two of its 255 steps (0.2 % of all colours), Pillow's
+    Grayscale images do not change.  The computation goes through HSV with 8 bits, as in Pillow.  If
+    the exact hue is halfway between two of its 255 steps (0.2 % of all colors), Pillow's
     floating-point arithmetic may give the lower one.
 
     Args:
         image: uint8[H, W, 1 or 3].
-        turn: float32[], rotation in turns of the colour circle, from -0.5 to 0.5.
+        turn: float32[], rotation in turns of the color circle, from -0.5 to 0.5.
 
     Returns:
         uint8 of the same shape.

@@ -27,7 +27,7 @@ def random_erase(
 
     Args:
         key: PRNG key.
-        image: float[H, W, C], normalised.
+        image: float[H, W, C], normalized.
         probability: Probability that the image is changed.
         area: Smallest and largest area of all rectangles together, as a share of the image.
         aspect: Smallest and largest height divided by width. Its logarithm is uniform.

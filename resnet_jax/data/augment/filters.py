@@ -1,4 +1,4 @@
-"""Filters that mix each pixel with its neighbours, with Pillow's integer arithmetic.
+"""Filters that mix each pixel with its neighbors, with Pillow's integer arithmetic.
 
 Images are uint8[H, W, C].
 """
@@ -21,7 +21,7 @@ def gaussian_blur(image: jax.Array, radius: jax.Array) -> jax.Array:
     """Blur an image as ``ImageFilter.GaussianBlur`` does.
 
     Pillow approximates the Gaussian by three box blurs along each axis, and repeats the pixels at
-    the edges.  The result is within one grey level of Pillow's, because the width of the box is
+    the edges.  The result is within one gray level of Pillow's, because the width of the box is
     computed in float32 here.
 
     Args:
@@ -60,14 +60,14 @@ def _box_blur(levels: jax.Array, weights: list[jax.Array], axis: int, step: int)
     Args:
         levels: uint32[H, W C].
         weights: Weight for each distance, uint32[] with 24 fractional bits. The weights of all
-            neighbours sum to 1.
+            neighbors sum to 1.
         axis: The axis.
-        step: Number of entries between neighbours.
+        step: Number of entries between neighbors.
     """
     size, reach = levels.shape[axis], len(weights) - 1
     first = jax.lax.slice_in_dim(levels, 0, step, axis=axis)
     last = jax.lax.slice_in_dim(levels, size - step, size, axis=axis)
-    # The barrier makes XLA compute the padded array once instead of once for each neighbour.
+    # The barrier makes XLA compute the padded array once instead of once for each neighbor.
     padded = jax.lax.optimization_barrier(
         jnp.concatenate([first] * reach + [levels] + [last] * reach, axis)
     )

@@ -2,7 +2,7 @@
 
 Images are [H, W, C] of any dtype, unless stated otherwise.  An affine map is float32[6], (a, b, c,
 d, e, f), with Pillow's meaning: the point (x, y) of the result shows the point (a x + b y + c,
-d x + e y + f) of the image.  The upper left corner of the image is (0, 0), and the centre of the
+d x + e y + f) of the image.  The upper left corner of the image is (0, 0), and the center of the
 first pixel is (0.5, 0.5).
 """
 
@@ -71,7 +71,7 @@ def translate_y(image: jax.Array, pixels: jax.Array) -> jax.Array:
 
 
 def rotate(image: jax.Array, degrees: jax.Array) -> jax.Array:
-    """Return the affine map that rotates the content counter-clockwise about the image's centre."""
+    """Return the affine map that rotates the content counter-clockwise about the image's center."""
     y, x = image.shape[0] / 2, image.shape[1] / 2
     angle = -jnp.deg2rad(degrees)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
@@ -87,9 +87,9 @@ def warp(
 ) -> jax.Array:
     """Apply an affine map as Pillow's ``Image.transform(size, AFFINE, ...)`` does.
 
-    Coordinates are fixed-point numbers with 16 fractional bits, as in Pillow's nearest-neighbour
+    Coordinates are fixed-point numbers with 16 fractional bits, as in Pillow's nearest-neighbor
     code.  Pillow rounds them from float64, this function from float32.  The last bit may differ,
-    and then another neighbour may be chosen, for about one pixel in ten thousand.
+    and then another neighbor may be chosen, for about one pixel in ten thousand.
 
     Args:
         image: uint8[H, W, C], with sides below 16,384 pixels.
@@ -117,7 +117,7 @@ def warp(
     if interpolation == "nearest":
         warped = take(y >> 16, x >> 16)
     else:
-        # From the corners of the pixels to their centres.
+        # From the corners of the pixels to their centers.
         x, y = x - 32768, y - 32768
         dx, dy = ((v & 0xFFFF).astype(jnp.float32)[..., None] / 65536 for v in (x, y))
         x, y = x >> 16, y >> 16

@@ -69,7 +69,7 @@ def mix(
 def cutmix_box(key: jax.Array, height: int, width: int, kept: jax.Array) -> jax.Array:
     """Return the pixels that CutMix replaces.
 
-    The box has the aspect ratio of the image and a uniformly drawn centre.  It is clipped at the
+    The box has the aspect ratio of the image and a uniformly drawn center.  It is clipped at the
     edges of the image.
 
     Args:

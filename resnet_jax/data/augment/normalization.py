@@ -1,4 +1,4 @@
-"""Normalisation of images by the mean and standard deviation of each channel."""
+"""Normalization of images by the mean and standard deviation of each channel."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ def normalize(
     mean: ArrayLike | tuple[float, ...],
     std: ArrayLike | tuple[float, ...],
 ) -> jax.Array:
-    """Normalise images: ``(images / 255 - mean) / std``.
+    """Normalize images: ``(images / 255 - mean) / std``.
 
     Images have levels from 0 to 255.  Mean and standard deviation are on a scale from 0 to 1, as in
     `AugmentConfig`, in `list_pretrained`, and in torchvision and timm:

@@ -37,13 +37,13 @@ class Operation(enum.IntEnum):
     BRIGHTNESS = enum.auto()
     """Factor; 1 changes nothing."""
     COLOR = enum.auto()
-    """Factor; 0 gives grey and 1 changes nothing."""
+    """Factor; 0 gives gray and 1 changes nothing."""
     CONTRAST = enum.auto()
     """Factor; 1 changes nothing."""
     SHARPNESS = enum.auto()
     """Factor; 1 changes nothing."""
     HUE = enum.auto()
-    """Rotation in turns of the colour circle, from -0.5 to 0.5."""
+    """Rotation in turns of the color circle, from -0.5 to 0.5."""
     POSTERIZE = enum.auto()
     """Number of bits to keep, from 0 to 8."""
     SOLARIZE = enum.auto()
@@ -101,7 +101,7 @@ def apply_operation(
     """Apply one operation to one image.
 
     Args:
-        image: uint8[H, W, C]. Operations on colours and levels need 1 or 3 channels.
+        image: uint8[H, W, C]. Operations on colors and levels need 1 or 3 channels.
         operation: int32[], an `Operation`.
         argument: float32[], the argument of the operation; see `Operation`.
         among: All values that ``operation`` can have. Only these are compiled.

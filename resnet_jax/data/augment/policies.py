@@ -138,7 +138,7 @@ THREE_AUGMENT = (
     Magnitude(Op.SOLARIZE, base=128),
     Magnitude(Op.GAUSSIAN_BLUR, base=0.1, slope=MAX_BLUR_RADIUS - 0.1),
 )
-"""Greyscale, inversion of levels from 128 upwards, or a blur with a radius of 0.1 to 2 pixels."""
+"""Grayscale, inversion of levels from 128 upward, or a blur with a radius of 0.1 to 2 pixels."""
 
 _SubPolicy = tuple[tuple[Op, float, int], tuple[Op, float, int]]
 
@@ -219,7 +219,7 @@ class Policy:
 def policies(config: AugmentConfig) -> list[Policy]:
     """Return the policies of a configuration in the order of timm's pipeline.
 
-    They are the configured policy, then colour jitter, then greyscale.  Those that are off are left
+    They are the configured policy, then color jitter, then grayscale.  Those that are off are left
     out.
     """
     steps = config.magnitude / (config.magnitude_bins - 1)
@@ -268,7 +268,7 @@ def color_jitter(brightness: float, contrast: float, saturation: float, hue: flo
             ``1 + brightness``.
         contrast: Range of the factor, as for brightness.
         saturation: Range of the factor, as for brightness.
-        hue: Largest rotation in turns of the colour circle, from 0 to 0.5.
+        hue: Largest rotation in turns of the color circle, from 0 to 0.5.
     """
     strengths = {
         Op.BRIGHTNESS: brightness,

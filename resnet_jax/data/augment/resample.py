@@ -16,7 +16,7 @@ def affine_resize(
     scale: jax.Array,
     shift: jax.Array,
 ) -> jax.Array:
-    """Resample images to a square, and rotate, magnify and shift them about their centres.
+    """Resample images to a square, and rotate, magnify and shift them about their centers.
 
     All of it is one bilinear interpolation.  Pixels outside the image are zero.
 
@@ -33,7 +33,7 @@ def affine_resize(
     """
     height, width = images.shape[1:3]
     center_y, center_x = (height - 1) / 2, (width - 1) / 2
-    # Pixel centres of the result, in coordinates of the source relative to its centre.
+    # Pixel centers of the result, in coordinates of the source relative to its center.
     grid = (jnp.arange(size) + 0.5) / size - 0.5
     target_y, target_x = jnp.meshgrid(grid * height, grid * width, indexing="ij")
 

@@ -25,9 +25,9 @@ def brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Return the table of ``ImageEnhance.Contrast``: 0 gives the mean grey level."""
+    """Return the table of ``ImageEnhance.Contrast``: 0 gives the mean gray level."""
     gray = luma(image)
-    # The mean is rounded, halves upwards. The sum fits in 32 bits up to 8 million pixels.
+    # The mean is rounded, halves upward. The sum fits in 32 bits up to 8 million pixels.
     mean = (jnp.sum(gray) + gray.size // 2) // gray.size
     return blend(mean, _levels(image), factor)
 
@@ -39,7 +39,7 @@ def posterize(image: jax.Array, bits: jax.Array) -> jax.Array:
 
 
 def solarize(image: jax.Array, threshold: jax.Array) -> jax.Array:
-    """Return the table of ``ImageOps.solarize``, which inverts levels from a threshold upwards."""
+    """Return the table of ``ImageOps.solarize``, which inverts levels from a threshold upward."""
     levels = _levels(image)
     return jnp.where(levels < threshold, levels, 255 - levels).astype(jnp.uint8)
 

@@ -23,7 +23,7 @@ def read_arrays(sources: Sequence[ImageSource]) -> list[ArraySplit]:
 
     Returns:
         The splits in memory, in the same order. Images are uint8[N, H, W, 3], or uint8[N, H, W, 1]
-        if all images of all splits are grey.
+        if all images of all splits are gray.
 
     Raises:
         DataError: An image cannot be decoded, or its size is not that of the first image.
@@ -33,7 +33,7 @@ def read_arrays(sources: Sequence[ImageSource]) -> list[ArraySplit]:
     labels = [np.empty(len(source), np.int32) for source in sources]
 
     def read(split: int, start: int) -> bool:
-        """Decode a range of images, and return whether all of them are grey."""
+        """Decode a range of images, and return whether all of them are gray."""
         source, images = sources[split], arrays[split]
         stop = min(start + _PIECE, len(source))
         for index in range(start, stop):
@@ -53,8 +53,8 @@ def read_arrays(sources: Sequence[ImageSource]) -> list[ArraySplit]:
         for start in range(0, len(source), _PIECE)
     ]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        grey = all(list(pool.map(read, *zip(*pieces, strict=True))))
-    if grey:
+        gray = all(list(pool.map(read, *zip(*pieces, strict=True))))
+    if gray:
         arrays = [np.ascontiguousarray(images[..., :1]) for images in arrays]
     return [ArraySplit(*split) for split in zip(arrays, labels, strict=True)]
 

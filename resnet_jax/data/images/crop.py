@@ -39,7 +39,7 @@ def random_box(
 ) -> tuple[int, int, int, int]:
     """Return a random box inside an image, drawn as torchvision's ``RandomResizedCrop`` does.
 
-    If no try fits, the box is the largest one of an allowed ratio at the centre of the image.
+    If no try fits, the box is the largest one of an allowed ratio at the center of the image.
 
     Args:
         height: Height of the image in pixels.
@@ -142,7 +142,7 @@ def evaluation_image(
 def evaluation_crop(
     pixels: np.ndarray, *, image_size: int, crop_fraction: float, interpolation: Interpolation
 ) -> np.ndarray:
-    """Resize the short side of an image to ``image_size / crop_fraction`` and cut out the centre.
+    """Resize the short side of an image to ``image_size / crop_fraction`` and cut out the center.
 
     Sizes are rounded as in timm and, for a fraction of 0.875, as in torchvision.
 
@@ -207,7 +207,7 @@ def _resize_part(
 def _center_of_long(
     pixels: np.ndarray, resized: tuple[int, int], size: int, interpolation: Interpolation
 ) -> np.ndarray:
-    """Return the centre of the image as if resized, without resizing the rest of it."""
+    """Return the center of the image as if resized, without resizing the rest of it."""
     scale = np.array(pixels.shape[:2]) / resized
     start = np.round((np.array(resized) - size) / 2) * scale
     # OpenCV stores coordinates in 16 bits. Pixels beyond this margin do not affect the result.

@@ -24,7 +24,7 @@ def decode(
     """Decode an image file of any format to RGB.
 
     The formats are those that Pillow reads, such as JPEG, PNG, WebP, GIF, BMP and TIFF.  CMYK and
-    greyscale become RGB.  Levels of 16 bits, and floating-point levels from 0 to 1, become 8 bits.
+    grayscale become RGB.  Levels of 16 bits, and floating-point levels from 0 to 1, become 8 bits.
     Transparency is dropped.  An animation gives its first frame.  The orientation in the EXIF
     metadata is applied.
 
@@ -35,7 +35,7 @@ def decode(
         rows: Number of rows from the top that are needed, counted before shrinking. A JPEG may lack
             the others in the result.
         rough: Decode a JPEG faster, with an inverse cosine transform of fewer bits, which is
-            TensorFlow's default, and with shared colours repeated instead of interpolated.
+            TensorFlow's default, and with shared colors repeated instead of interpolated.
         strict: Refuse a JPEG that libjpeg warns of, although Pillow can show the rest of it. This
             needs simplejpeg; without it nothing more is refused.
 

@@ -1,6 +1,6 @@
 """JPEG files: what their header says, and decoding of no more than is needed.
 
-Only plain JPEG files are handled here: 8 bits, grey or three colours, upright.  Pillow decodes all
+Only plain JPEG files are handled here: 8 bits, gray or three colors, upright.  Pillow decodes all
 others, see `resnet_jax.data.images.decode`.
 """
 
@@ -28,13 +28,13 @@ class JpegHeader(NamedTuple):
         width: Width in pixels.
         height_at: Offset in bytes of the two bytes that store the height, if the rows are stored
             from top to bottom, so that decoding can stop early; otherwise None.
-        rows_of_colour: Number of rows of pixels that share one row of colour information.
+        rows_of_color: Number of rows of pixels that share one row of color information.
     """
 
     height: int
     width: int
     height_at: int | None
-    rows_of_colour: int
+    rows_of_color: int
 
 
 def read_header(data: bytes) -> JpegHeader | None:
@@ -56,9 +56,9 @@ def read_header(data: bytes) -> JpegHeader | None:
         if marker == 0xDA:
             if frame is None:
                 return None
-            baseline, height, width, colors, height_at, rows_of_colour = frame
+            baseline, height, width, colors, height_at, rows_of_color = frame
             in_rows = baseline and data[at + 4] == colors
-            return JpegHeader(height, width, height_at if in_rows else None, rows_of_colour)
+            return JpegHeader(height, width, height_at if in_rows else None, rows_of_color)
         # Every code from C0 to CF starts a frame, except C4, C8 and CC.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height = int.from_bytes(data[at + 5 : at + 7], "big")
@@ -66,8 +66,8 @@ def read_header(data: bytes) -> JpegHeader | None:
             colors = data[at + 9]
             if data[at + 4] != 8 or colors not in (1, 3) or not height or not width:
                 return None
-            rows_of_colour = max(byte & 15 for byte in data[at + 11 : at + 2 + length : 3])
-            frame = marker == 0xC0, height, width, colors, at + 5, rows_of_colour
+            rows_of_color = max(byte & 15 for byte in data[at + 11 : at + 2 + length : 3])
+            frame = marker == 0xC0, height, width, colors, at + 5, rows_of_color
         at += 2 + length
     return None
 
@@ -103,7 +103,7 @@ def decode_jpeg(
         shrink: Divide height and width by this factor, 1, 2, 4 or 8.
         rows: Number of rows from the top that are needed, counted before shrinking. The result may
             lack the other rows.
-        rough: Allow a faster, less precise inverse cosine transform, and repeat colours that
+        rough: Allow a faster, less precise inverse cosine transform, and repeat colors that
             several pixels share instead of interpolating them.
 
     Returns:
@@ -121,12 +121,12 @@ def decode_jpeg(
                 size = max(1, header.width // shrink), max(1, header.height // shrink)
                 image.draft("RGB", size)
             return np.array(image.convert("RGB"))
-    height, width, at, rows_of_colour = header
+    height, width, at, rows_of_color = header
     to_rgb = partial(library.decode_jpeg, colorspace="RGB", fastdct=rough, fastupsample=rough)
     needed = height if rows is None else rows
     if not rough:
-        # Colours are interpolated between their rows, which needs one more row of colour.
-        needed += 2 * rows_of_colour * shrink
+        # Colors are interpolated between their rows, which needs one more row of color.
+        needed += 2 * rows_of_color * shrink
     # Decoders that stop early do not notice a missing end of the file, so look for it here.
     if at is None or needed >= height or data.rfind(_END_OF_IMAGE, at) < 0:
         return to_rgb(data, min_height=-(-height // shrink), min_width=-(-width // shrink))

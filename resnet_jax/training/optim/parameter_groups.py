@@ -54,7 +54,7 @@ def scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
     """Return a transformation that scales updates by ``layer_decay ** n`` for n layers above.
 
     The stem is one layer, each block is one layer, and the head is the highest layer.  The final
-    normalisation of a pre-activation network belongs to its last block.  timm has the same groups
+    normalization of a pre-activation network belongs to its last block.  timm has the same groups
     (``group_matcher`` in its ``resnet.py`` and ``resnetv2.py``).
     """
 

@@ -149,7 +149,7 @@ class Checkpoints:
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Return the newest undamaged checkpoint and its metadata.
 
-        Afterwards `latest_step` is its step.  Damaged checkpoints are renamed to
+        Afterward `latest_step` is its step.  Damaged checkpoints are renamed to
         ``<step>.damaged``, with a warning.
 
         Args:

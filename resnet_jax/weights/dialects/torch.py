@@ -21,7 +21,7 @@ _BLOCK = r"stage(?P<stage>\d+)/block(?P<block>\d+)/"
 _STEM: Rules = (
     (r"stem/conv", "conv1"),
     (r"stem/norm", "bn1"),
-    # A deep stem is a sequence, and its last normalisation is outside of the sequence.
+    # A deep stem is a sequence, and its last normalization is outside of the sequence.
     (r"stem/conv1", "conv1.0"),
     (r"stem/norm1", "conv1.1"),
     (r"stem/conv2", "conv1.3"),
