@@ -69,7 +69,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PACKAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_PACKAGES[name]}"), name)
-    # Found here from now on.
+    # Python finds the name here from now on, without calling this function.
     globals()[name] = value
     return value
 

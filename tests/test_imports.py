@@ -33,18 +33,30 @@ def test_importing_the_library_loads_no_training_dependency() -> None:
     assert not modules & TRAINING
 
 
-@pytest.mark.parametrize("module", ["resnet_jax", "resnet_jax.config", "resnet_jax.commands.main"])
-def test_what_a_command_line_needs_loads_no_jax(module: str) -> None:
-    modules = loaded(f"import {module}")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import resnet_jax",
+        "import resnet_jax.config",
+        "import resnet_jax.commands.main",
+        "from resnet_jax.weights import list_pretrained; list_pretrained()",
+    ],
+)
+def test_what_a_command_line_needs_loads_no_jax(code: str) -> None:
+    modules = loaded(code)
     assert "resnet_jax" in modules
     assert not modules & (TRAINING - {"tyro"} | {"flax", "jax", "numpy"})
 
 
 def test_every_public_name_is_found() -> None:
     import resnet_jax
+    import resnet_jax.weights
 
-    for name in resnet_jax.__all__:
-        assert getattr(resnet_jax, name) is not None
-        assert name in dir(resnet_jax)
+    for module in (resnet_jax, resnet_jax.weights):
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+            assert name in dir(module)
     with pytest.raises(AttributeError, match="has no attribute 'create_modle'"):
         _ = resnet_jax.create_modle  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="has no attribute 'load_wieghts'"):
+        _ = resnet_jax.weights.load_wieghts  # type: ignore[attr-defined]

@@ -109,7 +109,8 @@ def create_model(
         bn_group_size: number of consecutive images that share BatchNorm's statistics in training.
             None uses the whole batch, across all devices.
         freeze_bn: use BatchNorm's running statistics in training, too, without updating them.  A
-            tuple of module paths such as ``("stem/norm",)`` freezes only these layers.
+            tuple of module paths such as ``("stem/norm",)`` freezes only these layers.  A path
+            that does not exist is refused when the network is initialized or applied.
         act: activation function, such as `jax.nn.silu`.
         padding: ``"symmetric"`` pads as PyTorch does.  ``"same"`` pads as TensorFlow does, for
             weights of Flax's ImageNet example.

@@ -35,8 +35,8 @@ class BatchNorm(nn.Module):
         group_size: number of consecutive examples that share their statistics in training.  None
             uses the whole batch.  The running statistics use the mean over the groups.
         frozen: use the running statistics in training too, without updating them.  Scale and bias
-            remain trainable.  A tuple of module paths, such as ``("stem/norm",
-            "stage1/block1/norm1")``, freezes the layers at these paths only.
+            remain trainable.  A tuple of module paths within the network, such as
+            ``("stem/norm", "stage1/block1/norm1")``, freezes the layers at these paths only.
         scale_init: initializer of the scale.
         dtype: type of the output.
     """
@@ -97,7 +97,9 @@ class BatchNorm(nn.Module):
     def _is_frozen(self) -> bool:
         if isinstance(self.frozen, bool):
             return self.frozen
-        return "/".join(self.path) in self.frozen
+        # The path begins with that of the network, if the network is part of another module.
+        path = "/" + "/".join(self.path)
+        return any(path.endswith(f"/{layer}") for layer in self.frozen)
 
     def _groups(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
         """Return x as [G, B / G, ..., C], and the mask as [G, B / G]."""

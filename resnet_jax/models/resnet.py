@@ -1,6 +1,7 @@
 """The network: a stem, stages of residual blocks and a head."""
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -10,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.module import InterceptorContext
+from flax.traverse_util import flatten_dict
 
 from resnet_jax.models.blocks import ResidualBlock
 from resnet_jax.models.layers import (
@@ -293,10 +295,12 @@ class ResNet(nn.Module):
 
         Raises:
             ValueError: the images do not have four axes, have another number of channels than the
-                network, have too few pixels, or are integers; or the variables are stacked and the
-                blocks are not, or vice versa.
+                network, have too few pixels, or are integers; the variables are stacked and the
+                blocks are not, or vice versa; or ``freeze_bn`` names a layer that does not exist.
         """
         self._check_images(images)
+        if not self.is_initializing():
+            self._check_frozen()
         with _masked(mask):
             x = self.stem(images.astype(self.dtype), train=train)
             maps = {"stem": x}
@@ -322,6 +326,21 @@ class ResNet(nn.Module):
                 f"images must be normalized floats, but are {images.dtype}; convert bytes with "
                 "(images / 255 - mean) / std"
             )
+
+    def _check_frozen(self) -> None:
+        """Raise `ValueError` if a path in ``freeze_bn`` is not that of a BatchNorm."""
+        frozen = getattr(self.unbound_norm, "frozen", False)
+        if isinstance(frozen, bool) or "batch_stats" not in self.variables:
+            return
+        statistics = flatten_dict(self.variables["batch_stats"])
+        layers = dict.fromkeys("/".join(path[:-1]) for path in statistics)
+        for layer in frozen:
+            if layer not in layers:
+                near = difflib.get_close_matches(layer, layers) or list(layers)[:3]
+                raise ValueError(
+                    f"freeze_bn: the network has no BatchNorm {layer!r}; its layers have paths "
+                    f"such as {', '.join(map(repr, near))}"
+                )
 
     def __call__(
         self, images: jax.Array, *, train: bool, mask: jax.Array | None = None
@@ -356,6 +375,9 @@ class ResNet(nn.Module):
             case "none":
                 pass
         x = self.dropout(x, deterministic=not train)
+        if self.is_initializing():
+            # All layers have their variables only now.
+            self._check_frozen()
         return self.head(x) if self.num_classes else x
 
 

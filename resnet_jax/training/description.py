@@ -1,13 +1,10 @@
-"""Descriptions of a run: for people, and for those who use its network later."""
+"""Descriptions of a run for people."""
 
 from importlib.metadata import version
-from typing import Any
 
 import jax
 
-import resnet_jax
 from resnet_jax.config import TrainConfig
-from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.training.network import frozen_statistics
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
@@ -45,32 +42,6 @@ def shortened_warmup(config: TrainConfig) -> str | None:
         f"The warm-up takes {warmup:g} epochs instead of {schedule.warmup_epochs:g}, because the "
         f"run has only {config.epochs:g}."
     )
-
-
-def describe_model(run: Run) -> dict[str, Any]:
-    """Return the JSON of `ModelSpec`: what is needed to use the network, besides its variables."""
-    model, (*_, channels) = run.config.model, run.dataset.evaluation.image_shape
-    fields: dict[str, Any] = {
-        "in_channels": channels,
-        "small_input": model.small_input,
-        "output_stride": model.output_stride,
-        # With it, the variables of a stage are stacked.
-        "scan": model.scan,
-        "dtype": model.dtype,
-    }
-    if run.abstract_state.batch_stats:
-        fields["bn_epsilon"] = model.bn_epsilon
-    fields |= {
-        name: value for name in ("act", "norm") if (value := getattr(model, name)) is not None
-    }
-    return ModelSpec(
-        name=model.name,
-        fields=fields,
-        num_classes=len(run.dataset.class_names),
-        class_names=run.dataset.class_names,
-        preprocessing=run.dataset.preprocessing,
-        library_version=resnet_jax.__version__,
-    ).to_json()
 
 
 def _averages(config: TrainConfig) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
 from resnet_jax.report import RunRecord, write_report
-from resnet_jax.training.description import describe, describe_model
+from resnet_jax.training.description import describe
 from resnet_jax.training.loop import TrainResult
 from resnet_jax.training.loop import train as train_steps
 from resnet_jax.training.process.distributed import gather, is_primary, primary_first
@@ -67,7 +67,7 @@ def train(
         directory = Workdir(path, config, claim=is_primary())
     with directory:
         if is_primary():
-            directory.describe(describe_model(run))
+            directory.describe(run.spec.to_json())
         if directory.result:
             console.print(
                 f"The run in {path} is complete: top-1 {directory.result['top1']:.2%}.  "

@@ -254,14 +254,14 @@ class _Loop:
             # that waits, so that the throughput measures training alone.
             with self.goodput.spent_on("step"):
                 fetched = records.fetch()
-            loss = mean_metrics(fetched)["loss"]
-            if not math.isfinite(loss):
+            means = mean_metrics(fetched)
+            if not math.isfinite(loss := means["loss"]):
                 raise TrainingDivergedError(
                     f"the loss became {loss} by step {step}; the last checkpoint is of "
                     f"step {saver.latest_step}; lower optimizer.learning_rate or lengthen "
                     "schedule.warmup_epochs"
                 )
-            records.train(step, fetched)
+            records.train(step, means)
             saver.add(fetched)
             if evaluation_due and (last or not preempted):
                 evaluation = self.evaluate(state)

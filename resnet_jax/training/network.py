@@ -23,9 +23,8 @@ def create_network(config: TrainConfig, num_devices: int) -> ResNet:
         ConfigError: The network is unknown, its fields do not go together, or it has no parameters
             that ``finetune.freeze`` matches.
     """
-    overrides = _overrides(config, num_devices)
     try:
-        model = create_model(config.model.name, **overrides)
+        model = create_model(config.model.name, **_overrides(config, num_devices))
         if config.model.norm is None and not config.finetune.freeze:
             return model
         # Shapes alone show whether the channels make whole groups and which layers are frozen.
@@ -33,7 +32,7 @@ def create_network(config: TrainConfig, num_devices: int) -> ResNet:
         layers = frozen_statistics(variables, config.finetune)
         if not layers or config.model.freeze_bn:
             return model
-        return create_model(config.model.name, **overrides | {"freeze_bn": layers})
+        return model.clone(freeze_bn=layers)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

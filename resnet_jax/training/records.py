@@ -4,7 +4,7 @@ import time
 
 import jax
 
-from resnet_jax.training.metrics import Metrics, mean_metrics
+from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.rundir.console import ProgressLine
 from resnet_jax.training.rundir.metric_log import MetricWriter
 from resnet_jax.training.setup import Run
@@ -32,12 +32,12 @@ class Records:
         """Return the metrics collected since the last record; waits for the devices."""
         return jax.device_get(self._pending)
 
-    def train(self, step: int, fetched: list[Metrics]) -> None:
-        """Record the means of the metrics that `fetch` returned after a step."""
-        run, values = self._run, mean_metrics(fetched)
-        seconds_per_step = (time.perf_counter() - self._clock) / len(fetched)
+    def train(self, step: int, means: dict[str, float]) -> None:
+        """Record the means of the metrics that were collected up to a step, and forget these."""
+        run = self._run
+        seconds_per_step = (time.perf_counter() - self._clock) / len(self._pending)
         self._pending.clear()
-        values |= {
+        values = means | {
             "learning_rate": float(jax.device_get(run.schedule(step - 1))),
             "images_per_second": run.config.batch_size / seconds_per_step,
         }

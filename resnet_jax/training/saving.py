@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import jax
 
-from resnet_jax.training.description import describe_model
 from resnet_jax.training.evaluate import Evaluation
 from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.process.distributed import from_primary
@@ -31,7 +30,6 @@ class Saver:
         self._run, self._checkpoints, self._clock = run, checkpoints, clock
         self._since = clock()
         self._losses: list[Metrics] = []
-        self._model = describe_model(run)
 
     @property
     def latest_step(self) -> int | None:
@@ -81,7 +79,7 @@ class Saver:
             badness=badness,
             metadata={
                 "config": self._run.config.to_json(),
-                "model": self._model,
+                "model": self._run.spec.to_json(),
                 "data": {"fingerprint": dataset.fingerprint, "next_batch": step},
             },
         )

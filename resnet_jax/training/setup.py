@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+import resnet_jax
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.data import Dataset, Split, open_dataset
+from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
 from resnet_jax.training.averaging import make_ema_decay
@@ -205,6 +207,32 @@ class Run:
     def num_params(self) -> int:
         """Number of parameters of the network."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self._state_shapes.params))
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """What is needed to use the network, besides its variables."""
+        model, (*_, channels) = self.config.model, self.dataset.evaluation.image_shape
+        fields: dict[str, Any] = {
+            "in_channels": channels,
+            "small_input": model.small_input,
+            "output_stride": model.output_stride,
+            # With it, the variables of a stage are stacked.
+            "scan": model.scan,
+            "dtype": model.dtype,
+        }
+        if self._state_shapes.batch_stats:
+            fields["bn_epsilon"] = model.bn_epsilon
+        fields |= {
+            name: value for name in ("act", "norm") if (value := getattr(model, name)) is not None
+        }
+        return ModelSpec(
+            name=model.name,
+            fields=fields,
+            num_classes=len(self.dataset.class_names),
+            class_names=self.dataset.class_names,
+            preprocessing=self.dataset.preprocessing,
+            library_version=resnet_jax.__version__,
+        )
 
     def compile(self) -> tuple[TrainStep, EvalStep]:
         """Return the two steps, compiled for the shapes of this run.

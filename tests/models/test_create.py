@@ -182,6 +182,48 @@ def test_layers_are_frozen_by_their_paths() -> None:
         model.clone(freeze_bn="stem/norm")
 
 
+def test_a_layer_to_freeze_must_exist() -> None:
+    model = create_model("cifar_preresnet110", **SMALL)
+    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), IMAGES)
+
+    def trace(model: ResNet, method: str) -> Any:
+        if method == "init":
+            return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), IMAGES)
+        apply = partial(model.apply, train=True, method=method, mutable=["batch_stats"])
+        return jax.eval_shape(apply, variables, IMAGES)
+
+    for method in ("init", "__call__", "features"):
+        trace(model.clone(freeze_bn=("stage1/block1/norm1", "final_norm")), method)
+        for path, near in [
+            ("stage1/block1/nrom1", "'stage1/block1/norm1'"),
+            ("finalnorm", "'final_norm'"),
+            ("norm1", "'stage1/block1/norm1'"),
+            ("xyzzy", "such as '"),
+        ]:
+            with pytest.raises(ValueError, match=f"no BatchNorm '{path}'; .*{near}"):
+                trace(model.clone(freeze_bn=(path,)), method)
+
+
+def test_a_layer_is_frozen_in_a_network_that_is_part_of_another() -> None:
+    class Detector(nn.Module):
+        """A network in another module."""
+
+        @nn.compact
+        def __call__(self, images: jax.Array) -> jax.Array:
+            backbone = create_model("cifar_resnet20", **SMALL, freeze_bn=frozen, name="backbone")
+            return backbone(images, train=True)
+
+    frozen = ("stem/norm",)
+    detector = Detector()
+    variables = detector.init(jax.random.key(0), IMAGES)
+    _, updated = jax.jit(partial(detector.apply, mutable=["batch_stats"]))(variables, IMAGES)
+    before, after = (
+        flatten_dict(tree["batch_stats"]["backbone"], sep="/") for tree in (variables, updated)
+    )
+    unchanged = {path for path, leaf in after.items() if np.array_equal(leaf, before[path])}
+    assert unchanged == {"stem/norm/mean", "stem/norm/var"}
+
+
 def test_a_mask_reaches_every_batch_norm() -> None:
     model = create_model("resnest14d", stage_sizes=(1,), width=16, small_input=True)
     variables = random_variables(model, IMAGES)

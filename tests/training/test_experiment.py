@@ -27,7 +27,6 @@ from resnet_jax.data.images.tfds import TfdsSplit
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models.variants import _VARIANTS
 from resnet_jax.training import TrainResult, train
-from resnet_jax.training.description import describe_model
 from resnet_jax.training.setup import Run
 from tests.data.images.test_tfds import record
 from tests.training.tiny_train import NETWORK
@@ -78,7 +77,8 @@ def test_a_run_describes_its_network_when_it_begins(tmp_path: Path) -> None:
     model = ModelConfig("resnet18", act="gelu", norm="group", small_input=True, output_stride=8)
     config = dataclasses.replace(CONFIG, model=model)
     run = Run.create(config)
-    spec = ModelSpec.from_json(json.loads(json.dumps(describe_model(run))))
+    spec = ModelSpec.from_json(json.loads(json.dumps(run.spec.to_json())))
+    assert run.spec is run.spec, "made once, for model.json and all checkpoints"
     assert spec.num_classes == 10
     assert spec.class_names == tuple("0123456789")
     assert spec.preprocessing == run.dataset.preprocessing
@@ -97,7 +97,7 @@ def test_a_run_describes_its_network_when_it_begins(tmp_path: Path) -> None:
 
     trained(CONFIG, tmp_path / "run", quiet=True)
     stored = json.loads((tmp_path / "run" / "model.json").read_text())
-    assert stored == describe_model(Run.create(CONFIG))
+    assert stored == Run.create(CONFIG).spec.to_json()
     file = tmp_path / "run" / "checkpoints" / "3" / "_CHECKPOINT_METADATA"
     assert json.loads(file.read_text())["custom_metadata"]["metadata"]["model"] == stored
 

@@ -17,6 +17,7 @@ from resnet_jax.config import (
     SyntheticConfig,
     TrainConfig,
 )
+from resnet_jax.models import create_model
 from resnet_jax.training.description import describe
 from resnet_jax.training.network import create_network, frozen_statistics
 from resnet_jax.training.prefetch import Prefetch
@@ -126,6 +127,20 @@ def test_layers_whose_scale_and_bias_are_frozen_are_found(scan: bool) -> None:
     assert found("stem", freeze_statistics=False) == set()
     # The bias is trained, or there is no such layer at all.
     assert found("stem/norm/scale") == found("stem/conv") == found("head") == set()
+
+
+def test_a_network_with_frozen_layers_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    def create(name: str, **overrides: Any) -> Any:
+        built.append(name)
+        return create_model(name, **overrides)
+
+    monkeypatch.setattr("resnet_jax.training.network.create_model", create)
+    finetune = FinetuneConfig(freeze=("stem",))
+    model = create_network(dataclasses.replace(CONFIG, finetune=finetune), 1)
+    assert built == ["resnet18"]
+    assert model == network().clone(freeze_bn=("stem/norm",))
 
 
 @pytest.mark.parametrize(
