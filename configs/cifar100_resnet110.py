@@ -1,15 +1,15 @@
 """ResNet-110 on CIFAR-100 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-The recipe is that of `cifar10-resnet20`, with one epoch of linear warm-up. At this depth, the paper
-begins with about 400 steps at a learning rate of 0.01.
+The settings are those of `cifar10-resnet20`, with one epoch of linear warm-up added. The paper
+instead trains the first 400 steps or so of a network of this depth at a learning rate of 0.01.
 
-The paper has no result for CIFAR-100. On CIFAR-10 the published test error of this network is
-6.43 %, in its best run. It has not been measured here.
+The paper has no result for CIFAR-100. Its best run of this network on CIFAR-10 has a test error of
+6.43 %. The test error of this experiment has not been measured yet.
 
     resnet-jax train cifar100-resnet110 --data.directory ~/tensorflow_datasets
 
 The data set is cifar100, as prepared by TensorFlow Datasets in array_record, parquet or TFRecord
-format. Reading it does not need TensorFlow. All of it is kept in device memory.
+format. It can be read without TensorFlow. The whole data set is kept in device memory.
 """
 
 from resnet_jax.config import (

@@ -1,16 +1,17 @@
 """ResNet-20 on CIFAR-10 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-The recipe is that of the paper: 64,000 steps with 128 images each; learning rate 0.1, divided by 10
-after 32,000 and after 48,000 steps; weight decay of 1e-4 on every parameter; random crops from the
-image with 4 black pixels on each side; horizontal flips. One thing differs: channels are
-normalized, where the paper subtracts the mean of each pixel.
+The settings are those of the paper: 64,000 steps with 128 images each; a learning rate of 0.1,
+divided by 10 after 32,000 and after 48,000 steps; weight decay of 1e-4 on every parameter; random
+crops from the image with 4 black pixels added on each side; horizontal flips. There is one
+difference: each channel is normalized by its mean and standard deviation, while the paper subtracts
+the mean of each pixel.
 
-Published test error: 8.75 %. It has not been measured here.
+The published test error is 8.75 %. That of this experiment has not been measured yet.
 
     resnet-jax train cifar10-resnet20 --data.directory ~/tensorflow_datasets
 
 The data set is cifar10, as prepared by TensorFlow Datasets in array_record, parquet or TFRecord
-format. Reading it does not need TensorFlow. All of it is kept in device memory.
+format. It can be read without TensorFlow. The whole data set is kept in device memory.
 """
 
 from resnet_jax.config import (

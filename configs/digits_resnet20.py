@@ -1,8 +1,9 @@
 """ResNet-20 on scikit-learn's handwritten digits: real images, no download, half a minute.
 
-The network of He et al. 2015 (https://arxiv.org/abs/1512.03385), section 4.2, for 1,797 real 8x8
-digits of UCI's optdigits, which scikit-learn ships: 1,437 to train on, 360 to test on, split by
-class.  The images are resampled to 12x12 and slightly turned, magnified and moved in training.
+This is the CIFAR network of He et al. 2015 (https://arxiv.org/abs/1512.03385), section 4.2.
+scikit-learn contains 1,797 images of 8x8 pixels from UCI's optdigits.  They are split by class into
+1,437 for training and 360 for testing.  The images are resampled to 12x12, and in training they are
+slightly rotated, magnified and moved.
 
     resnet-jax train digits-resnet20
 

@@ -1,17 +1,17 @@
 """ResNet-18 on ImageNet-1k (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
 
-The recipe is that of the paper: 90 epochs; learning rate 0.1 per 256 images, with five epochs of
-warm-up; weight decay of 1e-4 on kernels only; the last scale of each block initialized to zero;
-random resized crops and horizontal flips. Two things differ: cosine decay instead of steps, and
-label smoothing of 0.1.
+The settings are those of the paper: 90 epochs; learning rate 0.1 per 256 images, with five epochs
+of warm-up; weight decay of 1e-4 on kernels only; the last scale of each block initialized to zero;
+random resized crops and horizontal flips. There are two differences: the learning rate falls as a
+cosine instead of in steps, and labels are smoothed by 0.1.
 
-torchvision publishes 69.76 % top-1 with step decay and without label smoothing.
-It has not been measured here.
+torchvision publishes 69.76 % top-1 for training with step decay and without label smoothing. The
+accuracy of this experiment has not been measured yet.
 
     resnet-jax train imagenet-resnet18 --data.directory ~/tensorflow_datasets
 
 The data set is imagenet2012, as prepared by TensorFlow Datasets in TFRecord or array_record format.
-Reading it does not need TensorFlow.
+It can be read without TensorFlow.
 """
 
 from resnet_jax.config import CosineConfig, ModelConfig, SGDConfig, TfdsConfig, TrainConfig

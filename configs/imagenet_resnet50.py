@@ -1,17 +1,17 @@
 """ResNet-50 on ImageNet-1k (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
 
-The recipe is that of the paper: 90 epochs; learning rate 0.1 per 256 images, with five epochs of
-warm-up; weight decay of 1e-4 on kernels only; the last scale of each block initialized to zero;
-random resized crops and horizontal flips. Two things differ: cosine decay instead of steps, and
-label smoothing of 0.1.
+The settings are those of the paper: 90 epochs; learning rate 0.1 per 256 images, with five epochs
+of warm-up; weight decay of 1e-4 on kernels only; the last scale of each block initialized to zero;
+random resized crops and horizontal flips. There are two differences: the learning rate falls as a
+cosine instead of in steps, and labels are smoothed by 0.1.
 
-Such a recipe is published with 77.0 % top-1 (plus or minus 0.2).
-It has not been measured here.
+The published top-1 accuracy of such a recipe is 77.0 % (plus or minus 0.2). The accuracy of this
+experiment has not been measured yet.
 
     resnet-jax train imagenet-resnet50 --data.directory ~/tensorflow_datasets
 
 The data set is imagenet2012, as prepared by TensorFlow Datasets in TFRecord or array_record format.
-Reading it does not need TensorFlow.
+It can be read without TensorFlow.
 """
 
 from resnet_jax.config import CosineConfig, ModelConfig, SGDConfig, TfdsConfig, TrainConfig

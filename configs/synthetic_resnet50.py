@@ -1,13 +1,13 @@
 r"""ResNet-50 on random 224x224 images, to measure the training speed of a machine.
 
-The accuracy has no meaning. The images are kept in memory, so the speed is that of the training
-step alone. Two CPU cores need minutes for the 20 steps. On an accelerator, use a larger batch and
+The accuracy has no meaning. The images are kept in memory, so the speed is that of the training step
+alone. Two CPU cores need a few minutes for the 20 steps. On an accelerator, use a larger batch and
 more examples:
 
     resnet-jax train synthetic-resnet50 --batch-size 256 --data.train-examples 25600 \
         --model.dtype bfloat16
 
-Measured on two cores of a Xeon with jax 0.10.2: 2.3 images/s, 165 s in all.
+Two cores of a Xeon with jax 0.10.2 reached 2.3 images/s and took 165 s in total.
 """
 
 from resnet_jax.config import (
