@@ -1,14 +1,15 @@
-"""Inference with ResNet-50: images a second at batch sizes 1 and 32.
+"""Measure inference with ResNet-50 in images per second, at batch sizes 1 and 32.
 
-Ours with BatchNorm as it is and folded, beside Flax's ImageNet example, and beside PyTorch with
-torchvision's network in channels-last memory, eager and compiled, where ``--torch-python`` names a
-Python that has both.  All run in turn, each for some batches in a row, of which the first does not
-count; random images, in float32, on accelerators in bfloat16 with float32 parameters.  Medians; a
-first round does not count.
+Our network, unchanged and with BatchNorm folded, is compared with that of Flax's ImageNet example.
+If ``--torch-python`` names a Python with PyTorch and torchvision, it is also compared with
+torchvision's network in channels-last memory, eager and compiled.  The contenders take turns, each
+for some batches in a row, the first of which does not count.  Images are random.  CPUs compute in
+float32, accelerators in bfloat16 with float32 parameters.  The table shows medians; a first round
+does not count.
 
-On CPUs each has a process of its own. Ours keep the memory that they free
-(`resnet_jax.ops.host_memory`). Flax's example is measured as Flax leaves it, and as "memory kept"
-in a process like ours too.
+On CPUs each contender has a process of its own.  Our processes keep freed memory
+(`resnet_jax.ops.host_memory`).  Flax's example runs twice: unchanged, and as "memory kept" in a
+process like ours.
 
     python -m benchmarks.inference --torch-python /path/to/python
 """
@@ -42,7 +43,7 @@ OURS, FOLDED = "resnet_jax", "resnet_jax, folded"
 
 
 def main() -> None:
-    """Measures and prints a table for each batch size."""
+    """Measure, and print a table for each batch size."""
     options = parse_options(__doc__, batch_sizes=[1, 32])
     if options.serve:
         serve(build(options.serve, options, options.batch_sizes[0]))
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def build(name: str, options: argparse.Namespace, batch_size: int) -> Program:
-    """The program of one row, compiled."""
+    """Return the compiled program of one row."""
     size, dtype = options.image_size, jnp.dtype(options.dtype)
     images = jax.random.normal(jax.random.key(0), (batch_size, size, size, 3), dtype)
     if name not in (OURS, FOLDED):
@@ -71,7 +72,7 @@ def build(name: str, options: argparse.Namespace, batch_size: int) -> Program:
 
 
 def measure(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
-    """Prints a table; returns its numbers by name."""
+    """Measure one batch size, print a table, and return its numbers by row."""
     names = [OURS, FOLDED, *flax_names()]
     results = race("inference.py", build, names, "inference", options, batch_size)
     seconds = {name: result["seconds"] for name, result in results.items()}

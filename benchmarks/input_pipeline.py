@@ -145,7 +145,7 @@ LARGE_BATCH = 256
 
 
 def cpu_seconds(iterator: Iterator[Any], images: int) -> float:
-    """Return the CPU seconds for some images, after waiting for the prefetched ones."""
+    """Return the CPU seconds for some images, after waiting for the prefetched images."""
     started = time.process_time()
     for _ in itertools.islice(iterator, images // BATCH):
         pass
@@ -154,14 +154,14 @@ def cpu_seconds(iterator: Iterator[Any], images: int) -> float:
 
 
 def serve(iterator: Iterator[Any], images: int) -> None:
-    """Measure one round at once, and another for each line that is read."""
+    """Measure one round immediately, and another one for each line of the input."""
     print(cpu_seconds(iterator, images), flush=True)
     for _ in sys.stdin:
         print(cpu_seconds(iterator, images), flush=True)
 
 
 def wall_seconds(iterator: Iterator[Any], images: int) -> float:
-    """Return the wall seconds for some images, after using up the prefetched ones."""
+    """Return the wall seconds for some images, after using up the prefetched images."""
     for _ in itertools.islice(iterator, 4 + 4 * CORES):
         pass
     started = time.perf_counter()

@@ -27,7 +27,7 @@ from pathlib import Path
 
 Measure = Callable[[], float]
 
-# Compilation caches would hide what is measured.
+# A compilation cache would hide the time of compilation, which is measured.
 _ENVIRONMENT = {
     name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"
 } | {"JAX_ENABLE_COMPILATION_CACHE": "false"}

@@ -1,8 +1,8 @@
 r"""ResNet-50 on random 224x224 images, to measure the training speed of a machine.
 
-The accuracy has no meaning. The images are kept in memory, so the speed is that of the training step
-alone. Two CPU cores need a few minutes for the 20 steps. On an accelerator, use a larger batch and
-more examples:
+The accuracy has no meaning. The images are kept in memory, so the speed is that of the training
+step alone. Two CPU cores need a few minutes for the 20 steps. On an accelerator, use a larger batch
+and more examples:
 
     resnet-jax train synthetic-resnet50 --batch-size 256 --data.train-examples 25600 \
         --model.dtype bfloat16

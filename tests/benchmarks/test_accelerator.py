@@ -1,4 +1,4 @@
-"""The benchmark for accelerators: the parts that can be tested without one."""
+"""The parts of the benchmark for accelerators that can be tested without an accelerator."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Collectives counted in HLO, and the model of scaling."""
+"""The benchmark of scaling counts the collectives in HLO, and models the time that they take."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_an_exchange_takes_its_latency_and_its_bytes() -> None:
     within = exchange_seconds(Collective("all-reduce", 100, 4), cluster(node, between))
     assert within == pytest.approx(1e-3 + 2 * 3 * 1e-4 + 2 * 3 / 4 * 100 / 100)
     across = exchange_seconds(Collective("all-reduce", 100, 32), cluster(node, between))
-    # Four nodes; each device sends an eighth between them.
+    # There are four nodes, and each device sends an eighth of the bytes between them.
     assert across == pytest.approx(
         1e-3 + 2 * 7 * 1e-4 + 2 * 7 / 8 * 1 + 2 * 2 * 1e-2 + 2 * 3 / 4 * (100 / 8) / 10
     )

@@ -1,4 +1,4 @@
-"""Impossible values are refused with one line that names them."""
+"""Impossible values in a configuration are refused in one line that names them."""
 
 import dataclasses
 import math
@@ -159,7 +159,8 @@ def test_the_experiments_are_described() -> None:
         assert f"resnet-jax train {name}" in load_experiment(name).description
 
 
-# Batch, epochs; rate, epochs of warm-up, schedule, decay, Nesterov; smoothing.
+# Each row has batch size and epochs; learning rate, epochs of warm-up, kind of schedule, weight
+# decay and Nesterov; and label smoothing.
 RECIPES = {
     "digits-resnet20": (64, 25, 0.05, 2, "cosine", 5e-4, True, 0.1),
     "cifar10-resnet20": (128, 163.84, 0.1, 0, (81.92, 122.88), 1e-4, False, 0.0),
@@ -189,7 +190,8 @@ def test_the_recipes_are_those_that_are_published(name: str) -> None:
     )
     assert optimizer.momentum == 0.9
     assert getattr(schedule, "decay_factor", 0.1) == 0.1
-    # The paper of the CIFAR networks decays every parameter, and starts no block as the identity.
+    # The paper of the CIFAR networks applies weight decay to every parameter, and no block starts
+    # as the identity.
     is_of_cifar = name.startswith("cifar")
     assert optimizer.decay_norm_and_bias == is_of_cifar
     assert config.model.zero_init_residual != config.model.name.startswith("cifar")

@@ -1,4 +1,4 @@
-"""Configurations as JSON, of this version, of older and of newer ones."""
+"""Configurations are written and read as JSON, also as JSON of older and newer versions."""
 
 import copy
 import dataclasses
@@ -35,7 +35,7 @@ EVERYTHING = TrainConfig(
 
 
 def plain(config: TrainConfig = EVERYTHING) -> Any:
-    """The JSON of a configuration, read from text as from a file."""
+    """Return the JSON of a configuration after writing it as text and parsing the text again."""
     return json.loads(json.dumps(config.to_json()))
 
 
@@ -50,7 +50,7 @@ def test_every_kind_of_value_comes_back() -> None:
     assert config == EVERYTHING
     assert isinstance(config.schedule, StepsConfig)
     assert config.schedule.decay_epochs == (2.0, 3.5)
-    # Numbers that are whole in JSON become those of the field.
+    # Whole numbers in JSON get the type of the field.
     assert isinstance(config.epochs, float)
     assert plain()["schema_version"] == SCHEMA_VERSION == 2
     kinds = {part: plain()[part]["kind"] for part in ("data", "optimizer", "schedule")}
@@ -172,7 +172,7 @@ def test_version_1_had_schedule_and_fine_tuning_within_the_optimizer() -> None:
     assert TrainConfig.from_json(fields) == dataclasses.replace(
         expected,
         schedule=StepsConfig(warmup_epochs=2.0, decay_epochs=(5.0,)),
-        # It froze parameters alone.
+        # Version 1 froze parameters, but not the running statistics.
         finetune=FinetuneConfig(freeze=("stem",), freeze_statistics=False),
     )
     for part in ("optimizer", "data"):

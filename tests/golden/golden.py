@@ -1,7 +1,7 @@
-"""Golden values: what PyTorch computes for these networks, on weights that need no download.
+"""Golden values: the results of PyTorch for these networks, with weights that need no download.
 
-A weight is a pure function of its state-dict name and shape (`tensor`), so the data beside this
-file holds only names, shapes and results:
+A weight is a pure function of its state-dict name and shape (`tensor`), so the data next to this
+file contain only names, shapes and results:
 
     specs.json          each architecture's tensors, and the packages that defined it
     values/<arch>.npz   activations, loss and gradients of one batch of two images
@@ -9,17 +9,17 @@ file holds only names, shapes and results:
     members.json        size and tensors of every member of the family
     options.json        logits of networks with an option of timm's set
 
-All of it was computed in float64.  The archives are stored as float32, the trajectories in full.
-`regenerate.py` recomputes the data, and with `--check` compares it.
+Everything was computed in float64.  The archives are stored in float32, the trajectories in
+float64.  `regenerate.py` recomputes the data, and with `--check` compares them.
 
     weights = state_dict("resnet50")     # {"conv1.weight": float32 (64, 3, 7, 7), ...}
     spec = specs()["resnet50"]
     batch = images(2, spec["image_size"])
     values("resnet50")["logits"]         # float32 (2, 1000)
 
-How closely to compare: PyTorch's own float32 strays from these values by up to 1e-6 in eval mode,
-5e-4 in train-mode logits and 3e-3 in gradient norms (largest difference over largest value).
-Bounds of 2e-5, 5e-3 and 1e-2 leave room for another order of summation and for nothing else.
+PyTorch in float32 differs from these values by up to 1e-6 in evaluation, by 5e-4 in the logits of
+training and by 3e-3 in gradient norms (largest difference over largest value).  Bounds of 2e-5,
+5e-3 and 1e-2 leave room for another order of summation, and for nothing else.
 """
 
 import hashlib
@@ -37,27 +37,27 @@ _CLASSIFIERS = ("fc.", "head.fc.")
 
 
 class Spec(TypedDict):
-    """One architecture, as its reference implementation defines it."""
+    """An architecture, as its reference implementation defines it."""
 
     source: str
     """The package that defines it: torchvision or timm."""
     versions: dict[str, str]
-    """The versions of torch and of the source that computed the values."""
+    """The versions of torch and of this package that computed the values."""
     image_size: int
-    """Height and width of the images behind the values."""
+    """Height and width of the images that the values were computed for."""
     num_classes: int
     parameters: int
-    """Number of trainable scalars."""
+    """Number of trainable parameters."""
     tensors: list[tuple[str, tuple[int, ...]]]
-    """Names and shapes in state-dict order, `num_batches_tracked` left out."""
+    """Names and shapes in the order of the state dict, without `num_batches_tracked`."""
 
 
 class Trajectory(TypedDict):
-    """A run of torch.optim.SGD from golden weights, and what came of it.
+    """A run of torch.optim.SGD that starts from golden weights, and its results.
 
     Step i trains on `images(batch, image_size, image_seed + i)` and
-    `labels(batch, num_classes, label_seed + i)`, in train mode, on the mean cross entropy.  The
-    weight decay is coupled (it is added to the gradient, before momentum) and spares no parameter.
+    `labels(batch, num_classes, label_seed + i)`, in training mode, with the mean cross entropy.
+    Weight decay is added to the gradient before momentum, and applies to every parameter.
     """
 
     arch: str
@@ -75,19 +75,20 @@ class Trajectory(TypedDict):
     """(steps,): the loss of each step, before its update."""
     eval_seed: int
     eval_logits: list[list[float]]
-    """(batch, num_classes): eval mode after the last update, on images of seed `eval_seed`."""
+    """(batch, num_classes): evaluation after the last update, on images of seed `eval_seed`."""
 
 
 def _generator(seed: int) -> np.random.Generator:
-    # Not `default_rng`: NumPy may give it another bit generator one day, and PCG64 stays PCG64.
+    # PCG64 will not change, while NumPy may give `default_rng` another bit generator.
     return np.random.Generator(np.random.PCG64(seed))
 
 
 def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Generates the weight of a state-dict name, float32 of the given shape.
+    """Return the weight of a state-dict name, as float32 of the given shape.
 
     Kernels, (out, in, ...), are normal with variance 1 / fan-in.  Norm scales and running
-    variances are uniform in [0.5, 1.5).  Biases and running means are normal with deviation 0.1.
+    variances are uniform in [0.5, 1.5).  Biases and running means are normal with standard
+    deviation 0.1.
     """
     rng = _generator(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
     if len(shape) >= 2:
@@ -100,7 +101,7 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def specs() -> dict[str, Spec]:
-    """Reads the recorded architectures, by name."""
+    """Return the recorded architectures, by name."""
     recorded = json.loads((DIRECTORY / "specs.json").read_text())
     for spec in recorded.values():
         spec["tensors"] = [(name, tuple(shape)) for name, shape in spec["tensors"]]
@@ -108,11 +109,11 @@ def specs() -> dict[str, Spec]:
 
 
 def state_dict(arch: str, num_classes: int | None = None) -> dict[str, np.ndarray]:
-    """Generates an architecture's weights and running statistics under their PyTorch names.
+    """Return an architecture's weights and running statistics under their PyTorch names.
 
     Args:
         arch: a recorded architecture.
-        num_classes: width of the classifier, if it is not to be the recorded one.
+        num_classes: number of classes, by default the recorded one.
 
     Returns:
         Float32 arrays in PyTorch's layout: convolutions (out, in, height, width), dense (out, in).
@@ -126,22 +127,22 @@ def state_dict(arch: str, num_classes: int | None = None) -> dict[str, np.ndarra
 
 
 def parameter_names(arch: str) -> list[str]:
-    """Names the trainable tensors, in the order of `grad_norms`."""
+    """Return the names of the trainable tensors, in the order of `grad_norms`."""
     return [name for name, _ in specs()[arch]["tensors"] if "running_" not in name]
 
 
 def buffer_names(arch: str, kind: Literal["running_mean", "running_var"]) -> list[str]:
-    """Names the running statistics of one kind, in the order in which `values` joins them."""
+    """Return the names of one kind of running statistics, in the order of the joined `values`."""
     return [name for name, _ in specs()[arch]["tensors"] if name.endswith(kind)]
 
 
 def images(batch: int, size: int | Sequence[int], seed: int = 0) -> np.ndarray:
-    """Draws standard normal images, channels last.
+    """Return standard normal images, channels last.
 
     Args:
         batch: number of images.
-        size: in pixels, of their sides or of (height, width).
-        seed: of the generator.
+        size: height and width in pixels, as one number or as two.
+        seed: seed of the generator.
 
     Returns:
         Float32 (batch, height, width, 3).
@@ -151,51 +152,52 @@ def images(batch: int, size: int | Sequence[int], seed: int = 0) -> np.ndarray:
 
 
 def labels(batch: int, num_classes: int = 1000, seed: int = 1) -> np.ndarray:
-    """Draws uniform labels in [0, num_classes), int64 (batch,)."""
+    """Return uniform labels in [0, num_classes), int64 (batch,)."""
     return _generator(seed).integers(0, num_classes, batch)
 
 
 def values(arch: str) -> dict[str, np.ndarray]:
-    """Reads what the reference computed on `images(2, image_size)` and `labels(2)`.
+    """Return the results of the reference on `images(2, image_size)` and `labels(2)`.
 
     Returns:
-        Float32 arrays.  In eval mode, on the running statistics of `state_dict`:
+        Float32 arrays.  From evaluation, with the running statistics of `state_dict`:
 
         - `logits` (2, num_classes)
         - `stage1` ... `stage4` (2, channels): each stage's output, averaged over height and width
 
-        Of one step in train mode, on batch statistics (absent where train mode is random, or too
-        ill-conditioned for a batch of two):
+        From one training step, with the statistics of the batch.  They are absent if training is
+        random, or too ill-conditioned for a batch of two:
 
         - `train_logits` (2, num_classes)
         - `train_loss` (): the mean cross entropy
-        - `grad_norms` (parameters,): L2 norm of each gradient, in order of `parameter_names`
-        - `running_mean`, `running_var` (channels of all norms,): the statistics afterward, joined
-          in order of `buffer_names`.  Absent without batch norm.  PyTorch feeds `running_var` the
-          unbiased variance of the batch, n / (n - 1) times the one it normalizes by.
+        - `grad_norms` (parameters,): L2 norm of each gradient, in the order of `parameter_names`
+        - `running_mean`, `running_var` (channels of all norms,): the statistics after the step,
+          joined in the order of `buffer_names`.  They are absent without BatchNorm.  PyTorch
+          updates `running_var` with the unbiased variance of the batch, which is n / (n - 1) times
+          the variance that it normalizes by.
     """
     with np.load(DIRECTORY / "values" / f"{arch}.npz") as archive:
         return dict(archive)
 
 
 class Member(TypedDict):
-    """What every architecture of timm that we have is compared by."""
+    """The properties by which each of our architectures is compared with timm."""
 
     parameters: int
-    """Number of trainable scalars."""
+    """Number of trainable parameters."""
     tensors: str
-    """`digest` of its state dict's names and shapes."""
+    """`digest` of the names and shapes in its state dict."""
 
 
 def members() -> dict[str, Member]:
-    """Reads the members of the family, by their name in timm."""
+    """Return the members of the family, by their name in timm."""
     return json.loads((DIRECTORY / "members.json").read_text())
 
 
 class Option(TypedDict):
-    """An architecture of timm with ten classes and one option, on `images(2, image_size)`.
+    """An architecture of timm with ten classes and one option, applied to `images(2, image_size)`.
 
-    Where torchvision can do the same (``replace_stride_with_dilation``), it gives the same logits.
+    If torchvision has the same option (``replace_stride_with_dilation``), it gives the same logits.
     """
 
     arch: str
@@ -205,20 +207,20 @@ class Option(TypedDict):
     image_size: tuple[int, int]
     """Height and width."""
     logits: list[list[float]]
-    """(2, 10): eval mode."""
+    """(2, 10): logits in evaluation."""
 
 
 def options() -> list[Option]:
-    """Reads the networks with options."""
+    """Return the networks with options."""
     return json.loads((DIRECTORY / "options.json").read_text())
 
 
 def digest(tensors: Iterable[tuple[str, Sequence[int]]]) -> str:
-    """Condenses names and shapes of a state dict; counters of batches are to be left out."""
+    """Return a digest of the names and shapes of a state dict without counters of batches."""
     listed = sorted([name, list(shape)] for name, shape in tensors)
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
 def trajectories() -> list[Trajectory]:
-    """Reads the recorded training runs."""
+    """Return the recorded training runs."""
     return json.loads((DIRECTORY / "trajectories.json").read_text())

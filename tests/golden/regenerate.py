@@ -1,18 +1,18 @@
-"""Recomputes the golden data with torchvision and timm, or checks it.
+"""Recompute the golden data with torchvision and timm, or check them.
 
     python tests/golden/regenerate.py [ARCH ...]            # writes
     python tests/golden/regenerate.py [ARCH ...] --check    # compares, writes nothing
 
-It needs an environment of its own, because the project does not depend on PyTorch:
+The script needs an environment of its own, because the project does not depend on PyTorch:
 
     python -m venv .venv
     .venv/bin/pip install torch==2.14.1 torchvision==0.29.1 timm
 
-The data was made with torch 2.14.1, torchvision 0.29.1 and timm 1.0.31, under Python 3.11.
-Another version may compute it as well; `specs.json` records which one did.
+The data were made with torch 2.14.1, torchvision 0.29.1 and timm 1.0.31, under Python 3.11.
+Other versions may work as well; `specs.json` records the versions that were used.
 
-An architecture is added by a row in `CATALOGUE`, and a training run by an entry with its
-hyper-parameters in `trajectories.json`; then run this script.
+To add an architecture, add a row to `CATALOGUE`.  To add a training run, add an entry with its
+hyperparameters to `trajectories.json`.  Then run this script.
 """
 
 import argparse
@@ -49,20 +49,20 @@ CATALOGUE = {
     "resnet50_gn": "timm",
     "seresnext50_32x4d": "timm",
 }
-"""Architecture to the package that defines it: torchvision or timm."""
+"""From each architecture to the package that defines it, torchvision or timm."""
 
 EVAL_ONLY = ("resnest", "skresnet")
-"""Families without train-mode values: they are random, or ill-conditioned at a batch of two."""
+"""Families without values of training, which is random or ill-conditioned for a batch of two."""
 
 BATCH = 2
 IMAGE_SIZE = 96
 NUM_CLASSES = 1000
 TOLERANCE = 1e-5
-"""Above float32's rounding, which the archives carry, and far below what a wrong network gives."""
+"""More than the rounding of the archives to float32, and far less than a wrong network's error."""
 
 
 def build(arch: str, num_classes: int = NUM_CLASSES) -> nn.Module:
-    """Builds a float64 network on golden weights."""
+    """Return a float64 network with golden weights."""
     if CATALOGUE[arch] == "timm":
         model = timm.create_model(arch, num_classes=num_classes)
     else:
@@ -74,18 +74,18 @@ def build(arch: str, num_classes: int = NUM_CLASSES) -> nn.Module:
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters and running statistics, which share the network's memory."""
+    """Return the parameters and running statistics, which share the network's memory."""
     state = model.state_dict()
     return {name: state[name] for name in state if not name.endswith("num_batches_tracked")}
 
 
 def images(batch: int, size: int | Sequence[int], seed: int = 0) -> torch.Tensor:
-    """Golden images for PyTorch, float64 (batch, 3, height, width)."""
+    """Return golden images for PyTorch, float64 (batch, 3, height, width)."""
     return torch.from_numpy(golden.images(batch, size, seed)).double().permute(0, 3, 1, 2)
 
 
 def compute_spec(arch: str, model: nn.Module) -> golden.Spec:
-    """Describes the network and the packages in use."""
+    """Return a description of the network and of the packages in use."""
     source = CATALOGUE[arch]
     return {
         "source": source,
@@ -98,7 +98,7 @@ def compute_spec(arch: str, model: nn.Module) -> golden.Spec:
 
 
 def compute_values(arch: str, model: nn.Module) -> dict[str, np.ndarray]:
-    """Computes the arrays of `golden.values`, in float64; changes the running statistics."""
+    """Return the arrays of `golden.values`, in float64; change the running statistics."""
     inputs = images(BATCH, IMAGE_SIZE)
     results = compute_eval_values(model, inputs)
     if not arch.startswith(EVAL_ONLY):
@@ -107,7 +107,7 @@ def compute_values(arch: str, model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def compute_eval_values(model: nn.Module, inputs: torch.Tensor) -> dict[str, np.ndarray]:
-    """Computes the logits, and the mean of each stage's output over height and width."""
+    """Return the logits, and the mean of each stage's output over height and width."""
     means = {}
 
     def record(name: str, stage: nn.Module) -> torch.utils.hooks.RemovableHandle:
@@ -126,14 +126,14 @@ def compute_eval_values(model: nn.Module, inputs: torch.Tensor) -> dict[str, np.
 
 
 def stages(model: nn.Module) -> list[nn.Module]:
-    """The four stages, which timm's ResNetV2 keeps in a list and all others by name."""
+    """Return the four stages, which timm's ResNetV2 keeps in a list and all others by name."""
     if hasattr(model, "stages"):
         return list(model.stages)
     return [model.layer1, model.layer2, model.layer3, model.layer4]
 
 
 def compute_train_values(model: nn.Module, inputs: torch.Tensor) -> dict[str, np.ndarray]:
-    """Computes loss, gradient norms and the new running statistics of one train-mode step."""
+    """Return loss, gradient norms and new running statistics of one training step."""
     model.train()
     logits = model(inputs)
     targets = torch.from_numpy(golden.labels(len(inputs), NUM_CLASSES))
@@ -152,7 +152,7 @@ def compute_train_values(model: nn.Module, inputs: torch.Tensor) -> dict[str, np
 
 
 def compute_trajectory(recorded: golden.Trajectory) -> golden.Trajectory:
-    """Trains with the hyper-parameters of a recorded run; see `golden.Trajectory`."""
+    """Train with the hyperparameters of a recorded run; see `golden.Trajectory`."""
     batch, size, classes = recorded["batch"], recorded["image_size"], recorded["num_classes"]
     model = build(recorded["arch"], classes)
     optimizer = torch.optim.SGD(
@@ -179,24 +179,25 @@ def compute_trajectory(recorded: golden.Trajectory) -> golden.Trajectory:
 
 
 def deviation(stored: ArrayLike | None, recomputed: ArrayLike | None) -> float:
-    """Largest difference over largest stored value; infinite if a side or the shape is missing."""
+    """Return the largest difference over the largest stored value, or infinity if shapes differ."""
     if stored is None or recomputed is None or np.shape(stored) != np.shape(recomputed):
         return np.inf
     return float(np.max(np.abs(np.subtract(recomputed, stored))) / np.max(np.abs(stored)))
 
 
 def check(archs: list[str]) -> bool:
-    """Prints every entry's deviation from what is stored, and tells whether all are small."""
+    """Print the deviation of every entry from the stored one; return whether all are small."""
     passed = [check_arch(arch) for arch in archs]
     passed += [check_trajectory(run) for run in golden.trajectories() if run["arch"] in archs]
     return all([*passed, check_options(), check_members()])
 
 
 def check_arch(arch: str) -> bool:
-    """Checks an architecture's spec and values."""
+    """Check an architecture's spec and values."""
     model = build(arch)
     spec, recorded = compute_spec(arch, model), golden.specs().get(arch)
-    # Other versions of the packages are worth a check, so they are shown and not compared.
+    # The versions of the packages are shown but not compared, so that other versions can be
+    # checked.
     same = recorded is not None and recorded | {"versions": spec["versions"]} == spec
     deviations = {"spec": 0.0 if same else np.inf}
 
@@ -210,7 +211,7 @@ def check_arch(arch: str) -> bool:
 
 
 def check_trajectory(recorded: golden.Trajectory) -> bool:
-    """Checks a run's losses and its final logits."""
+    """Check the losses and the final logits of a run."""
     computed = compute_trajectory(recorded)
     return report(
         f"{recorded['arch']}, {recorded['steps']} steps of SGD",
@@ -222,7 +223,7 @@ def check_trajectory(recorded: golden.Trajectory) -> bool:
 
 
 def compute_option(recorded: golden.Option) -> np.ndarray:
-    """Computes the logits of an architecture of timm with one option."""
+    """Return the logits of an architecture of timm with one option."""
     model = timm.create_model(
         recorded["arch"], num_classes=10, **{recorded["option"]: recorded["value"]}
     )
@@ -230,7 +231,7 @@ def compute_option(recorded: golden.Option) -> np.ndarray:
 
 
 def compute_dilated(recorded: golden.Option) -> np.ndarray:
-    """Computes the logits of an architecture of torchvision with an output stride of 8 or 16."""
+    """Return the logits of an architecture of torchvision with an output stride of 8 or 16."""
     dilated = [False, recorded["value"] == 8, True]
     model = torchvision.models.get_model(
         recorded["arch"], num_classes=10, replace_stride_with_dilation=dilated
@@ -239,7 +240,7 @@ def compute_dilated(recorded: golden.Option) -> np.ndarray:
 
 
 def compute_option_logits(model: nn.Module, image_size: Sequence[int]) -> np.ndarray:
-    """Computes logits in eval mode, in float64 on golden weights."""
+    """Return the logits in evaluation, in float64 with golden weights."""
     model.double().eval()
     for name, tensor in named_tensors(model).items():
         tensor.copy_(torch.from_numpy(golden.tensor(name, tuple(tensor.shape))))
@@ -248,13 +249,13 @@ def compute_option_logits(model: nn.Module, image_size: Sequence[int]) -> np.nda
 
 
 def check_options() -> bool:
-    """Checks the networks with options, against torchvision too where it has the same."""
+    """Check the networks with options, also with torchvision if it has the same option."""
     deviations = {}
     for option in golden.options():
         size = "x".join(map(str, option["image_size"]))
         title = f"{option['arch']} {option['option']}={option['value']} at {size}"
         deviations[title] = deviation(option["logits"], compute_option(option))
-        # torchvision's basic blocks know no dilation.
+        # torchvision's basic blocks do not support dilation.
         if option["arch"] == "resnet50" and option["option"] == "output_stride":
             deviations[f"{title}, torchvision"] = deviation(
                 option["logits"], compute_dilated(option)
@@ -263,7 +264,7 @@ def check_options() -> bool:
 
 
 def compute_member(name: str) -> golden.Member:
-    """Describes an architecture of timm without allocating it."""
+    """Return a description of an architecture of timm without allocating it."""
     with torch.device("meta"):
         model = timm.create_model(name)
     return {
@@ -273,14 +274,14 @@ def compute_member(name: str) -> golden.Member:
 
 
 def check_members() -> bool:
-    """Checks sizes and tensors of every member of the family."""
+    """Check the size and the tensors of every member of the family."""
     wrong = [name for name, stored in golden.members().items() if compute_member(name) != stored]
     return report(f"{len(golden.members())} members", dict.fromkeys(wrong, np.inf))
 
 
 def report(title: str, deviations: dict[str, float]) -> bool:
-    """Prints deviations, and tells whether all are small."""
-    # Asked this way round, a NaN fails too.
+    """Print deviations; return whether all are small."""
+    # This form of the comparison is False for NaN too.
     good = {key: value <= TOLERANCE for key, value in deviations.items()}
     print(title)
     for key, value in deviations.items():
@@ -293,7 +294,7 @@ def _versions(spec: golden.Spec) -> str:
 
 
 def write(archs: list[str]) -> None:
-    """Writes the architectures' values, specs and trajectories, and keeps those of the others."""
+    """Write the values, specs and trajectories of some architectures; keep those of the others."""
     path = golden.DIRECTORY / "specs.json"
     specs = golden.specs() if path.exists() else {}
     for arch in archs:
@@ -305,7 +306,7 @@ def write(archs: list[str]) -> None:
             golden.DIRECTORY / "values" / f"{arch}.npz",
             **{key: array.astype(np.float32) for key, array in arrays.items()},
         )
-    # In the catalogue's order, so that the file does not depend on the order of the runs.
+    # The order is that of the catalogue, so that the file does not depend on the order of runs.
     path.write_text(to_json({arch: specs[arch] for arch in CATALOGUE if arch in specs}))
 
     trajectories = [
@@ -322,12 +323,12 @@ def write(archs: list[str]) -> None:
 
 
 def to_json(data: object) -> str:
-    """Formats data as JSON with one tensor, or one row of numbers, on a line."""
+    """Return data as JSON with one tensor, or one row of numbers, on each line."""
     return _format(data, 0) + "\n"
 
 
 def _format(data: object, depth: int) -> str:
-    # `indent=` of the json module would put every number on a line of its own.
+    # The option `indent` of the json module would put every number on its own line.
     indent, outdent = "\n" + "  " * (depth + 1), "\n" + "  " * depth
     if isinstance(data, dict):
         items = [f"{json.dumps(key)}: {_format(data[key], depth + 1)}" for key in data]
@@ -339,7 +340,7 @@ def _format(data: object, depth: int) -> str:
 
 
 def main() -> None:
-    """Parses the command line; exits with 1 where a check fails."""
+    """Parse the command line and run; exit with 1 if a check fails."""
     parser = argparse.ArgumentParser(description="Recompute the golden data, or check it.")
     parser.add_argument("archs", nargs="*", metavar="ARCH", help="all of CATALOGUE if none")
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
@@ -348,7 +349,7 @@ def main() -> None:
         parser.error(f"{', '.join(unknown)}: not in CATALOGUE ({', '.join(CATALOGUE)})")
     archs = arguments.archs or list(CATALOGUE)
 
-    # Sums over several threads would come out differently with the number of cores.
+    # With several threads, the rounding of sums would depend on the number of cores.
     torch.set_num_threads(1)
     if not arguments.check:
         write(archs)

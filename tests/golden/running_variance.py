@@ -1,7 +1,7 @@
-"""The one place where PyTorch's BatchNorm and ours differ by design.
+"""The running variance, the only difference by design between PyTorch's BatchNorm and ours.
 
-PyTorch normalizes by the biased variance of the batch and stores the unbiased one, larger by
-n / (n - 1) for n values a channel.  Flax stores the biased one.
+PyTorch normalizes by the biased variance of the batch and stores the unbiased one, which is larger
+by n / (n - 1) for n values per channel.  Flax stores the biased one.
 """
 
 from typing import Any
@@ -21,14 +21,14 @@ def unbiased(
     image_shape: tuple[int, ...],
     steps: int,
 ) -> dict[str, Any]:
-    """Variables with the running variances that PyTorch would hold after the same training.
+    """Return variables with the running variances that PyTorch has after the same training.
 
     Args:
         model: the network.
-        variables: after training with images of one shape.
-        initial: before it.
+        variables: its variables after training with images of one shape.
+        initial: its variables before the training.
         image_shape: (B, H, W, C) of every batch.
-        steps: how many batches there were.
+        steps: number of batches.
     """
     _, captured = jax.eval_shape(
         lambda variables, images: model.apply(

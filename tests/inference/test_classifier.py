@@ -1,4 +1,4 @@
-"""A classifier gives what the evaluation of its run gives, for images in any form."""
+"""A classifier gives the same results as the evaluation of its run, for images in any form."""
 
 import dataclasses
 import io
@@ -35,7 +35,7 @@ VERSION_1_RUN = Path(__file__).parents[1] / "training" / "version_1_run"
 
 
 class Written(NamedTuple):
-    """A run directory with checkpoints of steps 0 and 1, and what evaluation gives for step 1."""
+    """A run directory with checkpoints of steps 0 and 1, and the evaluation of step 1."""
 
     path: Path
     run: Run
@@ -64,7 +64,7 @@ def write_run(path: Path, data: DataConfig, *, ema_decay: float = 0.0) -> Writte
     inputs = dataset.prepare(jnp.asarray(pixels))
     variables = random_variables(run.model, np.asarray(inputs[:1]))
     state = run.create_state()
-    # Evaluation uses the averages where there are any; what they are averages of differs here.
+    # Evaluation uses the moving averages if there are any. Here they differ from the parameters.
     other = jax.tree.map(lambda leaf: leaf + 0.125, variables)
     state = dataclasses.replace(
         state,
@@ -87,7 +87,7 @@ def write_run(path: Path, data: DataConfig, *, ema_decay: float = 0.0) -> Writte
 
 
 def scaled(params: Any, step: int) -> Any:
-    """The parameters, with another head in the checkpoint of step 0."""
+    """Return the parameters, with another head for the checkpoint of step 0."""
     return params if step else {**params, "head": jax.tree.map(lambda x: x * 2, params["head"])}
 
 

@@ -1,4 +1,4 @@
-"""BatchNorm in the convolutions before it: the same logits."""
+"""Folding BatchNorm into the convolutions before it does not change the logits."""
 
 from functools import partial
 from typing import Any

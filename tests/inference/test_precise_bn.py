@@ -1,4 +1,4 @@
-"""Precise BatchNorm, against moments that NumPy pools."""
+"""Recomputed running statistics equal moments that NumPy computes over all images."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def variables(model: ResNet, images: np.ndarray) -> dict[str, Any]:
 def test_the_first_layer_gets_the_moments_of_all_its_values(
     model: ResNet, images: np.ndarray, variables: dict[str, Any]
 ) -> None:
-    # Unequal batches: an average of averages would be another number.
+    # The batches have different sizes, so an average of their averages would be wrong.
     batches = [images[:4], images[4:7], images[7:]]
     stats = precise_batch_stats(model, variables, batches)["batch_stats"]["stem"]["norm"]
     kernel = variables["params"]["stem"]["conv"]["kernel"]
@@ -54,7 +54,7 @@ def test_every_layer_gets_the_moments_that_numpy_pools(
             variables, batch, train=True, mutable=["batch_stats"]
         )
         each.append(flatten_dict(jax.tree.map(np.float64, updated["batch_stats"])))
-    # What is random or frozen in training takes no part.
+    # Dropout, stochastic depth and freezing must not change the result.
     unsteady = model.clone(freeze_bn=True, dropout_rate=0.5, drop_path_rate=0.5)
     pooled = flatten_dict(precise_batch_stats(unsteady, variables, batches)["batch_stats"])
     sizes = [len(batch) for batch in batches]
@@ -63,7 +63,7 @@ def test_every_layer_gets_the_moments_that_numpy_pools(
             np.stack([stats[(*layer, name)] for stats in each]) for name in ("mean", "var")
         )
         mean = np.average(means, axis=0, weights=sizes)
-        # The law of total variance.
+        # The law of total variance combines the moments of the batches.
         var = np.average(variances + (means - mean) ** 2, axis=0, weights=sizes)
         assert deviation(pooled[(*layer, "mean")], mean) < 1e-4, layer
         assert deviation(pooled[(*layer, "var")], var) < 1e-4, layer

@@ -1,4 +1,4 @@
-"""What cannot be meant is refused in one line, before anything is computed."""
+"""Impossible input is refused in one line, before anything is computed."""
 
 from functools import partial
 from typing import Any
@@ -56,7 +56,8 @@ def apply(model: ResNet, images: jax.ShapeDtypeStruct, size: int = 64, channels:
         ("resnet18", {"dropout_rate": None}, r"dropout_rate must be in \[0, 1\), .* None"),
         ("resnet18", {"norm": GroupNorm, "bn_group_size": 2}, "bn_group_size does nothing with G"),
     ],
-    # Workers of pytest-xdist must agree on the names, and that of a function has its address.
+    # The workers of pytest-xdist must agree on the names of the tests. The name of a function would
+    # contain its address.
     ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
 )
 def test_impossible_fields(name: str, fields: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""BatchNorm: frozen, of groups, and of the examples that a mask leaves."""
+"""BatchNorm that is frozen, that has statistics of groups, and that leaves out masked examples."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -114,7 +114,7 @@ def test_a_training_step_moves_parameters_and_keeps_frozen_statistics() -> None:
 def normalized(
     images: np.ndarray, group_size: int | None, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Output and running statistics of a fresh layer of decay 0.75."""
+    """Return the output and the running statistics of a new layer with a decay of 0.75."""
     layer = BatchNorm(momentum=0.75, group_size=group_size)
     variables = layer.init(jax.random.key(0), images, train=False)
     output, updated = layer.apply(variables, images, train=True, mask=mask, mutable=["batch_stats"])
@@ -143,7 +143,8 @@ def test_groups_are_normalized_by_their_own_moments(
 
 @pytest.mark.parametrize("group_size", [None, 4])
 def test_what_the_mask_hides_does_not_count(images: np.ndarray, group_size: int | None) -> None:
-    # Of three groups of four, one is whole, one in part and one empty.
+    # The mask keeps all images of the first group of four, some of the second and none of the
+    # third.
     mask = np.arange(12) < 6
     padded = np.where(mask[:, None, None, None], images, np.float32(np.inf))
     output, stats = normalized(padded, group_size, mask)
@@ -208,7 +209,7 @@ def test_a_batch_without_whole_groups_is_refused() -> None:
 
 
 def assert_equal_gradients(actual: Sequence[jax.Array], expected: Sequence[jax.Array]) -> None:
-    """In shape and type, and in value to rounding."""
+    """Check that shape and type are equal, and that values are equal up to rounding."""
     for left, right in zip(actual, expected, strict=True):
         assert (left.shape, left.dtype) == (right.shape, right.dtype)
         tolerance = 2**-7 if left.dtype == jnp.bfloat16 else 1e-5

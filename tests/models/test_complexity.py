@@ -1,4 +1,4 @@
-"""Multiply-accumulates, against published tables."""
+"""Counted multiply-accumulates and parameters equal published tables."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from resnet_jax.models.complexity import _count, count_parameters
 from resnet_jax.models.layers import conv
 from tests.golden import golden
 
-# From timm's results tables: GMAC, and the height and width of the images in pixels.
+# GMACs from timm's results tables, with the height and width of the images in pixels.
 GIGA: dict[str, tuple[float, int]] = {
     "resnet18": (1.82, 224),
     "resnet34": (3.67, 224),
@@ -55,7 +55,7 @@ GIGA: dict[str, tuple[float, int]] = {
     "resnest200e": (35.69, 320),
     "resnest269e": (77.69, 416),
 }
-# Summed over the layers of the papers.
+# Sums over the layers that the papers describe.
 MEGA_AT_32 = {
     "cifar_resnet20": 40.6,
     "cifar_resnet32": 68.9,
@@ -177,7 +177,7 @@ def test_a_loop_counts_as_often_as_it_runs() -> None:
     assert macs(program, MATRIX) == 7 * 27
 
 
-def test_of_branches_the_dearest_counts() -> None:
+def test_only_the_most_expensive_branch_counts() -> None:
     def program(choice: jax.Array | bool, x: jax.Array) -> jax.Array:
         return jax.lax.cond(choice, product, lambda x: product(product(x)), x)
 

@@ -1,4 +1,4 @@
-"""Networks by name, the options of their blocks and layers, and what a network is as a value."""
+"""Networks are created by name, have options for their blocks and layers, and can be compared."""
 
 import copy
 import inspect
@@ -57,7 +57,7 @@ def test_an_option_arrives_at_its_block_or_layer(
     assert getattr(getattr(created, f"unbound_{part}"), field) == value
     assert created == create_model(name).clone(**overrides)
     assert created != create_model(name)
-    # What other overrides set stays.
+    # Values that other overrides have set do not change.
     assert created.clone(num_classes=7) == create_model(name, num_classes=7, **overrides)
 
 
@@ -69,7 +69,7 @@ def test_options_as_a_partial_are_the_same_network() -> None:
     )
     assert partials == create_model("resnext50_32x4d", bn_epsilon=1e-3)
     assert shapes(partials) == shapes(create_model("resnext50_32x4d"))
-    # An override is added to the options that the partial has.
+    # An override is added to the options of the partial.
     both = create_model(
         "resnet18", norm=partial(BatchNorm, epsilon=1e-3), bn_decay=0.5
     ).unbound_norm
@@ -206,7 +206,7 @@ def test_a_layer_to_freeze_must_exist() -> None:
 
 def test_a_layer_is_frozen_in_a_network_that_is_part_of_another() -> None:
     class Detector(nn.Module):
-        """A network in another module."""
+        """A module that contains a network."""
 
         @nn.compact
         def __call__(self, images: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Equality with torchvision and timm, on weights that anyone can rebuild."""
+"""Networks equal those of torchvision and timm, with weights that need no download."""
 
 from typing import Any
 
@@ -14,11 +14,12 @@ from tests.comparison import deviation
 from tests.golden import golden
 from tests.golden.running_variance import unbiased
 
-# ResNeSt and SK have no such values: at a batch of two their training mode is ill-conditioned.
+# ResNeSt and SK have no reference values for training, which is ill-conditioned for a batch of two
+# images.
 TRAINED = [arch for arch in sorted(golden.specs()) if "train_loss" in golden.values(arch)]
 
 # One network for each kind of block, stem, normalization and attention that changes a gradient.
-# `tests/nightly/golden_training.py` has the others.
+# `tests/nightly/golden_training.py` tests the other networks.
 REPRESENTATIVES = [
     arch
     for arch in TRAINED
@@ -105,7 +106,7 @@ def test_training_equals_the_reference(
     assert deviation(norms, expected["grad_norms"]) < 1e-2
 
     if "running_mean" not in expected:
-        return  # GroupNorm.
+        return  # GroupNorm has none.
     updated = unbiased(model, variables | updated, variables, images.shape, steps=1)
     statistics = by_torch_name({"batch_stats": updated["batch_stats"]}, rules)
     for kind in ("running_mean", "running_var"):

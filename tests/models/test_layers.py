@@ -1,4 +1,4 @@
-"""Details in which networks that look the same differ."""
+"""Details of layers in which implementations of the same network often differ."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from resnet_jax.models.shortcuts import PadShortcut
 
 
 def test_strided_convolution_pads_symmetrically() -> None:
-    # Input 4, kernel 3, stride 2, padding 1: windows start at -1 and 1.  `SAME` starts at 0 and 2.
+    # For an input of 4 pixels, a 3x3 kernel, stride 2 and padding 1, windows start at -1 and 1.
+    # With `SAME` they would start at 0 and 2.
     image = jnp.arange(4.0)[None, None, :, None] * jnp.ones((1, 4, 1, 1))
     kernel = jnp.zeros((3, 3, 1, 1)).at[1, 0].set(1.0)
     y = conv(1, 3, 2).apply({"params": {"kernel": kernel}}, image)
@@ -48,6 +49,6 @@ def test_batch_norm_statistics_are_float32_under_bfloat16() -> None:
     norm = BatchNorm(momentum=0.0, dtype=jnp.bfloat16)
     variables = norm.init(jax.random.key(0), x, train=False)
     _, updated = norm.apply(variables, x, train=True, mutable=["batch_stats"])
-    # In bfloat16 the mean would round to 1000.
+    # In bfloat16, the mean would be rounded to 1000.
     np.testing.assert_allclose(updated["batch_stats"]["mean"], [1001.0])
     np.testing.assert_allclose(updated["batch_stats"]["var"], [3.0], rtol=0.05)

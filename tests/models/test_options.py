@@ -1,4 +1,4 @@
-"""What a network can be asked for beyond its name."""
+"""Options of a network: output stride, pooling, head, channels, activation and stochastic depth."""
 
 from functools import partial
 from typing import Any

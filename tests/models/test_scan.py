@@ -1,4 +1,4 @@
-"""A loop over identical blocks computes the same as the blocks, with a smaller program."""
+"""A loop over identical blocks gives the results of separate blocks, with a smaller program."""
 
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,8 @@ def outputs(model: ResNet, variables: Variables, images: jax.Array = IMAGES, **k
     return compute(variables)
 
 
-# The first stage is too short for a loop.  The second one is a strided block and a loop of four.
+# The first stage is too short for a loop. The second one has a strided block and a loop over four
+# blocks.
 SMALL: dict[str, Any] = {"stage_sizes": (1, 5), "width": 8, "num_classes": 5}
 
 
@@ -73,12 +74,12 @@ def assert_a_loop_computes_what_its_blocks_compute(name: str, fields: dict[str, 
     tolerance = 2**-6 if unrolled.dtype == jnp.bfloat16 else 1e-4
     for ours, theirs in zip(outputs(scanned, stacked), outputs(unrolled, variables), strict=True):
         if jax.tree.leaves(theirs):
-            # Compared as one vector, because the gradient of a bias before a normalization is zero
-            # except for rounding.
+            # All gradients are compared as one vector, because the gradient of a bias before a
+            # normalization is zero except for rounding.
             assert deviation(ravel_pytree(ours)[0], ravel_pytree(theirs)[0]) < tolerance
 
 
-# `tests/nightly/models.py` has more networks.
+# `tests/nightly/models.py` tests more networks.
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
@@ -105,7 +106,8 @@ def test_copies_of_the_layout_are_the_same_bits() -> None:
 def test_paths_of_stacked_parameters_are_an_interface() -> None:
     shapes = abstract_variables(create_model("resnet50", scan=True), IMAGES)
     paths = {"/".join(path): leaf.shape for path, leaf in flatten_dict(shapes).items()}
-    # Kernel, scale, bias, mean and variance of the stem, each stage's convolutions, and the head.
+    # The stem and each convolution of the stages have a kernel, scale, bias, mean and variance. The
+    # head has a kernel and a bias.
     assert len(paths) == (1 + (4 + 2 * 3) + (4 + 3 * 3) + (4 + 3) + (4 + 2 * 3)) * 5 + 2
     assert paths["params/stage1/block1/shortcut/conv/kernel"] == (1, 1, 64, 256)
     assert paths["params/stage1/block2/conv1/kernel"] == (1, 1, 256, 64)
@@ -173,8 +175,8 @@ def test_masks_and_feature_maps_pass_through_the_loop() -> None:
 def test_paths_are_dropped_at_the_rate_of_each_block() -> None:
     model = create_model("cifar_resnet20", stage_sizes=(5,), width=4, scan=True, drop_path_rate=0.8)
     variables = stack_blocks(random_variables(model.clone(scan=False), IMAGES))
-    # Without activations and with frozen statistics, the output of a block equals its input exactly
-    # where the path is dropped.
+    # Without activations and with frozen statistics, a block whose path is dropped returns its
+    # input exactly.
     model = model.clone(act=lambda x: x, freeze_bn=True)
     images = jnp.asarray(np.random.default_rng(2).standard_normal((512, 2, 2, 3)), jnp.float32)
 
@@ -195,7 +197,7 @@ def test_paths_are_dropped_at_the_rate_of_each_block() -> None:
     for i, rate in enumerate((0.2, 0.4, 0.6, 0.8)):
         before = first if i == 0 else others[i - 1]
         dropped = np.mean(np.all(others[i] == before, axis=(1, 2, 3)))
-        # Three standard deviations.
+        # The bound is three standard deviations.
         assert abs(dropped - rate) < 3 * (rate * (1 - rate) / 512) ** 0.5
 
 

@@ -1,4 +1,4 @@
-"""The members of the family: sizes, names and parameter paths."""
+"""Every network of the family has the right size, tensors and parameter paths."""
 
 from functools import partial
 
@@ -11,8 +11,8 @@ from resnet_jax.weights.dialects.torch import torch_name, torch_rules
 from tests.golden import golden
 from tests.variables import abstract_variables
 
-# In millions as published (He et al. 2015, table 6; He et al. 2016, table 4; Zagoruyko and
-# Komodakis 2016, table 4), and exactly, as their layers add up.
+# Numbers of parameters: published, in millions (He et al. 2015, table 6; He et al. 2016, table 4;
+# Zagoruyko and Komodakis 2016, table 4), and exact, as the sum over the layers.
 CIFAR = {
     "cifar_resnet20": (0.27, 269_722),
     "cifar_resnet32": (0.46, 464_154),
@@ -40,7 +40,7 @@ def count(tree: object) -> int:
 
 
 def torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that PyTorch gives to a tensor of ours: output and input channels first."""
+    """Return the shape in PyTorch of one of our tensors: output and input channels come first."""
     if len(shape) == 1:
         return shape
     pixels = (1, 1) if len(shape) == 2 and name != "fc.weight" else shape[:-2]

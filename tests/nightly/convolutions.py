@@ -1,6 +1,6 @@
 """All combinations of the cases of `tests/ops/test_convolution.py`.
 
-pytest -q -n 0 tests/nightly/convolutions.py
+Run it with ``pytest -q -n 0 tests/nightly/convolutions.py``.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""The combinations of devices and batch sizes that the suite leaves out.
+"""Combinations of numbers of devices and batch sizes that the suite does not test.
 
-pytest -n 0 tests/nightly/device_counts.py
+Run it with ``pytest -n 0 tests/nightly/device_counts.py``.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""Training equals the reference, for the networks that the suite leaves out.
+"""Training equals the reference, for the networks that the suite does not test.
 
-pytest -q -n 0 tests/nightly/golden_training.py
+Run it with ``pytest -q -n 0 tests/nightly/golden_training.py``.
 """
 
 from typing import Any

@@ -1,11 +1,13 @@
-"""Kills a process at a random moment of an asynchronous save, and looks at what is left.
+"""Kill a process at a random moment of an asynchronous save, and check what is left on the disk.
 
     python tests/nightly/kill_during_save.py [TIMES]
 
-A child saves step after step, each of 19 MB that cannot be compressed.  It is killed with SIGKILL
-at a random moment, mostly while files are being written.  Then the newest checkpoint must be
-complete and hold what its step was saved with, to the bit; no older step than the last one whose
-save had ended may come back; and what the killed write has left must be gone.
+A child process saves one step after another, each with 19 MB that cannot be compressed.  SIGKILL
+ends it at a random moment, mostly while files are being written.  These checks follow:
+
+- The newest checkpoint is complete and contains, bit for bit, what its step has saved.
+- It is not older than the last step whose save had ended.
+- The unfinished files of the interrupted save are removed.
 """
 
 import itertools
@@ -35,9 +37,9 @@ _SHAPE = (1600, 3000)
 
 
 def make_state(step: int) -> TrainState:
-    """19 MB of noise that depends on the step alone."""
+    """Return a state with 19 MB of noise that depends only on the step."""
     noise = np.random.default_rng(step).integers(0, 2**32, _SHAPE, np.uint32)
-    # The lowest exponents are cut off, so that no number is NaN.
+    # Clearing the highest bit of the exponent makes sure that no number is NaN.
     kernel = (noise & 0x3FFFFFFF).view(np.float32)
     return TrainState(
         step=jnp.asarray(step, jnp.int32),
@@ -48,7 +50,7 @@ def make_state(step: int) -> TrainState:
 
 
 def save_for_ever(directory: Path) -> None:
-    """Goes on from the newest checkpoint; what it prints is what is done."""
+    """Save without end from the newest checkpoint on; print when each save begins and has ended."""
     with Checkpoints(directory, CONFIG) as checkpoints:
         step = checkpoints.latest_step or 0
         while True:
@@ -56,16 +58,16 @@ def save_for_ever(directory: Path) -> None:
             state = make_state(step)
             print("saving", step, flush=True)
             checkpoints.save(state, badness=1 / step, metadata={"step": step})
-            # This one has waited for the end of the one before.
+            # This save has waited for the end of the save before it.
             print("saved", step - 1, flush=True)
 
 
 def kill_once(directory: Path, rng: random.Random) -> dict[str, int]:
-    """One child, killed; then the checks.
+    """Start a child, kill it, and check what is left.
 
     Returns:
-        The last step whose save had ended, the one that came back, and how many unfinished
-        directories the kill has left.
+        The last step whose save had ended, the step that was restored, and the number of unfinished
+        directories that the killed process had left.
     """
     saved = 0
     with subprocess.Popen(
@@ -79,7 +81,7 @@ def kill_once(directory: Path, rng: random.Random) -> dict[str, int]:
             saved = max(saved, int(step)) if word == "saved" else saved
             if saves == 0:
                 break
-        # A save takes about half a second, in which the next one is prepared.
+        # A save takes about half a second, and the next state is prepared in the meantime.
         time.sleep(rng.uniform(0, 0.6))
         child.send_signal(signal.SIGKILL)
         for line in child.stdout:
@@ -108,7 +110,7 @@ def kill_once(directory: Path, rng: random.Random) -> dict[str, int]:
 
 
 def kills(*, seed: int) -> Iterator[dict[str, int]]:
-    """One after the other, in one directory, in which each child goes on from the one before."""
+    """Kill one child after another. Each child continues in the same directory."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as directory:
         while True:
@@ -116,7 +118,7 @@ def kills(*, seed: int) -> Iterator[dict[str, int]]:
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and run the test."""
     if sys.argv[1:2] == ["--child"]:
         save_for_ever(Path(sys.argv[2]))
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 20

@@ -1,6 +1,6 @@
-"""Loops over blocks and rematerialization, for networks that the suite leaves out.
+"""Loops over blocks and rematerialization, for networks that the suite does not test.
 
-pytest -q -n 0 tests/nightly/models.py
+Run it with ``pytest -q -n 0 tests/nightly/models.py``.
 """
 
 from typing import Any

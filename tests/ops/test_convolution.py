@@ -121,7 +121,7 @@ KERNELS = [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (7, 2, 1)]
 
 CHANNELS, SIZES, PADDINGS = [3, 32, 128], [(9, 7), (8, 10), (2, 5)], ["symmetric", "same"]
 
-# Every kernel meets every number of channels, every size and every padding.
+# Every kernel is combined at least once with every number of channels, size and padding.
 # `tests/nightly/convolutions.py` has all combinations.
 CASES = [
     (kernel, CHANNELS[i], SIZES[(i + j) % 3], PADDINGS[(i + j) % 2])
@@ -157,7 +157,7 @@ def test_a_batch_is_cut_into_parts_that_every_device_has_a_share_of(
 ) -> None:
     monkeypatch.setattr(convolution, "_SLICE_BYTES", 1)
     layer = conv(2, 3)
-    # No two images are alike, nor are they of equal weight.
+    # All images differ, and each has a different weight in the loss.
     weights = 1 + jnp.arange(batch)[:, None, None, None]
     x = weights * jax.random.normal(jax.random.key(0), (batch, 5, 6, 2))
     with platform.devices(devices):
@@ -165,8 +165,8 @@ def test_a_batch_is_cut_into_parts_that_every_device_has_a_share_of(
     kernel = jnp.zeros((3, 3, 2, 2))
     assert convolution._num_slices(x, kernel, x, devices) == num_parts
 
-    # Sums of such integers stay below 2**24 and are exact in any order, so that an image that is
-    # missed or counted twice shows.
+    # Sums of such integers stay below 2**24 and are exact in any order. An image that is missed or
+    # counted twice therefore changes the result.
     signs = [jax.random.randint(jax.random.key(i), x.shape, -1, 2) for i in range(2)]
     inputs = (jnp.ones_like(kernel), (weights * signs[0]).astype(jnp.float32))
     cotangent = signs[1].astype(jnp.float32)
@@ -240,8 +240,8 @@ POOLS = {
 }
 
 
-# Every pooling meets every size and both types; `tests/nightly/convolutions.py` has all
-# combinations.
+# Every pooling is combined at least once with every size and with both types.
+# `tests/nightly/convolutions.py` has all combinations.
 @pytest.mark.parametrize(
     ("pool", "size", "dtype"),
     [
@@ -253,13 +253,14 @@ POOLS = {
 def test_the_gradient_of_equal_maxima_goes_to_the_first(
     pool: Callable[[jax.Array], jax.Array], size: tuple[int, int], dtype: Any
 ) -> None:
-    # Three values, most of them zero: nearly every window has ties.
+    # The images have only three values, mostly zero, so that nearly every window has several
+    # maxima.
     x = jnp.maximum(jax.random.randint(jax.random.key(0), (3, *size, 4), -3, 3), 0).astype(dtype)
     (y, (dx,)), (y_by_hand, (dx_by_hand,)) = (
         value_and_gradients(name, pool, x) for name in ("convolution", "parts")
     )
     np.testing.assert_array_equal(y_by_hand, y)
-    # A pixel may be the maximum of up to nine windows, summed in another order.
+    # A pixel may be the maximum of up to nine windows, whose gradients are summed in another order.
     tolerance = 1e-6 if dtype == jnp.float32 else 2**-6
     np.testing.assert_allclose(
         np.asarray(dx_by_hand, np.float32),
@@ -304,7 +305,7 @@ def test_the_gradients_of_a_network() -> None:
     variables = random_variables(model, images)
 
     def loss_fn(params: Any) -> jax.Array:
-        # The statistics of a few pixels would magnify any rounding.
+        # With train=True, statistics over so few pixels would magnify rounding errors.
         return jnp.mean(model.apply(variables | {"params": params}, images, train=False) ** 2)
 
     def grads(way: Formulation) -> Any:

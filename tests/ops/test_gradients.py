@@ -1,4 +1,4 @@
-"""Hand-written gradients can be turned off, and say so where they cannot be used."""
+"""Hand-written gradients can be turned off, and errors mention this where they cannot be used."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ from tests.variables import random_variables
 
 @pytest.fixture(scope="module")
 def program() -> Callable[[jax.Array], jax.Array]:
-    """Return the sum of the squares of logits, of images [2, 16, 16, 3]."""
+    """Return a function from images [2, 16, 16, 3] to the sum of the squares of their logits."""
     model = create_model("resnet26d", width=4, num_classes=3, stage_sizes=(1, 1), act=jnp.tanh)
     images = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(np.float32)
     variables = random_variables(model, images)
@@ -66,7 +66,7 @@ def test_second_derivatives(program: Callable[[jax.Array], jax.Array], images: j
 
     with automatic_gradients():
         hessian = jax.jit(jax.hessian(along))(0.0)
-    # Hand-written gradients can be differentiated in reverse mode.
+    # Hand-written gradients can be differentiated again, in reverse mode.
     expected = jax.jit(jax.grad(jax.grad(along)))(0.0)
     np.testing.assert_allclose(hessian, expected, rtol=1e-3)
 

@@ -35,7 +35,7 @@ print(min(faults))
 
 
 def page_faults(mode: str) -> int:
-    """Return the fewest page faults, of 4 KiB each, of a computation that is run repeatedly."""
+    """Run a computation several times; return its smallest number of page faults, of 4 KiB each."""
     command = [sys.executable, "-c", PROGRAM, mode]
     root = Path(__file__).parents[2]
     return int(subprocess.check_output(command, cwd=root, text=True, timeout=120))
@@ -48,7 +48,7 @@ def test_the_system_need_not_clear_pages_again() -> None:
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return what is set, in place of setting it; the host has no accelerator."""
+    """Collect the settings in a list instead of applying them, on a host without an accelerator."""
     done: list[Any] = []
     libc = SimpleNamespace(mallopt=lambda *setting: done.append(setting) or 1)
     config = SimpleNamespace(jax_platforms=None, update=lambda *setting: done.append(setting))
@@ -68,7 +68,7 @@ def test_an_accelerator_host_is_left_alone(
         monkeypatch.setattr(host_memory, "entry_points", lambda **_: ["plugin"])
     assert not keep_freed_memory()
     assert not settings
-    # Unless JAX is told to compute on the CPU, or the caller knows better.
+    # The settings are applied if JAX is told to compute on the CPU, or if the caller asks for them.
     monkeypatch.setattr(host_memory.jax.config, "jax_platforms", "cpu,cuda")
     assert keep_freed_memory()
     monkeypatch.setattr(host_memory.jax.config, "jax_platforms", "cuda,cpu")

@@ -1,4 +1,4 @@
-"""What only puts computations in order changes no number."""
+"""Functions that only put computations in order do not change any number."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def test_gradients_pass_as_they_are() -> None:
 def test_an_example_is_behind_the_same_one_of_another_shape() -> None:
     x, other = jnp.ones((3, 2)), jnp.full((3, 5, 7), -4.0)
     np.testing.assert_array_equal(after(x, other), x)
-    # It is told by what is no number, which reaches the example that waits for it, and no other.
+    # A NaN in one example shows which other example waits for it: the NaN reaches only that one.
     np.testing.assert_array_equal(
         jnp.isnan(after(x, other.at[1, 0, 0].set(jnp.nan))), [[False] * 2, [True] * 2, [False] * 2]
     )

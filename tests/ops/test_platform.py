@@ -23,15 +23,15 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def exported(program: Callable[..., Any], *inputs: Any) -> str:
-    """Return the StableHLO of a program, traced here for all platforms."""
+    """Return the StableHLO of a program that is traced on this machine for all platforms."""
     return jax.export.export(jax.jit(program), platforms=PLATFORMS)(*inputs).mlir_module()
 
 
 def operations(module: str, name: str) -> Counter[str]:
-    """Count the StableHLO operations that one platform runs.
+    """Count the StableHLO operations that one platform executes.
 
-    The choice of a platform is a ``case`` on its index.  Only the branch that it takes counts, and
-    of the functions only those that are called.
+    The platform is chosen by a ``case`` on its index.  Only the branch for this platform is
+    counted, and only functions that are called.
     """
     functions = re.findall(r"^  func\.func .*?@(\w+)\((.*?)^  }", module, re.DOTALL | re.MULTILINE)
     bodies = {function: body.splitlines() for function, body in functions}
@@ -42,7 +42,7 @@ def operations(module: str, name: str) -> Counter[str]:
         values: dict[str, int] = {}
 
         def walk(*, counted: bool) -> tuple[str, str]:
-            """Read to the end of a region; return the name of its result and its last line."""
+            """Read a region to its end; return the name of its result and its last line."""
             returned = ""
             for line in lines:
                 if re.match(r"\s*}, {|\s*}\) :", line):
@@ -62,7 +62,7 @@ def operations(module: str, name: str) -> Counter[str]:
                         run(callee)
                 if "({" not in line:
                     continue
-                # The regions of a case, or of another operation such as a reduction.
+                # These are the regions of a case, or of another operation such as a reduction.
                 branch, last = 0, ""
                 while not last.startswith("})"):
                     taken = case is None or branch == values[case[2]]
@@ -112,11 +112,11 @@ def test_an_exported_convolution_is_that_of_each_platform(
 
     compute = with_gradients(program) if gradient else program
     module = exported(compute, *inputs)
-    # A formulation that is asked for needs no choice.
+    # If a formulation is requested, the program does not choose by platform.
     ways: dict[str, Any] = {"cpu": "parts", "cuda": "convolution", "tpu": "convolution"}
     for name in PLATFORMS:
         with formulation(ways[name]):
-            # JAX keeps traces of functions: another setting needs another function.
+            # JAX caches the traces of functions, so each setting needs a new function.
             expected = operations(exported(lambda *x: compute(*x), *inputs), name)
         assert operations(module, name) == expected
     for name in ("cuda", "tpu"):
@@ -153,10 +153,11 @@ def test_an_exported_network_has_the_convolutions_of_each_platform(remat: bool) 
         return jnp.sum(logits**2)
 
     module = exported(jax.grad(loss), variables["params"], variables, images)
-    # Of the stem, and of two blocks of three and a projection: the output and the gradients of
-    # kernel and input, but for the gradient of the images.
+    # There are the convolution of the stem, and in each of two blocks three convolutions and a
+    # projection. Each has an output, a gradient of the kernel and a gradient of the input, except
+    # for the gradient of the images.
     convolutions = 3 * (1 + 2 * 4) - 1
-    # All convolutions of a block may be computed again.
+    # With remat, all convolutions of a block may be computed a second time.
     again = 2 * 4 if remat else 0
     for name in ("cuda", "tpu"):
         found = operations(module, name)
@@ -164,7 +165,7 @@ def test_an_exported_network_has_the_convolutions_of_each_platform(remat: bool) 
         assert (found["stablehlo.convolution"] > convolutions) == remat
         assert found["stablehlo.optimization_barrier"] == (2 if remat else 0)
         assert found["stablehlo.select_and_scatter"] == 1
-        # The head, and the gradients of its kernel and of its input.
+        # These are the product of the head, and the gradients of its kernel and of its input.
         assert found["stablehlo.dot_general"] == 3
     found = operations(module, "cpu")
     assert found["stablehlo.dot_general"] > 3

@@ -1,4 +1,4 @@
-"""Rematerialization changes memory and nothing else."""
+"""Rematerialization lowers the peak memory and changes no result."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from tests.variables import random_variables
 def program(
     remat: bool, name: str, images: jax.Array, **overrides: Any
 ) -> tuple[Callable[[Any], Any], Any]:
-    """The gradients and updated statistics of parameters, and the parameters."""
+    """Return the gradients, the updated statistics and the parameters of a network."""
     model = create_model(name, num_classes=10, width=8, remat=remat, **overrides)
     variables = random_variables(model, images)
 
@@ -39,7 +39,7 @@ def gradient(*args: Any, **overrides: Any) -> tuple[Any, Any]:
 
 def assert_remat_gives_the_same_gradients(name: str) -> None:
     images = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
-    # The mask and the random choice of examples must be the same the second time.
+    # The recomputation must use the same mask and the same random choice of examples.
     grads, updated = gradient(False, name, images, drop_path_rate=0.5)
     remat_grads, remat_updated = gradient(True, name, images, drop_path_rate=0.5)
     assert tree_deviation(remat_grads, grads) < 1e-4
@@ -47,7 +47,7 @@ def assert_remat_gives_the_same_gradients(name: str) -> None:
 
 
 def test_remat_gives_the_same_gradients_under_the_same_names() -> None:
-    # `tests/nightly/models.py` has another network.
+    # `tests/nightly/models.py` tests another network.
     assert_remat_gives_the_same_gradients("cifar_resnet20")
 
 

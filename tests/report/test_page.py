@@ -1,4 +1,4 @@
-"""The report shows what the numbers say."""
+"""The report shows the numbers of a run."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def report(
     labels = rng.integers(0, num_classes, 40).astype(np.int32)
     logits = rng.normal(size=(40, num_classes)).astype(np.float32)
     logits[np.arange(40), labels] += 8
-    # Two clear errors, the second one worse.
+    # Two images are clearly misclassified, and the second error is worse.
     labels[:2], logits[:2] = 1, 0
     logits[0, 2], logits[1, 0] = 5, 9
     path = tmp_path / "report.html"
@@ -90,7 +90,8 @@ def test_the_same_run_gives_the_same_report(tmp_path: Path) -> None:
 
 def test_skipped_images_are_counted_nowhere(tmp_path: Path) -> None:
     page = report(tmp_path, num_classes=5, channels=3, skipped=1)
-    # The first image, of class 1 taken for class 2, would be the other error.
+    # Without the mask there would be a second error: the first image is of class 1 and is
+    # classified as 2.
     assert "1 of 39 images" in page
     assert "Unreadable images, which are left out of all counts: 1." in page
     assert "<td>class1</td><td>class2</td>" not in page

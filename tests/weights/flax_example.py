@@ -1,4 +1,4 @@
-"""The residual networks of Flax's ImageNet example, restated: modules, names, order, padding."""
+"""The residual networks of Flax's ImageNet example, with its modules, names, order and padding."""
 
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 class ResNetBlock(nn.Module):
-    """Basic block or, with ``bottleneck``, the other one; the name says which in the example."""
+    """A basic block or, with ``bottleneck``, a bottleneck block.  The example has two classes."""
 
     features: int
     stride: int
@@ -19,7 +19,7 @@ class ResNetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H/stride, W/stride, C']."""
+        """Map [B, H, W, C] to [B, H/stride, W/stride, C']."""
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = partial(
             nn.BatchNorm, use_running_average=not self.train, momentum=0.9, dtype=self.dtype
@@ -43,7 +43,7 @@ class ResNetBlock(nn.Module):
 
 
 class FlaxExample(nn.Module):
-    """[B, H, W, 3] to [B, num_classes]."""
+    """The network, from images [B, H, W, 3] to logits [B, num_classes]."""
 
     stage_sizes: tuple[int, ...]
     bottleneck: bool
@@ -53,7 +53,7 @@ class FlaxExample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Logits of images."""
+        """Return the logits of images."""
         padding = ((3, 3), (3, 3))
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype)

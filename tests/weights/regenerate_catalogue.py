@@ -1,14 +1,15 @@
-"""Rewrites the table of published weights, `resnet_jax/weights/catalogue.csv`.
+"""Rewrite the table of published weights, `resnet_jax/weights/catalogue.csv`.
 
     python tests/weights/regenerate_catalogue.py results-imagenet.csv
 
-It needs timm, in an environment of its own; `tests/golden/regenerate.py` says how to make one.
+The script needs timm, in an environment of its own; `tests/golden/regenerate.py` says how to make
+one.
 
-Top-1 and top-5 are timm's measurements on the 50,000 validation images of ImageNet-1k: the file
-given is `results/results-imagenet.csv` of https://github.com/huggingface/pytorch-image-models, here
-that of commit 7479d451a6dfd8af27f941b8e82a7402461fae80.  Where it has several image sizes, the one
-that timm tests with is taken; where it has no row, nothing is.  Everything else is what timm 1.0.31
-records of the weights.
+Top-1 and top-5 are timm's measurements on the 50,000 validation images of ImageNet-1k.  The file is
+`results/results-imagenet.csv` of https://github.com/huggingface/pytorch-image-models, here from
+commit 7479d451a6dfd8af27f941b8e82a7402461fae80.  If it has several image sizes for some weights,
+the size that timm tests with is used.  If it has no row for them, the accuracies stay empty.  All
+other columns are what timm 1.0.31 records about the weights.
 """
 
 import csv
@@ -22,7 +23,7 @@ TARGET = TESTS.parent / "resnet_jax" / "weights" / "catalogue.csv"
 
 
 def published(results: Iterable[dict[str, str]]) -> Iterator[dict[str, object]]:
-    """The rows of the table, in the order of the family.
+    """Return the rows of the table, in the order of the family.
 
     Args:
         results: rows of timm's table.
@@ -30,7 +31,8 @@ def published(results: Iterable[dict[str, str]]) -> Iterator[dict[str, object]]:
     Raises:
         ValueError: timm's table was measured with other images than timm records.
     """
-    # Not above: pytest imports this module in search of doctests, and does without timm.
+    # This import is not at the top, because pytest imports this module to look for doctests, and
+    # timm is not installed there.
     import timm
 
     members = list(json.loads((TESTS / "golden" / "members.json").read_text()))
@@ -68,7 +70,7 @@ def _model(name: str) -> str:
 
 
 def main() -> None:
-    """Reads timm's table and writes ours."""
+    """Read timm's table and write ours."""
     with Path(sys.argv[1]).open(newline="") as file:
         rows = list(published(csv.DictReader(file)))
     with TARGET.open("w", newline="") as file:

@@ -1,4 +1,4 @@
-"""Files of Google's BiT networks into ours."""
+"""Files of Google's BiT networks are loaded into our networks."""
 
 import re
 
@@ -9,7 +9,7 @@ from resnet_jax import create_model, load_weights
 from resnet_jax.weights.dialects.bit import from_bit, is_bit
 from tests.golden import golden
 
-# Tensors of every kind there is; timm 1.0.31 loads such a file into the same state dict.
+# These are tensors of every kind. timm 1.0.31 loads such a file into the same state dict.
 NAMES = {
     "resnet/root_block/standardized_conv2d/kernel": "stem.conv.weight",
     "resnet/block1/unit01/a/proj/standardized_conv2d/kernel": (
@@ -30,7 +30,7 @@ NAMES = {
 
 
 def bit_name(name: str) -> str:
-    """The name in a BiT file of a tensor of timm."""
+    """Return the name in a BiT file of a tensor of timm."""
     fixed = {theirs: bit for bit, theirs in NAMES.items() if not theirs.startswith("stages")}
     if name in fixed:
         return fixed[name]

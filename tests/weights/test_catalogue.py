@@ -1,4 +1,4 @@
-"""The table of published weights: every row can be built, and well-known ones are as published."""
+"""Every row of the table of published weights can be built, and well-known values are right."""
 
 import pytest
 
@@ -27,14 +27,15 @@ def test_every_row_is_a_member_and_has_plausible_facts() -> None:
 @pytest.mark.parametrize(
     ("name", "published"),
     [
-        # https://pytorch.org/vision/stable/models.html; timm resizes a little otherwise.
+        # From https://pytorch.org/vision/stable/models.html. timm resizes slightly differently.
         ("resnet18.tv_in1k", 69.758),
         ("resnet50.tv_in1k", 76.130),
         ("resnet50.tv2_in1k", 80.858),
         ("resnet101.tv_in1k", 77.374),
         ("resnext50_32x4d.tv_in1k", 77.618),
         ("wide_resnet50_2.tv_in1k", 78.468),
-        # Wightman et al. 2021, table 3: A1 at 288, 81.0 to 81.4 over the seeds.
+        # From Wightman et al. 2021, table 3: A1 at 288 pixels has 81.0 to 81.4, depending on the
+        # seed.
         ("resnet50.a1_in1k", 81.2),
     ],
 )

@@ -1,4 +1,4 @@
-"""Weights out of training checkpoints: of Flax's ImageNet example, and of our own runs."""
+"""Weights are loaded from checkpoints of Flax's ImageNet example and of our own runs."""
 
 import warnings
 from functools import partial
@@ -25,20 +25,20 @@ SMALL: dict[str, Any] = {"stage_sizes": SIZES, "width": 8, "num_classes": 7}
 
 @pytest.fixture(scope="module", params=[False, True], ids=["basic", "bottleneck"])
 def example(request: pytest.FixtureRequest) -> tuple[FlaxExample, ResNet, dict[str, Any]]:
-    """A network of the example with statistics of its own, and ours."""
+    """Return a network of the example with random statistics, and our network."""
     theirs = FlaxExample(SIZES, request.param, num_classes=7, width=8)
     ours = create_model("resnet50" if request.param else "resnet18", padding="same", **SMALL)
     return theirs, ours, random_variables(theirs, jnp.zeros((1, 32, 32, 3)))
 
 
 def applied(model: Any, variables: Any, images: jax.Array, train: bool) -> Any:
-    """Logits and new statistics, compiled once instead of layer by layer."""
+    """Return logits and new statistics; the whole network is compiled at once."""
     return jax.jit(lambda *a: model.apply(*a, train=train, mutable=["batch_stats"]))(
         variables, images
     )
 
 
-# "SAME" pads odd and even sizes differently.
+# The sizes are odd and even, because "SAME" pads them differently.
 @pytest.mark.parametrize("size", [32, 47])
 @pytest.mark.parametrize("train", [False, True])
 def test_logits_of_the_flax_example_are_ours(
@@ -58,7 +58,7 @@ def test_logits_of_the_flax_example_are_ours(
             strict=True,
         ):
             assert deviation(mine, their) < 1e-5, path
-    # The padding is what makes the difference.
+    # With symmetric padding, the logits differ.
     if size == 32 and not train:
         symmetric, _ = applied(ours.clone(padding="symmetric"), loaded, images, train)
         assert deviation(symmetric, expected) > 1e-3
@@ -86,7 +86,7 @@ def test_checkpoints_that_flax_writes_are_read(
             written = jax.tree.map(lambda leaf, step=step: leaf * (step / 12), state)
             checkpoints.save_checkpoint(str(tmp_path), written, step, keep=3)
     expected = load_weights(ours, variables)
-    # The newest in the directory, or the one that is named.
+    # A directory stands for its newest checkpoint, and a checkpoint can be named.
     for source in (tmp_path, tmp_path / "checkpoint_12"):
         loaded = load_weights(ours, source)
         jax.tree.map(np.testing.assert_array_equal, loaded, expected)
@@ -121,7 +121,7 @@ def test_padding_as_in_tensorflow_is_for_plain_networks_only() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResNet, TrainState, Path]:
-    """A work directory with the checkpoints of steps 1 and 2."""
+    """Return a run directory with checkpoints of steps 1 and 2."""
     model = create_model("cifar_resnet20", width=8, stage_sizes=(1, 1))
     workdir = tmp_path_factory.mktemp("run")
     variables = random_variables(model, jnp.zeros((1, 16, 16, 3)))

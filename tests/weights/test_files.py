@@ -1,4 +1,4 @@
-"""Every format of weight files, told by its content, and files that are none."""
+"""Weight files of every format are recognized by their content, and other files are refused."""
 
 import json
 import sys

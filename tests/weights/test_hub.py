@@ -1,4 +1,4 @@
-"""Downloads from the hub, tested with a server on the loopback interface."""
+"""Weights are downloaded from the hub; the tests use a server on the loopback interface."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    """The content of the hub: repository and file name to bytes."""
+    """Return the content of the hub, from repository and file name to bytes."""
     from safetensors.numpy import save
 
     return {
@@ -76,11 +76,12 @@ def hub(files: dict[str, bytes]) -> Iterator[str]:
 
 
 def fetch_in_process(reference: str, endpoint: str, home: Path, **more: str) -> str:
-    """Return the path that `fetch` returns, or its error, from a process of its own.
+    """Return the result of `fetch`, a path or an error, in a process of its own.
 
     The hub's library reads its environment variables only once, when it is imported.
     """
-    # The module alone, because importing JAX in every process takes most of the time.
+    # Only this module is imported, because importing JAX would take most of the time of each
+    # process.
     code = (
         "import runpy, sys\n"
         "fetch = runpy.run_path(sys.argv[2])['fetch']\n"
@@ -140,7 +141,7 @@ def test_offline_and_not_cached_is_said(tmp_path: Path) -> None:
 
 @contextmanager
 def silent_server() -> Iterator[str]:
-    """A server that accepts connections and never answers."""
+    """Return the address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 

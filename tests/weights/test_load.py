@@ -1,4 +1,4 @@
-"""Weights that do not fit are refused, tensor by tensor."""
+"""Weights are loaded and adapted to the network, and weights that do not fit are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,8 @@ def test_tensors_of_any_shape_are_misshapen_and_nothing_worse(
     weights: dict[str, np.ndarray], name: str, shape: tuple[int, ...], in_channels: int | None
 ) -> None:
     model = create_model("resnet18", in_channels=in_channels)
-    # As wide as PyTorch's `expand` makes them, and of a type that would have to be converted.
+    # These tensors repeat their memory, as PyTorch's `expand` does, and their type would have to be
+    # converted.
     tensor = np.broadcast_to(np.float64(1), shape)
     with pytest.raises(ValueError, match=r"1 misshapen \(") as error:
         load_weights(model, {**weights, name: tensor})

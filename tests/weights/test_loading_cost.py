@@ -1,4 +1,4 @@
-"""Loading costs little more than reading the file."""
+"""Loading weights takes little more work and memory than reading the file."""
 
 import json
 import subprocess
@@ -27,8 +27,8 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_loading_copies_no_array(single: Path) -> None:
-    # What makes it as quick as reading, which `benchmarks/load_weights.py` measures: seconds taken
-    # beside other tests say nothing.
+    # Time is measured by `benchmarks/load_weights.py`, because it would mean nothing while other
+    # tests run. These tests check what makes loading fast.
     leaves = jax.tree.leaves(load_weights(create_model("resnet50"), single))
     assert len(leaves) == 267
     assert not any(leaf.flags.owndata for leaf in leaves)
@@ -44,5 +44,5 @@ def test_loading_needs_little_more_memory_than_its_result(
         write(path := tmp_path / "half.safetensors", dtype)
     command = [sys.executable, "-m", "benchmarks.load_weights", "--contender", "load_weights"]
     measured = json.loads(subprocess.check_output([*command, "--path", str(path)], text=True))
-    # Float16 comes as float32, which is twice the file.
+    # Float16 becomes float32, which takes twice the size of the file.
     assert measured["memory"] <= (1.2 if dtype is np.float32 else 2.2)

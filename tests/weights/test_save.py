@@ -1,4 +1,4 @@
-"""Export under PyTorch's names: import, export and import again give the same bits."""
+"""Weights that are saved under PyTorch's names and loaded again are the same bit for bit."""
 
 import os
 from pathlib import Path
@@ -16,12 +16,12 @@ from resnet_jax.weights.save import save_weights
 from tests.golden import golden
 from tests.models.test_variants import member_variables, torch_shape
 
-# One for each kind of layer whose layout is its own; narrow, to be fast.
+# There is one network for each kind of layer with its own layout. They are narrow, to be fast.
 NARROW = {"width": 32, "num_classes": 10}
 
 
 def golden_weights(name: str) -> dict[str, np.ndarray]:
-    """A state dict in PyTorch's shapes, which `test_variants` holds to the reference."""
+    """Return a state dict in PyTorch's shapes; `test_variants` compares them with the reference."""
     rules = torch_rules(create_model(name, **NARROW))
     weights = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(member_variables(name, **NARROW)):

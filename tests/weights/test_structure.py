@@ -1,4 +1,4 @@
-"""The variables of a network, found out without tracing it, are those that `init` makes."""
+"""The variables of a network that are found without tracing it are those that `init` makes."""
 
 from functools import partial
 from typing import Any
@@ -31,7 +31,7 @@ def initialized(model: ResNet, channels: int) -> Any:
         ("resnetv2_50x1_bit", {"stage_sizes": (1, 1, 1, 1), "dtype": jnp.bfloat16}),
         ("cifar_resnet20", {}),
         ("wrn_16_8", {"block_dropout_rate": 0.3}),
-        # Layers of one's own are traced.
+        # Layers that a user has written are traced.
         ("cifar_resnet20", {"conv": partial(conv, use_bias=True)}),
     ],
 )

@@ -56,7 +56,7 @@ DTYPES = {
 
 
 class Storage:
-    """Bytes of a file, and what the pickle announces of them."""
+    """The bytes of a storage, with the type and the size that the pickle states."""
 
     def __init__(
         self, array: np.ndarray, kind: str = "FloatStorage", numel: int | None = None
@@ -67,7 +67,7 @@ class Storage:
 
 
 class Tensor:
-    """What the pickle says of a tensor."""
+    """A tensor as the pickle describes it: its storage, offset, size and stride."""
 
     def __init__(self, storage: Storage, offset: Any, size: Any, stride: Any) -> None:
         self.arguments = (storage, offset, size, stride)
@@ -86,7 +86,7 @@ def tensor(array: np.ndarray, kind: str = "FloatStorage") -> Tensor:
 
 
 def stand_ins() -> dict[str, ModuleType]:
-    """Modules in which the globals of PyTorch are found by a pickler."""
+    """Return modules in which a pickler finds stand-ins for the globals of PyTorch."""
     torch, functions, parameter = map(ModuleType, ("torch", "torch._utils", "torch.nn.parameter"))
     for name in DTYPES:
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
@@ -97,7 +97,7 @@ def stand_ins() -> dict[str, ModuleType]:
 
 
 class Pickler(pickle.Pickler):
-    """Writes `Tensor` and `Storage` as PyTorch writes its own; protocol 2, as it does."""
+    """A pickler that writes `Tensor` and `Storage` as PyTorch writes its own, with protocol 2."""
 
     def __init__(self, file: io.BytesIO, rebuild: str, view: tuple[None, ...] = ()) -> None:
         super().__init__(file, protocol=2)
@@ -105,7 +105,7 @@ class Pickler(pickle.Pickler):
         self.storages: list[Storage] = []
 
     def persistent_id(self, obj: object) -> tuple | None:
-        """Storages are written beside the pickle."""
+        """Return the pickle's reference to a storage, whose bytes are written separately."""
         if not isinstance(obj, Storage):
             return None
         if obj not in self.storages:
@@ -114,7 +114,7 @@ class Pickler(pickle.Pickler):
         return ("storage", kind, str(self.storages.index(obj)), "cpu", obj.numel, *self.view)
 
     def reducer_override(self, obj: Any) -> Any:
-        """Everything else is written as if PyTorch were there."""
+        """Return the calls that rebuild tensors and parameters in PyTorch."""
         if isinstance(obj, Parameter):
             return copyreg.__newobj__, (Parameter,), (obj.data, None, OrderedDict(), True, False)
         if isinstance(obj, Tensor):
@@ -125,7 +125,7 @@ class Pickler(pickle.Pickler):
 
 
 def save_zip(path: Path, content: object, **members: bytes | None) -> Path:
-    """Writes the format of PyTorch 1.6 and newer; a member can be replaced, or left out by None."""
+    """Write the format of PyTorch 1.6 and newer.  Members are replaced, or left out if None."""
     file = io.BytesIO()
     pickler = Pickler(file, "_rebuild_tensor_v2")
     with mock.patch.dict(sys.modules, stand_ins()):
@@ -140,7 +140,7 @@ def save_zip(path: Path, content: object, **members: bytes | None) -> Path:
 
 
 def save_legacy(path: Path, content: object, rebuild: str = "_rebuild_tensor_v2") -> Path:
-    """Writes the format that came before."""
+    """Write the format of PyTorch before 1.6."""
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
     with path.open("wb") as out:
         for header in (0x1950A86A20F9469CFC6C, 1001, system):
@@ -237,7 +237,7 @@ def test_tensors_are_views_of_their_storage(save: Save, tmp_path: Path) -> None:
 )
 def test_the_state_dict_is_found(save: Save, wrap: Callable[[dict], dict], tmp_path: Path) -> None:
     state = OrderedDict({"a.weight": tensor(np.arange(3)), "b.weight": tensor(np.arange(4))})
-    state._metadata = OrderedDict({"": {"version": 2}})  # As modules of PyTorch do.
+    state._metadata = OrderedDict({"": {"version": 2}})  # As in modules of PyTorch.
     tensors = read_torch(save(tmp_path / "file", wrap(state)))
     assert {name: array.tolist() for name, array in tensors.items()} == {
         "a.weight": [0, 1, 2],
@@ -262,7 +262,7 @@ def text(value: str) -> bytes:
 
 
 def beside_a_state_dict(value: bytes) -> bytes:
-    """The pickle of a checkpoint whose "args" are given as opcodes; its tensor "x" has size 3."""
+    """Return the pickle of a checkpoint with a tensor "x" of size 3 and opcodes for "args"."""
     storage = (
         b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x03tQ"
     )
@@ -286,7 +286,7 @@ NAMESPACE = b"cargparse\nNamespace\n)\x81"
         NAMESPACE + b"}" + text("lr") + b"K\x01sb",
         NAMESPACE + b"}(" + b"".join(map(text, "ab")) + text("device") + DEVICE + b"ub",
         NAMESPACE + b"}(" + text("size") + SIZE + text("dtype") + DTYPE + b"ub",
-        # State that would change the object or what is called on it next.
+        # These states would change the object, or the method that is called on it next.
         NAMESPACE + b"}(" + text("__class__") + SIZE + text("__setstate__") + DEVICE + b"ub}b",
         NAMESPACE + b"N}" + text("__class__") + b"cargparse\nNamespace\ns\x86b",
     ],
@@ -325,7 +325,7 @@ def test_the_checkpoint_of_a_training_script_is_read(save: Save, tmp_path: Path)
 
 
 class Reduced:
-    """Anything that a pickle can call."""
+    """An object whose pickle calls a function."""
 
     def __init__(self, *call: Any) -> None:
         self.call = call
@@ -352,7 +352,7 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(
     pickle.loads(payload)
     assert marker.exists(), "this attack does nothing"
     marker.rmdir() if marker.is_dir() else marker.unlink()
-    name = attack.replace("builtins", "__builtin__")  # As protocol 2 spells it.
+    name = attack.replace("builtins", "__builtin__")  # This is its name in protocol 2.
     with pytest.raises(ValueError, match=rf"file: its pickle asks for {name}, which does not"):
         read_torch(save(tmp_path / "file", hostile))
     assert not marker.exists()
@@ -361,11 +361,11 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(
 @pytest.mark.parametrize(
     "payload",
     [
-        # An attribute of an admitted global, by a dotted name.
+        # A dotted name asks for an attribute of an admitted global.
         b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.fromkeys\x93.",
         b"\x80\x02ctorch\nload\n.",
         b"\x80\x02ctorch.storage\n_load_from_bytes\n.",
-        # Neighbors of what is admitted.
+        # These globals are in the same modules as admitted ones.
         b"\x80\x02cargparse\nArgumentParser\n.",
         b"\x80\x02cargparse\n_sys\n.",
         b"\x80\x02ctorch\nTensor\n.",
@@ -373,7 +373,7 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(
         b"\x80\x04\x8c\x05torch\x8c\x0cSize.__new__\x93.",
         beside_a_state_dict(NAMESPACE + b"}" + text("x") + b"cposix\nsystem\nsb"),
         beside_a_state_dict(b"cargparse\nNamespace\ncposix\nsystem\n\x85R"),
-        # (i)nst, the global of protocol 0.
+        # The opcode (i)nst asks for a global in protocol 0.
         b"(S'true'\nios\nsystem\n.",
     ],
 )

@@ -1,6 +1,6 @@
-"""State dicts of ``transformers`` into ours.
+"""State dicts of ``transformers`` are loaded into our networks.
 
-Its names as of version 5.24, written down here the other way round.
+The names are those of version 5.24, written down here in the opposite direction.
 """
 
 import re
@@ -37,7 +37,7 @@ BIT = {
 
 
 def transformers_name(name: str) -> str:
-    """The name there of a tensor of torchvision's ResNets."""
+    """Return the name in ``transformers`` of a tensor of torchvision's ResNets."""
     layer, leaf = name.rsplit(".", 1)
     if layer == "fc":
         return f"classifier.1.{leaf}"
@@ -58,7 +58,7 @@ def transformers_name(name: str) -> str:
 def test_names_become_those_of_torchvision_and_timm(names: dict[str, str]) -> None:
     tensors = {theirs: np.full(1, i) for i, theirs in enumerate(names.values())}
     assert list(from_transformers(tensors)) == list(names)
-    # Without a head there is no prefix either.
+    # A network without a head has no prefix either.
     bare = {k.split(".", 1)[1]: v for k, v in tensors.items() if not k.startswith("classifier")}
     assert list(from_transformers(bare)) == list(names)[:-1]
 
