@@ -94,7 +94,7 @@ def load_weights(
             removed.  What is not under it is not loaded.  Networks of Flax's example need a model
             with ``padding="same"``.
         prefix: Which prefix to load, such as ``"teacher.backbone."``, if the source has several
-            networks.  The beginning is enough if only one prefix begins with it.
+            networks.  A part such as ``"teacher"`` is enough if only one prefix has it.
         strict: Whether every tensor under the prefix must fit.  If False, tensors that do not fit
             are initialized at random and logged as a warning.
         new_head: Whether to initialize the head at random, for other classes, and ignore that of
@@ -234,7 +234,7 @@ def _match(
         else:
             misshapen.append(f"{name} has shape {array.shape} in our layout, not {leaf.shape}")
     unused = [name for name in tensors if name not in arrays and not name.endswith(_IGNORED_SUFFIX)]
-    # A head that is not loaded can be of any kind, such as the projector of self-supervised training.
+    # A head that is not loaded can be anything, such as the projector of self-supervised training.
     without_head = new_head or not model.num_classes
     head_module = head[0].removesuffix("weight")
     unexpected = [n for n in unused if not (without_head and n.startswith(head_module))]

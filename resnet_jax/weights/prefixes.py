@@ -69,7 +69,7 @@ def find_prefix(
     Args:
         tensors: The tensors of the checkpoint, from `flattened`.
         sizes: Names of the tensors of the network, mapped to their numbers of elements.
-        prefix: Prefix that the user has chosen, or its beginning.  None considers all prefixes.
+        prefix: Prefix that the user has chosen, or some of its parts.  None considers all prefixes.
         strict: Whether the network needs all of its tensors.  If it does and no prefix has all of
             them, one of the best prefixes is returned, and nothing can be ambiguous.
 
@@ -78,8 +78,8 @@ def find_prefix(
 
     Examples:
         >>> from numpy import zeros
-        >>> checkpoint = {"net.fc.bias": zeros(2), "net.fc.weight": zeros((2, 3)), "loss.bias": zeros(2)}
-        >>> find_prefix(checkpoint, {"fc.bias": 2, "fc.weight": 6}, None, strict=True)
+        >>> tensors = {"net.fc.bias": zeros(2), "net.fc.weight": zeros((2, 3)), "x": zeros(9)}
+        >>> find_prefix(tensors, {"fc.bias": 2, "fc.weight": 6}, None, strict=True)
         'net.'
     """
     found: Counter[str] = Counter()
@@ -94,7 +94,9 @@ def find_prefix(
         candidates = list(found)
     else:
         prefix = prefix if prefix.endswith(".") or not prefix else f"{prefix}."
-        candidates = [prefix] if prefix in found else [p for p in found if p.startswith(prefix)]
+        candidates = [p for p in found if p == prefix] or [
+            p for p in found if prefix and f".{prefix}" in f".{p}"
+        ]
         if not candidates:
             others = f"; it has them under {_listed(_best(found, fitting))}" if found else ""
             raise ValueError(

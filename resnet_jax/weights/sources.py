@@ -1,4 +1,4 @@
-"""Reading a source of weights, whatever it is, as tensors under the names of torchvision or timm."""
+"""Reading any source of weights as tensors under the names of torchvision or timm."""
 
 from collections.abc import Mapping
 from pathlib import Path

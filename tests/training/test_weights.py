@@ -75,12 +75,12 @@ def test_a_wrong_source_is_refused_in_one_line(small_config: TrainConfig, tmp_pa
     model = create_model("cifar_resnet20")
     absent = starting_from(small_config, tmp_path / "absent.pth")
     with pytest.raises(ConfigError, match=r"model\.weights .*: there is no such file") as error:
-        read_starting_weights(absent.model.weights, model)
+        read_starting_weights(absent.model, model)
     assert "\n" not in str(error.value)
     np.savez(tmp_path / "other.npz", x=np.ones(3))
     other = starting_from(small_config, tmp_path / "other.npz")
     with pytest.raises(ConfigError, match=r"do not fit the model: .* 1 unexpected \(x\)"):
-        read_starting_weights(other.model.weights, model)
+        read_starting_weights(other.model, model)
 
 
 def test_a_run_that_is_continued_needs_no_weights(

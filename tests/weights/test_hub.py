@@ -123,7 +123,7 @@ def test_a_repository_without_safetensors_gives_its_pickle(hub: str, tmp_path: P
     ("reference", "message"),
     [
         ("hf://timm/unheard_of", "the hub has no such repository, or it is private or gated"),
-        ("hf://timm/empty", "neither model.safetensors nor pytorch_model.bin is in the repository"),
+        ("hf://timm/empty", "the repository has no weight file (model.safetensors, "),
     ],
 )
 def test_what_is_not_there_is_named(hub: str, tmp_path: Path, reference: str, message: str) -> None:

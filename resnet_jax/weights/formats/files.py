@@ -16,8 +16,9 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Read all tensors of a weight file, whose format is detected from its first bytes.
 
     Args:
-        path: An index of several weight files beside it (``.index.json``); a ``.safetensors`` file; a ``.pth``, ``.pt`` or ``.bin`` file of ``torch.save`` (see
-            `read_torch`); or an ``.npz`` file.  The suffix itself does not matter.
+        path: A ``.safetensors`` file; a ``.pth``, ``.pt`` or ``.bin`` file of ``torch.save`` (see
+            `read_torch`); an ``.npz`` file; or an ``.index.json`` of several files beside it.  Only
+            this last suffix matters.
 
     Returns:
         The names in the file, mapped to arrays.  float16 and bfloat16 become float32; other dtypes
@@ -75,7 +76,7 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
         ]
         raise ValueError(
             f"{path}: the archive is neither of torch.save nor an .npz; "
-            + (f"unpack it and give {inside[0]}" if inside else "save model.state_dict()")
+            + (f"unpack it and give {inside[0]!r}" if inside else "save model.state_dict()")
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -8,6 +8,7 @@ byte of it is read.
 
 import functools
 import io
+import reprlib
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -133,8 +134,8 @@ def _named_tensors(content: Any, unpickler: Unpickler) -> dict[str, Tensor | Uns
     tensors.pop("", None)  # The object itself is a tensor.
     if not tensors:
         others = [cls.path for cls in unpickler.dropped.values()]
-        found = f", only objects such as {_one_line(', '.join(others[:3]))}" if others else ""
-        raise Refused(f"it has no named tensors{found}; save model.state_dict() instead")
+        found = f" but objects such as {reprlib.repr(others[0])}" if others else ""
+        raise Refused(f"it contains no named tensors{found}; save model.state_dict() instead")
     for name, tensor in tensors.items():
         if isinstance(tensor, Tensor):
             _check(name, tensor)

@@ -35,7 +35,7 @@ _STORAGES = {
     "QUInt2x4Storage": np.dtype("u1"),
     "UntypedStorage": np.dtype("u1"),
 }
-# Types of elements that have no storage of their own: PyTorch stores bytes and the name of the type.
+# Types of elements that have no storage of their own: PyTorch stores bytes and the type's name.
 _DTYPES = {
     "uint16": np.dtype("<u2"),
     "uint32": np.dtype("<u4"),
@@ -205,7 +205,7 @@ class Inert(dict[Any, Any], metaclass=_Frozen):
 
     path: ClassVar[str]
 
-    def __new__(cls, *unused: Any, **also_unused: Any) -> "Inert":
+    def __new__(cls, *unused: Any, **also_unused: Any) -> "Inert":  # noqa: D102
         del unused, also_unused
         return super().__new__(cls)
 
@@ -267,7 +267,7 @@ _GLOBALS: dict[tuple[str, str], Any] = {
 
 
 class Unpickler(pickle.Unpickler):
-    """Unpickler that creates nothing but the classes of this module and plain containers.
+    """Unpickler that creates instances of the classes of this module and of plain types only.
 
     Attributes:
         storages: The storages that the pickle has referred to, by key.
@@ -288,13 +288,15 @@ class Unpickler(pickle.Unpickler):
             self.dropped[module, name] = known
         return known
 
-    def persistent_load(self, pid: Any) -> Storage:
-        """Return the storage that a persistent id describes."""
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the storage, or the replacement of a class, that a persistent id describes."""
         match pid:
             case ("storage", str(kind), str(key), _, int(numel), *view) if (
                 kind in _STORAGES and numel >= 0 and view in ([], [None])
             ):
                 storage = Storage(key, _STORAGES[kind], numel)
+            case ("module", replacement, *_):
+                return replacement  # The legacy format wrote the source beside a class.
             case _:
                 raise Refused(f"its pickle refers to {reprlib.repr(pid)}, which is not a storage")
         if self.storages.setdefault(key, storage) != storage:
