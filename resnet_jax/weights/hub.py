@@ -83,7 +83,7 @@ def fetch(reference: str) -> Path:
             return path
         except errors.LocalEntryNotFoundError as error:  # The connection broke just now.
             return _from_cache(reference, repository, revision, error)
-    raise ValueError(f"{reference}: the repository has no weight file ({', '.join(_FILES)})")
+    raise ValueError(f"{reference}: neither {_FILES[0]} nor {_FILES[2]} is in the repository")
 
 
 def weight_file(directory: Path) -> Path | None:

@@ -250,7 +250,7 @@ def _match(
         found = ", ".join(
             f"{len(names)} {kind} ({_few(names)})" for kind, names in problems.items() if names
         )
-        fit = "no tensor of these weights fits" if nothing else "these weights do not fit"
+        fit = "these weights do not fit" if strict else "no tensor of these weights fits"
         raise ValueError(f"{fit} the model{_under(prefix)}: {found}")
 
     created: dict[str, jax.Array] = {}

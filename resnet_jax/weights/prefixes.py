@@ -125,7 +125,8 @@ def _starts(name: str) -> Iterator[int]:
 
 def _best(found: Mapping[str, int], fitting: Mapping[str, int]) -> list[str]:
     most = max((count, fitting[prefix]) for prefix, count in found.items())
-    return [prefix for prefix, count in found.items() if (count, fitting[prefix]) == most]
+    # Formats differ in the order of the names.
+    return sorted(prefix for prefix, count in found.items() if (count, fitting[prefix]) == most)
 
 
 def _listed(prefixes: list[str]) -> str:

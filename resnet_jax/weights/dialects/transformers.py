@@ -12,7 +12,7 @@ from resnet_jax.weights.dialects.renaming import Rules, renamed
 _LEAF = r"(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)"
 # Wrappers put a prefix before every name, and the variants with a head put another before all but
 # the head.
-_PREFIX = r"(?P<prefix>(?:.*\.)??)"
+_PREFIX = r"(?P<prefix>(?:.*?\.)??)"
 _MODEL = _PREFIX + r"(?:resnet\.|bit\.)?"
 _BLOCK = _MODEL + r"encoder\.stages\.(?P<stage>\d+)\.layers\.(?P<block>\d+)\."
 
