@@ -66,10 +66,10 @@ def test_a_run_starts_from_weights(small_config: TrainConfig, source: Path, scan
 
 
 def test_the_header_says_where_it_starts(small_config: TrainConfig, tmp_path: Path) -> None:
-    run = Run.create(starting_from(small_config, "hf://timm/x"))
+    run = Run.create(starting_from(small_config, "hf://timm/x", weights_prefix="teacher."))
     with Workdir(tmp_path / "run", run.config) as workdir:
         facts = describe(run, workdir)
-    assert facts["starts from"] == "hf://timm/x"
+    assert facts["starts from"] == "hf://timm/x, 'teacher.'"
 
 
 def test_a_wrong_source_is_refused_in_one_line(small_config: TrainConfig, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from resnet_jax.weights.formats.dtypes import widened
 from resnet_jax.weights.formats.torch_pickle import (
+    Other,
     Parameter,
     Refused,
     Storage,
@@ -145,13 +146,15 @@ def _named_tensors(content: Any, unpickler: Unpickler) -> dict[str, Tensor | Uns
 def _as_tensor(value: Any) -> Tensor | Unsupported | None:
     if isinstance(value, Parameter):
         value = value.data
+    if isinstance(value, Tensor) and isinstance(value.storage, Storage) and value.dtype is None:
+        return Other()
     return value if isinstance(value, Tensor | Unsupported) else None
 
 
 def _check(name: str, tensor: Tensor) -> None:
     """Raise `Refused` if a tensor is malformed or reaches beyond its storage."""
-    match tensor.storage, tensor.offset, tensor.size, tensor.stride:
-        case Storage(), int(offset), tuple(size), tuple(stride) if (
+    match tensor.storage, tensor.dtype, tensor.offset, tensor.size, tensor.stride:
+        case Storage() as storage, np.dtype() as dtype, int(offset), tuple(size), tuple(stride) if (
             len(size) == len(stride)
             and offset >= 0
             and all(isinstance(n, int) and n >= 0 for n in size + stride)
@@ -159,9 +162,7 @@ def _check(name: str, tensor: Tensor) -> None:
             last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         case _:
             raise Refused(f"its tensor {name!r} has no valid storage, offset, size and stride")
-    if tensor.dtype is None:
-        raise Refused(f"its tensor {name!r} has a type that is not supported; save it as float32")
-    numel = tensor.storage.numel * tensor.storage.dtype.itemsize // tensor.dtype.itemsize
+    numel = storage.numel * storage.dtype.itemsize // dtype.itemsize
     if 0 not in size and last >= numel:
         raise Refused(f"its tensor {name!r} reaches to element {last} of a storage of {numel}")
 

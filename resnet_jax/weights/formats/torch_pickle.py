@@ -76,15 +76,27 @@ class Tensor(metaclass=_Frozen):
     """A tensor as the pickle describes it; none of the values has been checked.
 
     It is described by its arguments or, as PyTorch before 0.2 wrote it, by its state.
+
+    Attributes:
+        dtype: Type of the elements, or None if the values cannot be read.
     """
 
     __slots__ = ("dtype", "offset", "size", "storage", "stride")
 
     def __init__(
-        self, storage: Any = None, offset: Any = 0, size: Any = (), stride: Any = (), *unused: Any
+        self,
+        storage: Any = None,
+        offset: Any = 0,
+        size: Any = (),
+        stride: Any = (),
+        requires_grad: Any = False,
+        hooks: Any = None,
+        pending: Any = None,
     ) -> None:
-        del unused  # Whether it requires a gradient, and its hooks.
+        del requires_grad, hooks
         self.__setstate__((storage, offset, size, stride))
+        if pending:  # A conjugation or negation, which PyTorch has not applied to the values.
+            self.dtype = None
 
     def __setstate__(self, state: Any) -> None:
         self.storage, self.offset, self.size, self.stride = state
@@ -105,11 +117,10 @@ class _TypedTensor(Tensor):
         requires_grad: Any,
         hooks: Any,
         dtype: Any,
-        *unused: Any,
+        pending: Any = None,
     ) -> None:
-        del requires_grad, hooks, unused
-        super().__init__(storage, offset, size, stride)
-        self.dtype = _DTYPES.get(dtype) if isinstance(dtype, str) else None
+        super().__init__(storage, offset, size, stride, requires_grad, hooks)
+        self.dtype = _DTYPES.get(dtype) if isinstance(dtype, str) and not pending else None
 
 
 class Unsupported(metaclass=_Frozen):
@@ -145,6 +156,13 @@ class _Meta(Unsupported):
 class _Nested(Unsupported):
     __slots__ = ()
     kind = "a nested tensor"
+
+
+class Other(Unsupported):
+    """A tensor that `Tensor` describes, but whose values cannot be read."""
+
+    __slots__ = ()
+    kind = "a tensor of an unsupported type"
 
 
 class _Subclass(Unsupported):
@@ -220,6 +238,10 @@ class Inert(dict[Any, Any], metaclass=_Frozen):
     __hash__ = object.__hash__  # pyrefly: ignore
     __eq__ = object.__eq__
     __ne__ = object.__ne__
+
+    def __call__(self, *unused: Any) -> "Inert":  # noqa: D102
+        del unused
+        return self
 
     def __setstate__(self, state: Any) -> None:
         del state
