@@ -15,6 +15,10 @@ class ModelConfig:
     weights: str | None = None
     """Weights to start from: a file, hf://OWNER/NAME, or the directory of another run. The head is
     initialized anew if the number of classes differs. None starts from random parameters."""
+    weights_prefix: str | None = None
+    """Which weights to start from if a checkpoint contains several networks, such as
+    "teacher.backbone." or "model_ema.": the prefix of their names, or a part of it. None takes the
+    only network that fits."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which convolutions compute. Parameters, statistics and logits are always float32."""
     act: Literal["relu", "leaky_relu", "silu", "gelu", "mish", "elu"] | None = None
@@ -60,6 +64,10 @@ class ModelConfig:
         require(
             0 <= self.bn_decay < 1,
             f"bn_decay must be in [0, 1), but it is {self.bn_decay}",
+        )
+        require(
+            self.weights is not None or self.weights_prefix is None,
+            "weights_prefix needs weights, in which it selects a network; set weights too",
         )
         require_positive(self, "bn_epsilon")
         if self.in_channels is not None:

@@ -17,7 +17,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
     num_train, num_evaluation = len(dataset.train), len(dataset.evaluation)
     return {
         "model": f"{config.model.name}, {run.num_params:,} parameters, {config.model.dtype}",
-        **({"starts from": config.model.weights} if config.model.weights else {}),
+        **({"starts from": _weights(config.model)} if config.model.weights else {}),
         "devices": f"{len(devices)} x {devices[0].device_kind}"
         + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
@@ -47,6 +47,11 @@ def shortened_warmup(config: TrainConfig) -> str | None:
 def _averages(config: TrainConfig) -> str:
     warmup = ", with warm-up" if config.ema_warmup else ""
     return f"of parameters and statistics, decay {config.ema_decay}{warmup}; they are evaluated"
+
+
+def _weights(config: ModelConfig) -> str:
+    prefix = config.weights_prefix
+    return f"{config.weights}, {prefix!r}" if prefix else f"{config.weights}"
 
 
 def _batch_norm(run: Run) -> str:

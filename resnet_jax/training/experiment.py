@@ -102,10 +102,10 @@ def _open(config: TrainConfig, path: Path, profile: ProfileConfig) -> Run:
     """Return the run of an experiment; what can be refused before the data are opened, is."""
     try:
         model, mesh = check(config)
-        source, weights = config.model.weights, None
+        weights = None
         # A run that is continued does not need its starting weights.
-        if source and not (path / "checkpoints").exists():
-            weights = read_starting_weights(source, model)
+        if config.model.weights and not (path / "checkpoints").exists():
+            weights = read_starting_weights(config.model, model)
         run = Run.open(config, model, mesh, weights)
         profile.check_steps(run.total_steps)
     except (ImportError, ValueError) as error:

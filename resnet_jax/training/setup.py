@@ -162,18 +162,18 @@ class Run:
             # The program runs once, and optimizing it would take longer than it could save.
             compiler_options={"xla_backend_optimization_level": 0},
         )
-        source = self.config.model.weights
-        if source is None:
+        config = self.config.model
+        if config.weights is None:
             return jit(self._create_state)(key)
         tensors = (
-            read_starting_weights(source, self.model) if self.weights is None else self.weights
+            read_starting_weights(config, self.model) if self.weights is None else self.weights
         )
-        variables = starting_variables(source, tensors, self.model, key)
+        variables = starting_variables(config, tensors, self.model, key)
         found = gather("weights", json_digest(describe_arrays(variables)))
         if len(set(found)) > 1:
             raise ConfigError(
-                f"model.weights {source}: the processes have different files; give all of them the "
-                "same"
+                f"model.weights {config.weights}: the processes have different files; give all of "
+                "them the same"
             )
         create = partial(state_of, optimizer=self.optimizer, ema=self.config.ema_decay > 0)
         return jit(create)(replicate(variables, self.mesh))

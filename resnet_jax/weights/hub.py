@@ -8,7 +8,13 @@ from pathlib import Path
 from threading import Thread
 
 _REFERENCE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-_FILES = ("model.safetensors", "pytorch_model.bin")
+# The preferred one first.  An index names the files that the weights are divided into.
+_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 _ANSWER_WITHIN_S = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -28,7 +34,8 @@ def fetch(reference: str) -> Path:
             ``@revision`` appended to select a branch, tag or commit.
 
     Returns:
-        The path of ``model.safetensors`` or, if the repository has none, ``pytorch_model.bin``.
+        The path of ``model.safetensors`` or, if the repository has none, ``pytorch_model.bin``; or
+        of the index of either, beside all files that the index names.
 
     Raises:
         ImportError: huggingface_hub is not installed.
@@ -65,10 +72,23 @@ def fetch(reference: str) -> Path:
         except Exception as error:
             return _from_cache(reference, repository, revision, error)
         try:
-            return Path(hf_hub_download(repository, name, revision=revision))
+            path = Path(hf_hub_download(repository, name, revision=revision))
+            if name.endswith(".index.json"):
+                # Imported here, because few repositories have an index.
+                from resnet_jax.weights.formats.shards import read_index
+
+                for file in set(read_index(path).values()):
+                    # All files are in the directory of their commit.
+                    hf_hub_download(repository, file, revision=path.parent.name)
+            return path
         except errors.LocalEntryNotFoundError as error:  # The connection broke just now.
             return _from_cache(reference, repository, revision, error)
-    raise ValueError(f"{reference}: neither {' nor '.join(_FILES)} is in the repository")
+    raise ValueError(f"{reference}: neither {_FILES[0]} nor {_FILES[2]} is in the repository")
+
+
+def weight_file(directory: Path) -> Path | None:
+    """Return the weight file of a repository that was cloned or downloaded, or None."""
+    return next((file for name in _FILES if (file := directory / name).is_file()), None)
 
 
 def _ask(repository: str, name: str, revision: str | None) -> None:

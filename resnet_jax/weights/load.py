@@ -11,7 +11,8 @@ import numpy as np
 
 from resnet_jax.models import ResNet, stack_blocks
 from resnet_jax.weights.dialects.torch import Rules, from_torch_layout, torch_name, torch_rules
-from resnet_jax.weights.sources import Source, state_dict
+from resnet_jax.weights.prefixes import find_prefix
+from resnet_jax.weights.sources import Source, named_tensors
 from resnet_jax.weights.structure import structure
 
 Variables = dict[str, Any]
@@ -33,25 +34,34 @@ class LoadReport:
             initialized at random.
         unused: Tensors of the source that the model does not have, such as the head for a model
             without one.
+        beside: Tensors of the source that are not under the prefix of the weights, such as another
+            network.
+        prefix: The prefix of the weights in the source; all names but those in ``beside`` are given
+            without it.
     """
 
     loaded: tuple[str, ...]
     adapted: tuple[str, ...]
     initialized: tuple[str, ...]
     unused: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    prefix: str = ""
 
     def __str__(self) -> str:
+        kinds = dataclasses.asdict(self)
+        del kinds["prefix"]
         counts = [
-            f"{len(names)} {field}" + (f" ({_few(names)})" if field != "loaded" and names else "")
-            for field, names in dataclasses.asdict(self).items()
+            f"{len(names)} {kind}" + (f" ({_few(names)})" if kind != "loaded" and names else "")
+            for kind, names in kinds.items()
         ]
-        return "weights: " + ", ".join(counts)
+        return f"weights{_under(self.prefix)}: " + ", ".join(counts)
 
 
 def load_weights(
     model: ResNet,
     source: Source,
     *,
+    prefix: str | None = None,
     strict: bool = True,
     new_head: bool | Literal["if_needed"] = False,
     key: jax.Array | None = None,
@@ -74,15 +84,22 @@ def load_weights(
             - the path of a ``.safetensors``, ``.pth`` or ``.npz`` file of such names;
             - a repository of the Hugging Face hub, such as ``hf://timm/resnet50.a1_in1k``, with
               ``@revision`` appended if it is not the newest; `list_pretrained` lists many of them;
+            - the path of a downloaded repository, or of an index of several weight files;
             - the path of a run directory or of one checkpoint, from our trainer or from Flax's
               ImageNet example.
 
-            Wrappers such as ``{"state_dict": ...}`` and ``module.`` are removed.  Networks of
-            Flax's example need a model with ``padding="same"``.
-        strict: Whether every tensor must fit.  If False, tensors that do not fit are initialized at
-            random and logged as a warning.
-        new_head: Whether to initialize the head at random, for other classes.  ``"if_needed"`` does
-            so only if the source has no head, or one for another number of classes.
+            The weights can be anywhere in a checkpoint, such as ``{"state_dict": ..., "epoch": 3}``
+            with names that begin with ``model.module.``: the keys that lead to them, joined by
+            dots, are their prefix, and the prefix under which the names of the network are found is
+            removed.  What is not under it is not loaded.  Networks of Flax's example need a model
+            with ``padding="same"``.
+        prefix: Which prefix to load, such as ``"teacher.backbone."``, if the source has several
+            networks.  A part such as ``"teacher"`` is enough if only one prefix has it.
+        strict: Whether every tensor under the prefix must fit.  If False, tensors that do not fit
+            are initialized at random and logged as a warning.
+        new_head: Whether to initialize the head at random, for other classes, and ignore that of
+            the weights.  ``"if_needed"`` does so only if the source has no head, or one for another
+            number of classes.
         key: PRNG key for the variables that are initialized; by default ``jax.random.key(0)``.
 
     Returns:
@@ -91,8 +108,9 @@ def load_weights(
         memory; `jax.device_put` moves them to a device once instead of at every call.
 
     Raises:
-        ValueError: The source cannot be read, or tensors are missing, unexpected or of another
-            shape.  The message counts them and names a few of each kind.
+        ValueError: The source cannot be read or has several such networks; or tensors are missing,
+            unexpected or of another shape, in which case the message counts them and names a few of
+            each kind.  Even without ``strict``, one tensor must fit.
         ImportError: The source needs a package that is not installed: huggingface_hub for
             ``hf://``, orbax-checkpoint for run directories.
 
@@ -112,7 +130,7 @@ def load_weights(
             model = create_model("resnet50")
             variables = load_weights(model, "hf://timm/resnet50.a1_in1k")
     """
-    variables, report = _match(model, source, strict, new_head, key)
+    variables, report = _match(model, source, prefix, strict, new_head, key)
     if not strict and (report.initialized or report.unused):
         _logger.warning("%s", report)
     return variables
@@ -122,6 +140,7 @@ def load_matching_weights(
     model: ResNet,
     source: Source,
     *,
+    prefix: str | None = None,
     new_head: bool | Literal["if_needed"] = False,
     key: jax.Array | None = None,
 ) -> tuple[Variables, LoadReport]:
@@ -133,6 +152,7 @@ def load_matching_weights(
     Args:
         model: The network, see `load_weights`.
         source: The source of the weights, see `load_weights`.
+        prefix: Which prefix to load, see `load_weights`.
         new_head: Whether to initialize the head at random, see `load_weights`.
         key: PRNG key for the variables that are initialized; by default ``jax.random.key(0)``.
 
@@ -140,7 +160,7 @@ def load_matching_weights(
         The variables, and a `LoadReport`.
 
     Raises:
-        ValueError: The source cannot be read.
+        ValueError: The source cannot be read or has several such networks, or no tensor fits.
         ImportError: The source needs a package that is not installed.
 
     Examples:
@@ -155,26 +175,36 @@ def load_matching_weights(
         >>> report.initialized[0], len(report.unused)
         ('layer3.1.bn1.running_mean', 0)
     """
-    return _match(model, source, False, new_head, key)
+    return _match(model, source, prefix, False, new_head, key)
 
 
 def _match(
     model: ResNet,
     source: Source,
+    prefix: str | None,
     strict: bool,
     new_head: bool | Literal["if_needed"],
     key: jax.Array | None,
 ) -> tuple[Variables, LoadReport]:
     rules = torch_rules(model)
-    tensors = state_dict(model, source, rules)
-    stem = _stem_name(tensors, rules)
-    channels = model.in_channels or (tensors[stem].shape[1] if stem else 3)
-
+    content = named_tensors(model, source, rules)
     # A state dict names every block, so match against the network without loops.
     unrolled = model.clone(scan=False)
-    expected, tree = jax.tree_util.tree_flatten_with_path(structure(unrolled, channels))
-    wanted = {torch_name([key.key for key in path], rules): leaf for path, leaf in expected}
+    channels = model.in_channels or 3
+    wanted, tree = _wanted(unrolled, channels, rules)
     head = [torch_name(["params", "head", leaf], rules) for leaf in ("kernel", "bias")]
+    sizes = {name: leaf.size for name, leaf in wanted.items() if not (new_head and name in head)}
+    prefix = find_prefix(content, sizes, prefix, strict=strict)
+    tensors = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in content.items()
+        if name.startswith(prefix)
+    }
+    beside = [name for name in content if not name.startswith(prefix)]
+    stem = _stem_name(tensors, rules)
+    if stem and not model.in_channels and tensors[stem].shape[1] != channels:
+        channels = tensors[stem].shape[1]
+        wanted, tree = _wanted(unrolled, channels, rules)
     if new_head == "if_needed":
         new_head = any(
             name not in tensors or _view(tensors[name], leaf).shape != leaf.shape
@@ -183,7 +213,7 @@ def _match(
         )
     # In the order of the tree, with None for each variable that no tensor fits.
     arrays: dict[str, np.ndarray | None] = {}
-    adapted, missing, misshapen = [], [], []
+    adapted, missing, misshapen, unreadable = [], [], [], []
     for name, leaf in wanted.items():
         arrays[name] = None
         if new_head and name in head:
@@ -197,20 +227,31 @@ def _match(
             adapted.append(name)
         # Compare the shapes before any conversion: a damaged file may announce any size.
         array = _view(tensor, leaf)
-        if array.shape == leaf.shape:
+        if unsuitable := _unsuitable(array):
+            unreadable.append(f"{name} is {unsuitable}")
+        elif array.shape == leaf.shape:
             arrays[name] = np.asarray(array, leaf.dtype)
         else:
             misshapen.append(f"{name} has shape {array.shape} in our layout, not {leaf.shape}")
     unused = [name for name in tensors if name not in arrays and not name.endswith(_IGNORED_SUFFIX)]
-    # A network without a head ignores the head of the source.
-    unexpected = [name for name in unused if model.num_classes or name not in head]
+    # A head that is not loaded can be anything, such as the projector of self-supervised training.
+    without_head = new_head or not model.num_classes
+    head_module = head[0].removesuffix("weight")
+    unexpected = [n for n in unused if not (without_head and n.startswith(head_module))]
 
-    problems = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-    if strict and any(problems.values()):
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "misshapen": misshapen,
+        "not dense real numbers": unreadable,
+    }
+    nothing = all(array is None for array in arrays.values())
+    if nothing or (strict and any(problems.values())):
         found = ", ".join(
             f"{len(names)} {kind} ({_few(names)})" for kind, names in problems.items() if names
         )
-        raise ValueError(f"these weights do not fit the model: {found}")
+        fit = "these weights do not fit" if strict else "no tensor of these weights fits"
+        raise ValueError(f"{fit} the model{_under(prefix)}: {found}")
 
     created: dict[str, jax.Array] = {}
     initialized = tuple(name for name, array in arrays.items() if array is None)
@@ -220,7 +261,25 @@ def _match(
     variables = jax.tree.unflatten(tree, (arrays | created).values())
     if model.scan:
         variables = stack_blocks(variables)
-    return variables, LoadReport(loaded, tuple(adapted), initialized, tuple(unused))
+    report = LoadReport(loaded, tuple(adapted), initialized, tuple(unused), tuple(beside), prefix)
+    return variables, report
+
+
+def _wanted(
+    model: ResNet, channels: int, rules: Rules
+) -> tuple[dict[str, jax.ShapeDtypeStruct], Any]:
+    """Return the variables of a network under PyTorch's names, and the tree that they are in."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(structure(model, channels))
+    return {torch_name([key.key for key in path], rules): leaf for path, leaf in leaves}, tree
+
+
+def _unsuitable(array: np.ndarray) -> str | None:
+    """Return what an array is that does not consist of real numbers, or None if it does."""
+    if array.dtype.kind == "U" and not array.ndim:
+        return str(array)  # See `read_torch`.
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    real = any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
+    return None if real else f"of type {array.dtype}"
 
 
 def _view(tensor: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -281,6 +340,10 @@ def _stem_name(tensors: Mapping[str, np.ndarray], rules: Rules) -> str | None:
         if name in tensors and tensors[name].ndim == 4 and tensors[name].shape[1]:
             return name
     return None
+
+
+def _under(prefix: str) -> str:
+    return f" (under the prefix {prefix!r})" if prefix else ""
 
 
 def _few(names: Sequence[str]) -> str:

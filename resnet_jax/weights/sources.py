@@ -1,4 +1,4 @@
-"""Reading a source of weights, whatever it is, as a state dict of torchvision or timm."""
+"""Reading any source of weights as tensors under the names of torchvision or timm."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +12,16 @@ from resnet_jax.weights.dialects.bit import from_bit, is_bit
 from resnet_jax.weights.dialects.flax_example import from_flax_example, is_flax_example
 from resnet_jax.weights.dialects.torch import Rules, to_state_dict
 from resnet_jax.weights.dialects.transformers import from_transformers, is_transformers
-from resnet_jax.weights.wrappers import innermost, without_prefixes
+from resnet_jax.weights.prefixes import flattened
 
 Source = Mapping[str, Any] | str | Path
 """What `load_weights` accepts as the source of weights."""
 
 
-def state_dict(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndarray]:
-    """Return the tensors of a source under PyTorch's names and in PyTorch's layouts.
+def named_tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, Any]:
+    """Return all tensors of a source under PyTorch's names and in PyTorch's layouts.
+
+    The names can have prefixes, see `prefixes`.
 
     Args:
         model: The network that the weights are for.
@@ -31,17 +33,31 @@ def state_dict(model: ResNet, source: Source, rules: Rules) -> dict[str, np.ndar
         ImportError: A package that the source needs is not installed.
     """
     content = source if isinstance(source, Mapping) else read_source(source)
-    if "params" in content:
+    if _is_variables(content):
         variables = {name: content.get(name, {}) for name in ("params", "batch_stats")}
         if is_flax_example(variables):
             variables = from_flax_example(variables, model.stage_sizes)
         return to_state_dict(variables, rules)
-    tensors = without_prefixes(innermost(content))
+    tensors = flattened(content, _as_tensor)
     if is_bit(tensors):
         return from_bit(tensors)
     if is_transformers(tensors):
         return from_transformers(tensors)
     return tensors
+
+
+def _is_variables(content: Mapping[str, Any]) -> bool:
+    """Return whether this is variables of Flax; "params" can also contain a state dict."""
+    params = content.get("params")
+    return isinstance(params, Mapping) and all(
+        isinstance(module, Mapping) for module in params.values()
+    )
+
+
+def _as_tensor(value: Any) -> Any:
+    """Return an array of any library; NumPy's scalars are numbers, not tensors."""
+    is_array = hasattr(value, "shape") and hasattr(value, "dtype")
+    return value if is_array and not isinstance(value, np.generic) else None
 
 
 def read_source(source: str | Path) -> Mapping[str, Any]:
@@ -54,7 +70,7 @@ def read_source(source: str | Path) -> Mapping[str, Any]:
     # Imported here, so that weights from memory do not need the libraries that read files.
     from resnet_jax.weights.formats.checkpoints import is_msgpack, read_msgpack, read_orbax
     from resnet_jax.weights.formats.files import read_tensors
-    from resnet_jax.weights.hub import fetch
+    from resnet_jax.weights.hub import fetch, weight_file
 
     if isinstance(source, str) and source.startswith("hf:"):
         return read_tensors(fetch(source))
@@ -66,7 +82,8 @@ def read_source(source: str | Path) -> Mapping[str, Any]:
     if not path.exists() and list_pretrained(str(source)):
         raise ValueError(f"{source}: there is no such file; did you mean hf://timm/{source}?")
     if path.is_dir():
-        return read_orbax(path)
+        weights = weight_file(path)
+        return read_orbax(path) if weights is None else read_tensors(weights)
     if path.is_file():
         with path.open("rb") as file:
             if is_msgpack(file.read(2)):

@@ -42,6 +42,7 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (ModelConfig, {"name": "resnet50", "bn_decay": 1.0}, r"bn_decay must be in \[0, 1\)"),
         (ModelConfig, {"name": "resnet50", "drop_path_rate": 1.0}, r"drop_path_rate must be in"),
         (ModelConfig, {"name": "resnet50", "bn_epsilon": 0.0}, "bn_epsilon must be above 0"),
+        (ModelConfig, {"name": "resnet50", "weights_prefix": "x."}, "weights_prefix needs weights"),
         (DistributedConfig, {"num_processes": 2}, "not only some of them; or auto"),
         (DistributedConfig, {"auto": True, "process_id": 0}, "give either it or them"),
         (DistributedConfig, {"heartbeat_timeout": 0}, "heartbeat_timeout must be above 0"),

@@ -17,7 +17,8 @@ from resnet_jax.training import loop, network, setup, starting_weights
 from resnet_jax.training.description import describe
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
-from resnet_jax.training.starting_weights import read_starting_weights
+from resnet_jax.training.starting_weights import read_starting_weights, starting_variables
+from resnet_jax.weights.dialects.torch import to_state_dict, torch_rules
 from tests.variables import random_variables
 
 
@@ -65,22 +66,37 @@ def test_a_run_starts_from_weights(small_config: TrainConfig, source: Path, scan
 
 
 def test_the_header_says_where_it_starts(small_config: TrainConfig, tmp_path: Path) -> None:
-    run = Run.create(starting_from(small_config, "hf://timm/x"))
+    run = Run.create(starting_from(small_config, "hf://timm/x", weights_prefix="teacher."))
     with Workdir(tmp_path / "run", run.config) as workdir:
         facts = describe(run, workdir)
-    assert facts["starts from"] == "hf://timm/x"
+    assert facts["starts from"] == "hf://timm/x, 'teacher.'"
 
 
 def test_a_wrong_source_is_refused_in_one_line(small_config: TrainConfig, tmp_path: Path) -> None:
     model = create_model("cifar_resnet20")
     absent = starting_from(small_config, tmp_path / "absent.pth")
     with pytest.raises(ConfigError, match=r"model\.weights .*: there is no such file") as error:
-        read_starting_weights(absent.model.weights, model)
+        read_starting_weights(absent.model, model)
     assert "\n" not in str(error.value)
     np.savez(tmp_path / "other.npz", x=np.ones(3))
     other = starting_from(small_config, tmp_path / "other.npz")
     with pytest.raises(ConfigError, match=r"do not fit the model: .* 1 unexpected \(x\)"):
-        read_starting_weights(other.model.weights, model)
+        read_starting_weights(other.model, model)
+
+
+def test_one_of_several_networks_is_chosen(small_config: TrainConfig, tmp_path: Path) -> None:
+    model = create_model("cifar_resnet20", num_classes=7)
+    variables = random_variables(model, np.zeros((1, 8, 8, 3), np.float32))
+    tensors = to_state_dict(variables, torch_rules(model))
+    teacher = {f"teacher.{name}": array for name, array in tensors.items()}
+    student = {f"student.{name}": array + 1 for name, array in tensors.items()}
+    np.savez(tmp_path / "weights.npz", **teacher, **student)
+    both = starting_from(small_config, tmp_path / "weights.npz").model
+    with pytest.raises(ConfigError, match=r"'student\.', 'teacher\.'; choose .*weights-prefix"):
+        read_starting_weights(both, model)
+    chosen = dataclasses.replace(both, weights_prefix="teacher.")
+    loaded = starting_variables(chosen, read_starting_weights(chosen, model), model)
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
 
 
 def test_a_run_that_is_continued_needs_no_weights(

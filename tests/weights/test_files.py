@@ -1,6 +1,9 @@
 """Weight files of every format are recognized by their content, and other files are refused."""
 
+import bz2
+import gzip
 import json
+import lzma
 import sys
 import zipfile
 from collections.abc import Callable
@@ -54,8 +57,8 @@ def test_files_of_pytorch_are_told_by_content(name: str, tmp_path: Path) -> None
     path = tmp_path / "weights.npz"
     path.write_bytes((DATA / name).read_bytes())
     tensors = read_tensors(path)
-    assert list(tensors) == ["rows", "columns", "half", "bfloat16", "count"]
-    np.testing.assert_array_equal(tensors["columns"], [[6, 9], [7, 10], [8, 11]])
+    assert len(tensors) == 5
+    np.testing.assert_array_equal(tensors["state_dict.module.columns"], [[6, 9], [7, 10], [8, 11]])
 
 
 def test_bfloat16_of_safetensors_comes_as_float32(tmp_path: Path) -> None:
@@ -69,10 +72,11 @@ def test_bfloat16_of_safetensors_comes_as_float32(tmp_path: Path) -> None:
 
 def test_safetensors_of_other_types_are_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    safetensors.save_file({"x": np.zeros(3, np.complex64)}, path)
+    text = json.dumps({"x": F32 | {"dtype": "F4"}})
+    path.write_bytes(len(text).to_bytes(8, "little") + text.encode() + bytes(8))
     with pytest.raises(
         ValueError,
-        match=r"weights\.safetensors: .x. has type C64, which is not supported; convert it",
+        match=r"weights\.safetensors: .x. has type F4, which is not supported; convert it",
     ):
         read_tensors(path)
 
@@ -144,10 +148,29 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         (b"", "the file is empty"),
-        (b"<!DOCTYPE html><html>Not found</html>", "unknown format"),
-        (b"12345678{ is no header of safetensors", "unknown format"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "unknown format"),
-        (b"\x80\x04N.", "unknown format"),
+        (b"<!DOCTYPE html><html>Not found</html>", "it is an HTML page, not weights"),
+        (b"\xef\xbb\xbf\n <html lang='caf\xc3\xa9'>" + bytes([0xC3]), "it is an HTML page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied", "it is XML, such as an error .*Denied"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:"
+            + b"0" * 64
+            + b"\nsize 102502400\n",
+            "it is a Git LFS pointer to a file of 102502400 bytes, not the file itself",
+        ),
+        (b"../.git/annex/objects/Xq/0k/SHA256E-s9--0.pth", "it is a git-annex pointer"),
+        (b'{"error": "Repository not found"}', "it is JSON, .*Repository not found"),
+        (b"Entry not found", "it is text, such as .*: 'Entry not found'"),
+        (b"12345678{ is no header of safetensors", "it is text"),
+        (b"12345678\xff" * 9, "unknown format"),
+        (gzip.compress(b"x"), "it is compressed by gzip"),
+        (bz2.compress(b"x"), "it is compressed by bzip2"),
+        (lzma.compress(b"x"), "it is compressed by xz"),
+        (b"\x28\xb5\x2f\xfd\x00", "it is compressed by Zstandard"),
+        (b"resnet.pth".ljust(257, b"\x00") + b"ustar\x00", "it is a tar archive"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "it is an HDF5 file"),
+        (b"\x93NUMPY\x01\x00", "it is a single array of NumPy"),
+        (b"\x80\x04N.", "it is a pickle that torch.save did not write"),
+        (bytes(1000), "it begins with zeros, as an unfinished download does"),
         (b"PK\x03\x04" + bytes(100), "the archive is truncated or damaged"),
     ],
 )
@@ -163,6 +186,15 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "")
     with pytest.raises(ValueError, match=r"the archive is neither of torch\.save nor an \.npz"):
+        read_tensors(path)
+
+
+def test_an_archive_around_the_weights_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "")
+        archive.writestr("best/resnet18.pth", "")
+    with pytest.raises(ValueError, match=r"unpack it and give 'best/resnet18\.pth'$"):
         read_tensors(path)
 
 

@@ -1,6 +1,7 @@
 """Weights are downloaded from the hub; the tests use a server on the loopback interface."""
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -16,9 +17,12 @@ import pytest
 
 from resnet_jax import create_model, load_weights
 from resnet_jax.weights import hub as hub_module
+from resnet_jax.weights.sources import read_source
 from tests.golden import golden
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+SHARDS = {"x": "model-1-of-2.safetensors", "y": "model-2-of-2.safetensors"}
 
 
 @contextmanager
@@ -38,6 +42,11 @@ def files() -> dict[str, bytes]:
     return {
         "timm/resnet18.test/model.safetensors": save(golden.state_dict("resnet18")),
         "timm/old/pytorch_model.bin": b"weights of long ago",
+        "timm/sharded/model.safetensors.index.json": json.dumps({"weight_map": SHARDS}).encode(),
+        **{
+            f"timm/sharded/{file}": save({name: np.full(2, i, np.float32)})
+            for i, (name, file) in enumerate(SHARDS.items())
+        },
         "timm/empty/README.md": b"no weights",
     }
 
@@ -52,7 +61,8 @@ def hub(files: dict[str, bytes]) -> Iterator[str]:
             self.wfile.write(self.answer())
 
         def answer(self) -> bytes:
-            repository, _, name = self.path.lstrip("/").partition("/resolve/main/")
+            path = self.path.replace(COMMIT, "main")
+            repository, _, name = path.lstrip("/").partition("/resolve/main/")
             content = files.get(f"{repository}/{name}")
             if content is None:
                 known = any(key.startswith(f"{repository}/") for key in files)
@@ -118,6 +128,12 @@ def test_weights_come_from_the_endpoint_and_then_from_the_cache(
 def test_a_repository_without_safetensors_gives_its_pickle(hub: str, tmp_path: Path) -> None:
     path = fetch_in_process("hf://timm/old@main", hub, tmp_path)
     assert Path(path).read_bytes() == b"weights of long ago"
+
+
+def test_all_files_of_an_index_are_fetched(hub: str, tmp_path: Path) -> None:
+    path = fetch_in_process("hf://timm/sharded", hub, tmp_path)
+    tensors = read_source(path)
+    assert {name: list(tensors[name]) for name in tensors} == {"x": [0, 0], "y": [1, 1]}
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import numpy as np
 from resnet_jax.weights.dialects.renaming import Rules, renamed
 
 _STEM = "resnet/root_block/standardized_conv2d/kernel"
-_UNIT = r"resnet/block(?P<stage>\d+)/unit(?P<block>\d+)/"
-_BLOCK = "stages.{stage0}.blocks.{block0}."
+_PREFIX = r"(?P<prefix>(?:.*\.)?)"  # Of dictionaries around the tensors.
+_UNIT = _PREFIX + r"resnet/block(?P<stage>\d+)/unit(?P<block>\d+)/"
+_BLOCK = "{prefix}stages.{stage0}.blocks.{block0}."
 
 _RULES: Rules = (
-    (_STEM, "stem.conv.weight"),
+    (_PREFIX + _STEM, "{prefix}stem.conv.weight"),
     *(
         (_UNIT + layer + suffix, _BLOCK + theirs)
         for layer, n in (("a", 1), ("b", 2), ("c", 3))
@@ -26,16 +27,16 @@ _RULES: Rules = (
         )
     ),
     (_UNIT + "a/proj/standardized_conv2d/kernel", _BLOCK + "downsample.conv.weight"),
-    ("resnet/group_norm/gamma", "norm.weight"),
-    ("resnet/group_norm/beta", "norm.bias"),
-    ("resnet/head/conv2d/kernel", "head.fc.weight"),
-    ("resnet/head/conv2d/bias", "head.fc.bias"),
+    (_PREFIX + "resnet/group_norm/gamma", "{prefix}norm.weight"),
+    (_PREFIX + "resnet/group_norm/beta", "{prefix}norm.bias"),
+    (_PREFIX + "resnet/head/conv2d/kernel", "{prefix}head.fc.weight"),
+    (_PREFIX + "resnet/head/conv2d/bias", "{prefix}head.fc.bias"),
 )
 
 
 def is_bit(names: Iterable[str]) -> bool:
     """Return whether tensors with these names are a BiT network."""
-    return _STEM in names
+    return any(name.endswith(_STEM) for name in names)
 
 
 def from_bit(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

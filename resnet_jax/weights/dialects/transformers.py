@@ -10,31 +10,40 @@ import numpy as np
 from resnet_jax.weights.dialects.renaming import Rules, renamed
 
 _LEAF = r"(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)"
-_BLOCK = r"encoder\.stages\.(?P<stage>\d+)\.layers\.(?P<block>\d+)\."
+# Wrappers put a prefix before every name, and the variants with a head put another before all but
+# the head.
+_PREFIX = r"(?P<prefix>(?:.*?\.)??)"
+_MODEL = _PREFIX + r"(?:resnet\.|bit\.)?"
+_BLOCK = _MODEL + r"encoder\.stages\.(?P<stage>\d+)\.layers\.(?P<block>\d+)\."
 
-# Names in ResNetModel and BitModel.  The variants with a head add a prefix.
 _RULES: Rules = (
-    (r"embedder\.embedder\.convolution\." + _LEAF, "conv1.{leaf}"),
-    (r"embedder\.embedder\.normalization\." + _LEAF, "bn1.{leaf}"),
+    (_MODEL + r"embedder\.embedder\.convolution\." + _LEAF, "{prefix}conv1.{leaf}"),
+    (_MODEL + r"embedder\.embedder\.normalization\." + _LEAF, "{prefix}bn1.{leaf}"),
     (
         _BLOCK + r"layer\.(?P<n>\d)\.convolution\." + _LEAF,
-        "layer{stage1}.{block}.conv{n1}.{leaf}",
+        "{prefix}layer{stage1}.{block}.conv{n1}.{leaf}",
     ),
     (
         _BLOCK + r"layer\.(?P<n>\d)\.normalization\." + _LEAF,
-        "layer{stage1}.{block}.bn{n1}.{leaf}",
+        "{prefix}layer{stage1}.{block}.bn{n1}.{leaf}",
     ),
-    (_BLOCK + r"shortcut\.convolution\." + _LEAF, "layer{stage1}.{block}.downsample.0.{leaf}"),
-    (_BLOCK + r"shortcut\.normalization\." + _LEAF, "layer{stage1}.{block}.downsample.1.{leaf}"),
-    (r"embedder\.convolution\." + _LEAF, "stem.conv.{leaf}"),
+    (
+        _BLOCK + r"shortcut\.convolution\." + _LEAF,
+        "{prefix}layer{stage1}.{block}.downsample.0.{leaf}",
+    ),
+    (
+        _BLOCK + r"shortcut\.normalization\." + _LEAF,
+        "{prefix}layer{stage1}.{block}.downsample.1.{leaf}",
+    ),
+    (_MODEL + r"embedder\.convolution\." + _LEAF, "{prefix}stem.conv.{leaf}"),
     (
         _BLOCK + r"(?P<layer>(conv|norm)\d|downsample\.conv)\." + _LEAF,
-        "stages.{stage}.blocks.{block}.{layer}.{leaf}",
+        "{prefix}stages.{stage}.blocks.{block}.{layer}.{leaf}",
     ),
-    (r"norm\." + _LEAF, "norm.{leaf}"),
+    (_MODEL + r"norm\." + _LEAF, "{prefix}norm.{leaf}"),
 )
-_RESNET_HEAD: Rules = ((r"classifier\.1\." + _LEAF, "fc.{leaf}"),)
-_BIT_HEAD: Rules = ((r"classifier\.1\." + _LEAF, "head.fc.{leaf}"),)
+_RESNET_HEAD: Rules = ((_PREFIX + r"classifier\.1\." + _LEAF, "{prefix}fc.{leaf}"),)
+_BIT_HEAD: Rules = ((_PREFIX + r"classifier\.1\." + _LEAF, "{prefix}head.fc.{leaf}"),)
 
 
 def is_transformers(names: Iterable[str]) -> bool:
@@ -45,10 +54,7 @@ def is_transformers(names: Iterable[str]) -> bool:
 def from_transformers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rename a state dict of ``transformers`` to the names of torchvision (ResNet) or timm (BiT).
 
-    A tensor that belongs to neither network keeps its name.
+    A prefix of all names stays.  A tensor that belongs to neither network keeps its name.
     """
     rules = _RULES + (_BIT_HEAD if any(".norm1." in name for name in tensors) else _RESNET_HEAD)
-    return {
-        renamed(name.removeprefix("resnet.").removeprefix("bit."), rules) or name: array
-        for name, array in tensors.items()
-    }
+    return {renamed(name, rules) or name: array for name, array in tensors.items()}

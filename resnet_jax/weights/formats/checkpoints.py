@@ -124,8 +124,8 @@ def newest(path: Path) -> Path:
     if any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "_METADATA")):
         return path
     raise ValueError(
-        f"{path}: there is no checkpoint in it; give the run directory of a training run, or one "
-        "checkpoint"
+        f"{path}: there is no checkpoint in it, and no model.safetensors or pytorch_model.bin; "
+        "give the run directory of a training run, one checkpoint, or a weight file"
     )
 
 

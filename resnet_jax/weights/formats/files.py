@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from resnet_jax.weights.formats.diagnosis import HEAD, diagnosis
 from resnet_jax.weights.formats.dtypes import widened
 from resnet_jax.weights.formats.safetensors import is_safetensors, read_safetensors
+from resnet_jax.weights.formats.shards import is_index, read_index
 from resnet_jax.weights.formats.torch_file import LEGACY_MAGIC, is_torch_zip, read_torch
 
 
@@ -15,7 +17,8 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
 
     Args:
         path: A ``.safetensors`` file; a ``.pth``, ``.pt`` or ``.bin`` file of ``torch.save`` (see
-            `read_torch`); or an ``.npz`` file.  The suffix itself does not matter.
+            `read_torch`); an ``.npz`` file; or an ``.index.json`` of several files beside it.  Only
+            this last suffix matters.
 
     Returns:
         The names in the file, mapped to arrays.  float16 and bfloat16 become float32; other dtypes
@@ -27,23 +30,35 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; check the path")
-    size = path.stat().st_size
-    if size == 0:
-        raise ValueError(f"{path}: the file is empty; fetch it again")
+    if is_index(path.name):
+        return _read_shards(path)
     with path.open("rb") as file:
-        head = file.read(32)
+        head = file.read(HEAD)
+    if not head:
+        raise ValueError(f"{path}: the file is empty; fetch it again")
     if head.startswith(b"PK\x03\x04"):
         tensors = _read_archive(path)
-    elif head.startswith(b"\x80") and LEGACY_MAGIC in head:
+    elif head.startswith(b"\x80") and LEGACY_MAGIC in head[:32]:
         tensors = read_torch(path)
     elif is_safetensors(head):
         tensors = read_safetensors(path)
     else:
-        raise ValueError(
-            f"{path}: unknown format; give a .safetensors file, a file of torch.save, or an .npz"
-        )
+        raise ValueError(f"{path}: {diagnosis(head)}")
     if not tensors:
         raise ValueError(f"{path}: the file contains no tensors; save model.state_dict()")
+    return tensors
+
+
+def _read_shards(path: Path) -> dict[str, np.ndarray]:
+    files = read_index(path)
+    tensors: dict[str, np.ndarray] = {}
+    for file in dict.fromkeys(files.values()):
+        tensors |= read_tensors(path.parent / file)
+    if absent := [name for name in files if name not in tensors]:
+        raise ValueError(
+            f"{path.parent / files[absent[0]]}: it lacks {absent[0]!r}, which {path.name} "
+            "announces; fetch both again"
+        )
     return tensors
 
 
@@ -56,8 +71,12 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
     if is_torch_zip(members):
         return read_torch(path)
     if not all(member.endswith(".npy") for member in members):
+        inside = [
+            name for name in members if name.endswith((".safetensors", ".pth", ".pt", ".bin"))
+        ]
         raise ValueError(
-            f"{path}: the archive is neither of torch.save nor an .npz; save model.state_dict()"
+            f"{path}: the archive is neither of torch.save nor an .npz; "
+            + (f"unpack it and give {inside[0]!r}" if inside else "save model.state_dict()")
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -6,6 +6,7 @@ storages followed the pickle.  Everything that a tensor claims about its storage
 byte of it is read.
 """
 
+import functools
 import io
 import reprlib
 import struct
@@ -17,8 +18,16 @@ from typing import Any
 import numpy as np
 
 from resnet_jax.weights.formats.dtypes import widened
-from resnet_jax.weights.formats.torch_pickle import Parameter, Refused, Storage, Tensor, Unpickler
-from resnet_jax.weights.wrappers import innermost, without_prefixes
+from resnet_jax.weights.formats.torch_pickle import (
+    Other,
+    Parameter,
+    Refused,
+    Storage,
+    Tensor,
+    Unpickler,
+    Unsupported,
+)
+from resnet_jax.weights.prefixes import flattened
 
 LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 """Bytes near the beginning of every file in the legacy format."""
@@ -27,21 +36,21 @@ _LEGACY_PROTOCOL = 1001
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """Read the state dict in a file of ``torch.save``.
+    """Read the tensors in a file of ``torch.save``.
 
-    In a checkpoint such as ``{"state_dict": ..., "epoch": 3}`` the state dict is found, averaged
-    weights first.  Everything beside it, such as numbers, tensors and an ``argparse.Namespace``, is
-    dropped.  A prefix such as ``module.`` that all names share is removed.
+    Names in nested dictionaries are joined by dots: those in ``{"state_dict": ..., "epoch": 3}``
+    begin with ``state_dict.``.  Everything that is not a tensor is dropped.
 
     Args:
         path: A file in the zip format (PyTorch 1.6 and newer) or in the legacy format.
 
     Returns:
         The names, mapped to read-only arrays.  float16 and bfloat16 become float32; other dtypes
-        are unchanged.  Tensors that share a storage share memory.
+        are unchanged.  Tensors that share a storage share memory.  A tensor that is not dense, such
+        as a sparse or quantized one, becomes an array of dtype str that says what it is.
 
     Raises:
-        ValueError: The file is damaged, holds no state dict, or needs other objects.
+        ValueError: The file is damaged or contains no tensors.
     """
     try:
         with path.open("rb") as file:
@@ -72,12 +81,15 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
 def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     # PyTorch does not compress.  Without compression a small file cannot fill the memory.
+    if any(name == "constants.pkl" for name in members):
+        raise Refused("it is a TorchScript program; save model.state_dict() of its model instead")
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
         raise Refused("it is compressed, which PyTorch never does; save it with torch.save")
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
         raise Refused("it was saved on a big-endian machine; load and save it on another")
     with archive.open(members["data.pkl"]) as file:
-        tensors = _state_dict(Unpickler(file).load())
+        unpickler = Unpickler(file)
+        tensors = _named_tensors(unpickler.load(), unpickler)
 
     def read(storage: Storage) -> bytes:
         info = members.get(f"data/{storage.key}")
@@ -90,8 +102,7 @@ def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
             )
         return archive.read(info)
 
-    storages = {tensor.storage for tensor in tensors.values()}
-    return _arrays(tensors, {storage.key: read(storage) for storage in storages})
+    return _arrays(tensors, {storage.key: read(storage) for storage in _storages(tensors)})
 
 
 def _read_legacy(content: bytes) -> dict[str, np.ndarray]:
@@ -102,7 +113,7 @@ def _read_legacy(content: bytes) -> dict[str, np.ndarray]:
     if not system["little_endian"]:
         raise Refused("it was saved on a big-endian machine; load and save it on another")
     unpickler = Unpickler(file)
-    tensors = _state_dict(unpickler.load())
+    tensors = _named_tensors(unpickler.load(), unpickler)
 
     contents = {}
     for key in Unpickler(file).load():
@@ -118,33 +129,32 @@ def _read_legacy(content: bytes) -> dict[str, np.ndarray]:
     return _arrays(tensors, contents)
 
 
-def _state_dict(content: Any) -> dict[str, Tensor]:
-    """Return the tensors of the saved object under their names in the network."""
-    if not isinstance(content, dict):
-        raise Refused(f"it holds a {type(content).__name__.lstrip('_')}, not a state dict")
-    tensors, others = {}, []
-    for name, value in innermost(content).items():
-        value = getattr(value, "data", None) if isinstance(value, Parameter) else value
-        if isinstance(name, str) and isinstance(value, Tensor):
-            tensors[name] = value
-        else:
-            others.append(reprlib.repr(name))
-    if others:
-        raise Refused(
-            f"it is not a state dict: {', '.join(others[:5])} "
-            f"{'are not tensors' if others[1:] else 'is not a tensor'}; save model.state_dict() "
-            "alone"
-        )
-    tensors = without_prefixes(tensors)
+def _named_tensors(content: Any, unpickler: Unpickler) -> dict[str, Tensor | Unsupported]:
+    """Return the tensors in the saved object under their names, checked."""
+    tensors = flattened(content, _as_tensor)
+    tensors.pop("", None)  # The object itself is a tensor.
+    if not tensors:
+        others = [cls.path for cls in unpickler.dropped.values()]
+        found = f" but objects such as {reprlib.repr(others[0])}" if others else ""
+        raise Refused(f"it contains no named tensors{found}; save model.state_dict() instead")
     for name, tensor in tensors.items():
-        _check(name, tensor)
+        if isinstance(tensor, Tensor):
+            _check(name, tensor)
     return tensors
+
+
+def _as_tensor(value: Any) -> Tensor | Unsupported | None:
+    if isinstance(value, Parameter):
+        value = value.data
+    if isinstance(value, Tensor) and isinstance(value.storage, Storage) and value.dtype is None:
+        return Other()
+    return value if isinstance(value, Tensor | Unsupported) else None
 
 
 def _check(name: str, tensor: Tensor) -> None:
     """Raise `Refused` if a tensor is malformed or reaches beyond its storage."""
-    match tensor.storage, tensor.offset, tensor.size, tensor.stride:
-        case Storage(), int(offset), tuple(size), tuple(stride) if (
+    match tensor.storage, tensor.dtype, tensor.offset, tensor.size, tensor.stride:
+        case Storage() as storage, np.dtype() as dtype, int(offset), tuple(size), tuple(stride) if (
             len(size) == len(stride)
             and offset >= 0
             and all(isinstance(n, int) and n >= 0 for n in size + stride)
@@ -152,26 +162,33 @@ def _check(name: str, tensor: Tensor) -> None:
             last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         case _:
             raise Refused(f"its tensor {name!r} has no valid storage, offset, size and stride")
-    if 0 not in size and last >= tensor.storage.numel:
-        raise Refused(
-            f"its tensor {name!r} reaches to element {last} of a storage of {tensor.storage.numel}"
-        )
+    numel = storage.numel * storage.dtype.itemsize // dtype.itemsize
+    if 0 not in size and last >= numel:
+        raise Refused(f"its tensor {name!r} reaches to element {last} of a storage of {numel}")
+
+
+def _storages(tensors: Mapping[str, Tensor | Unsupported]) -> set[Storage]:
+    return {tensor.storage for tensor in tensors.values() if isinstance(tensor, Tensor)}
 
 
 def _arrays(
-    tensors: dict[str, Tensor], contents: Mapping[str, bytes | memoryview]
+    tensors: Mapping[str, Tensor | Unsupported], contents: Mapping[str, bytes | memoryview]
 ) -> dict[str, np.ndarray]:
     """Return the tensors as views of their storages, given the bytes of each storage by key."""
-    flat: dict[str, np.ndarray] = {}
-    for storage in {tensor.storage for tensor in tensors.values()}:
-        content = contents[storage.key]
-        missing = storage.numel * storage.dtype.itemsize - len(content)
+    for storage in _storages(tensors):
+        missing = storage.numel * storage.dtype.itemsize - len(contents[storage.key])
         if missing:
             raise Refused(f"{missing} bytes of a storage are missing; fetch the file again")
-        flat[storage.key] = widened(np.frombuffer(content, storage.dtype))
 
-    def view(tensor: Tensor) -> np.ndarray:
-        values = flat[tensor.storage.key]
+    @functools.cache
+    def flat(key: str, dtype: np.dtype) -> np.ndarray:
+        content = contents[key]
+        return widened(np.frombuffer(content, dtype, len(content) // dtype.itemsize))
+
+    def view(tensor: Tensor | Unsupported) -> np.ndarray:
+        if isinstance(tensor, Unsupported):
+            return np.array(tensor.kind)
+        values = flat(tensor.storage.key, tensor.dtype)
         if 0 in tensor.size:
             return np.empty(tensor.size, values.dtype)
         strides = [step * values.itemsize for step in tensor.stride]

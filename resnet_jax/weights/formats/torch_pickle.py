@@ -1,19 +1,20 @@
 """A restricted unpickler for PyTorch's state dicts, which runs none of the code in a file.
 
-A pickle can name any function and have it called.  This unpickler admits only the globals that a
-state dict needs, and a few that training scripts store beside it.  All of them are replaced by
-classes that record or drop their arguments.
+A pickle can name any function and have it called.  This unpickler replaces each of them by a class
+of this module: the few that make a tensor by classes that record their arguments, which are all
+that ``torch.load(weights_only=True)`` of PyTorch 2.14 admits, and any other by a class that does
+nothing.
 """
 
 import pickle
 import reprlib
 from collections import OrderedDict
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-_DTYPES = {
+_STORAGES = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
     "HalfStorage": np.dtype("<f2"),
@@ -24,6 +25,25 @@ _DTYPES = {
     "CharStorage": np.dtype("i1"),
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
+    "ComplexFloatStorage": np.dtype("<c8"),
+    "ComplexDoubleStorage": np.dtype("<c16"),
+    # Quantized tensors are not read, but the sizes of their elements are needed.
+    "QInt8Storage": np.dtype("i1"),
+    "QUInt8Storage": np.dtype("u1"),
+    "QInt32Storage": np.dtype("<i4"),
+    "QUInt4x2Storage": np.dtype("u1"),
+    "QUInt2x4Storage": np.dtype("u1"),
+    "UntypedStorage": np.dtype("u1"),
+}
+# Types of elements that have no storage of their own: PyTorch stores bytes and the type's name.
+_DTYPES = {
+    "uint16": np.dtype("<u2"),
+    "uint32": np.dtype("<u4"),
+    "uint64": np.dtype("<u8"),
+    "float8_e4m3fn": np.dtype(jnp.float8_e4m3fn),
+    "float8_e4m3fnuz": np.dtype(jnp.float8_e4m3fnuz),
+    "float8_e5m2": np.dtype(jnp.float8_e5m2),
+    "float8_e5m2fnuz": np.dtype(jnp.float8_e5m2fnuz),
 }
 
 
@@ -53,26 +73,134 @@ class _Frozen(type):
 
 
 class Tensor(metaclass=_Frozen):
-    """A tensor as the pickle describes it; none of the values has been checked."""
+    """A tensor as the pickle describes it; none of the values has been checked.
 
-    __slots__ = ("offset", "size", "storage", "stride")
+    It is described by its arguments or, as PyTorch before 0.2 wrote it, by its state.
 
-    def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *unused: Any) -> None:
-        del unused  # Whether it requires a gradient, and its hooks.
-        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
+    Attributes:
+        dtype: Type of the elements, or None if the values cannot be read.
+    """
+
+    __slots__ = ("dtype", "offset", "size", "storage", "stride")
+
+    def __init__(
+        self,
+        storage: Any = None,
+        offset: Any = 0,
+        size: Any = (),
+        stride: Any = (),
+        requires_grad: Any = False,
+        hooks: Any = None,
+        pending: Any = None,
+    ) -> None:
+        del requires_grad, hooks
+        self.__setstate__((storage, offset, size, stride))
+        if pending:  # A conjugation or negation, which PyTorch has not applied to the values.
+            self.dtype = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.storage, self.offset, self.size, self.stride = state
+        self.dtype = getattr(self.storage, "dtype", None)
+
+
+class _TypedTensor(Tensor):
+    """A tensor in a storage of bytes."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        storage: Any,
+        offset: Any,
+        size: Any,
+        stride: Any,
+        requires_grad: Any,
+        hooks: Any,
+        dtype: Any,
+        pending: Any = None,
+    ) -> None:
+        super().__init__(storage, offset, size, stride, requires_grad, hooks)
+        self.dtype = _DTYPES.get(dtype) if isinstance(dtype, str) and not pending else None
+
+
+class Unsupported(metaclass=_Frozen):
+    """A tensor whose values are not read, because a kernel cannot be one.
+
+    Attributes:
+        kind: What it is instead of a dense tensor, with an article.
+    """
+
+    __slots__ = ()
+
+    kind: ClassVar[str]
+
+    def __init__(self, *unused: Any) -> None:
+        del unused
+
+
+class _Sparse(Unsupported):
+    __slots__ = ()
+    kind = "a sparse tensor"
+
+
+class _Quantized(Unsupported):
+    __slots__ = ()
+    kind = "a quantized tensor"
+
+
+class _Meta(Unsupported):
+    __slots__ = ()
+    kind = "a tensor without values, on PyTorch's device 'meta'"
+
+
+class _Nested(Unsupported):
+    __slots__ = ()
+    kind = "a nested tensor"
+
+
+class Other(Unsupported):
+    """A tensor that `Tensor` describes, but whose values cannot be read."""
+
+    __slots__ = ()
+    kind = "a tensor of an unsupported type"
+
+
+class _Subclass(Unsupported):
+    __slots__ = ()
+    kind = "a tensor of a class of its own"
 
 
 class Parameter(metaclass=_Frozen):
-    """A parameter, from its arguments or, as PyTorch before 0.4 wrote it, from its state."""
+    """A tensor within another object, of which nothing else is kept.
+
+    It comes from the arguments of the object or, as PyTorch before 0.4 wrote it, from the state.
+
+    Attributes:
+        data: The tensor, if the pickle is not hostile.
+    """
 
     __slots__ = ("data",)
 
-    def __init__(self, data: Any, *unused: Any) -> None:
+    def __init__(self, data: Any = None, *unused: Any) -> None:
         del unused
-        self.data = data
+        self.__setstate__((data,))
 
     def __setstate__(self, state: Any) -> None:
-        self.data = state[0]
+        data = state[0]
+        self.data = data.data if isinstance(data, Parameter) else data
+
+
+class _Rebuilt(Parameter):
+    """A tensor of a subclass, or one with attributes, from the function that makes a plain one."""
+
+    __slots__ = ()
+
+    def __init__(self, function: Any, subclass: Any, arguments: Any, state: Any) -> None:
+        del subclass, state
+        plain = isinstance(function, type) and issubclass(
+            function, Tensor | Unsupported | Parameter
+        )
+        super().__init__(function(*arguments) if plain else None)
 
 
 class _Size(tuple[Any, ...], metaclass=_Frozen):
@@ -81,67 +209,116 @@ class _Size(tuple[Any, ...], metaclass=_Frozen):
     __slots__ = ()
 
 
-class _Namespace(metaclass=_Frozen):
-    """Replacement of ``argparse.Namespace`` and ``torch.device`` that drops all of its content."""
+class Inert(dict[Any, Any], metaclass=_Frozen):
+    """Replacement of every other class and function: a dictionary of the items it is given.
+
+    It keeps the weights in a ``Counter``, a ``defaultdict`` or any other mapping, and drops all
+    that is not an item.
+
+    Attributes:
+        path: Module and name of what it replaces.
+    """
 
     __slots__ = ()
 
-    def __init__(self, *unused: Any) -> None:
+    path: ClassVar[str]
+
+    def __new__(cls, *unused: Any, **also_unused: Any) -> "Inert":  # noqa: D102
+        del unused, also_unused
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **unused: Any) -> None:
         del unused
+        super().__init__()
+        for argument in arguments:
+            if isinstance(argument, dict):
+                self.update(argument)
+
+    # It can be a key or an element of a set.
+    __hash__ = object.__hash__  # pyrefly: ignore
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+    def __call__(self, *unused: Any) -> "Inert":  # noqa: D102
+        del unused
+        return self
 
     def __setstate__(self, state: Any) -> None:
         del state
 
+    def _drop(self, value: Any) -> None:
+        del value
 
-# A `torch.dtype` is pickled as its name.
-_DTYPE_NAMES = (
-    *("float64", "float32", "float16", "bfloat16", "complex64", "complex128"),
-    *("int64", "int32", "int16", "int8", "uint8", "bool"),
-)
+    # By these methods, a pickle fills a list, a set or a deque.
+    append = extend = add = _drop
+
 
 _GLOBALS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): Tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): Tensor,
-    ("torch._utils", "_rebuild_parameter"): Parameter,
-    ("torch.nn.parameter", "Parameter"): Parameter,
-    # Plain strings, which a pickle cannot modify.
-    **{("torch", name): name for name in (*_DTYPES, *_DTYPE_NAMES)},
-    # The arguments of torchvision's and timm's training scripts, and the objects among them.
-    ("argparse", "Namespace"): _Namespace,
-    ("torch", "device"): _Namespace,
     ("torch", "Size"): _Size,
+    ("torch", "Tensor"): Tensor,
+    ("torch.nn.parameter", "Parameter"): Parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _Rebuilt,
+    **{
+        ("torch._utils", f"_rebuild_{name}"): replacement
+        for name, replacement in {
+            "tensor": Tensor,
+            "tensor_v2": Tensor,
+            "tensor_v3": _TypedTensor,
+            "parameter": Parameter,
+            "parameter_with_state": Parameter,
+            "device_tensor_from_cpu_tensor": Parameter,
+            "device_tensor_from_numpy": _Subclass,
+            "qtensor": _Quantized,
+            "sparse_tensor": _Sparse,
+            "meta_tensor_no_storage": _Meta,
+            "nested_tensor": _Nested,
+            "wrapper_subclass": _Subclass,
+        }.items()
+    },
+    # Plain strings, which a pickle cannot modify.
+    **{("torch", name): name for name in (*_STORAGES, *_DTYPES)},
+    **{("torch.cuda", name): name for name in _STORAGES},
+    ("torch.storage", "UntypedStorage"): "UntypedStorage",
+    **{
+        (module, name.replace("Storage", "Tensor")): Tensor
+        for module in ("torch", "torch.cuda")
+        for name in _STORAGES
+    },
 }
 
 
 class Unpickler(pickle.Unpickler):
-    """Unpickler that admits only `_GLOBALS` and references to storages.
+    """Unpickler that creates instances of the classes of this module and of plain types only.
 
     Attributes:
         storages: The storages that the pickle has referred to, by key.
+        dropped: What the pickle has named that is not part of a state dict.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        # Strings written by Python 2 are names, which are valid UTF-8.
-        super().__init__(file, encoding="utf-8")
+        # Strings of Python 2 are names, in UTF-8, or bytes that nothing reads.
+        super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self.storages: dict[str, Storage] = {}
+        self.dropped: dict[tuple[str, str], type[Inert]] = {}
 
     def find_class(self, module: str, name: str, /) -> Any:
-        """Return the replacement of a global; any global without one is refused."""
-        if (module, name) not in _GLOBALS:
-            raise Refused(
-                f"its pickle asks for {module}.{name}, which does not belong to a state dict and "
-                "might run code; save model.state_dict() alone"
-            )
-        return _GLOBALS[module, name]
+        """Return the replacement of a global."""
+        known = _GLOBALS.get((module, name)) or self.dropped.get((module, name))
+        if known is None:
+            known = type("Inert", (Inert,), {"__slots__": (), "path": f"{module}.{name}"})
+            self.dropped[module, name] = known
+        return known
 
-    def persistent_load(self, pid: Any) -> Storage:
-        """Return the storage that a persistent id describes."""
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the storage, or the replacement of a class, that a persistent id describes."""
         match pid:
             case ("storage", str(kind), str(key), _, int(numel), *view) if (
-                kind in _DTYPES and numel >= 0 and view in ([], [None])
+                kind in _STORAGES and numel >= 0 and view in ([], [None])
             ):
-                storage = Storage(key, _DTYPES[kind], numel)
+                storage = Storage(key, _STORAGES[kind], numel)
+            case ("module", replacement, *_):
+                return replacement  # The legacy format wrote the source beside a class.
             case _:
                 raise Refused(f"its pickle refers to {reprlib.repr(pid)}, which is not a storage")
         if self.storages.setdefault(key, storage) != storage:
