@@ -225,7 +225,8 @@ def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) ->
     table.write_text("image,label\na.jpg,cat\n")
     with pytest.raises(DataError, match=r"row 1 of .* names a\.jpg, which does not exist"):
         opened(table)
-    shutil.copy(folder / "train" / "dog" / "1.jpg", tmp_path / "a.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(folder / "train" / "dog" / "1.jpg", tmp_path / name)
     for kind, content, message in (
         (
             "csv",
@@ -236,7 +237,7 @@ def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) ->
         ("csv", "image,label\na.jpg,cat\na.jpg,cat", "has only the class cat; .* needs two"),
         (
             "csv",
-            "image,label,split\na.jpg,cat,train\na.jpg,dog,val",
+            "image,label,split\na.jpg,cat,train\nb.jpg,dog,val",
             "has no training rows of class dog; add some",
         ),
         (

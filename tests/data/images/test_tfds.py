@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 from array_record.python import array_record_module
@@ -50,8 +51,14 @@ def tfrecord(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def record(data: bytes) -> bytes:
-    """With checksums of zero, which no reader here looks at."""
-    return struct.pack("<Q", len(data)) + bytes(4) + data + bytes(4)
+    """A record with its two checksums, as TensorFlow writes it."""
+
+    def masked(part: bytes) -> bytes:
+        crc = google_crc32c.value(part)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    length = struct.pack("<Q", len(data))
+    return length + masked(length) + data + masked(data)
 
 
 def test_a_prepared_folder_holds_the_same_bytes_and_classes(folder: Path, prepared: Path) -> None:
