@@ -19,9 +19,6 @@ MAX_PIXELS = ImageConfig.max_pixels
 # Number of pixels of a strip: a few hundred kilobytes, which stay in a core's cache.
 _STRIP = 2**18
 
-# Held while Pillow's limit of the size of images is off, so that no thread restores another's.
-_pillow_limit = threading.Lock()
-
 
 class DecodeError(ValueError):
     """Raised for bytes that are not a complete, undamaged image file."""
@@ -161,9 +158,11 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         DecodeError: In the block, too, for every error of Pillow.
     """
     try:
-        with _open_any_size(data) as image:
-            _check_size(image.width, image.height, max_pixels)
-            image.load()
+        with contextlib.ExitStack() as stack:
+            with _without_pillows_limit:
+                image = stack.enter_context(Image.open(io.BytesIO(data)))
+                _check_size(image.width, image.height, max_pixels)
+                image.load()
             ImageOps.exif_transpose(image, in_place=True)
             yield image
     except DecodeError:
@@ -173,14 +172,32 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise DecodeError(f"no whole image, {len(data)} bytes ({reason[:100]})") from None
 
 
-def _open_any_size(data: bytes) -> Image.Image:
-    """Read the header of an image of any size. Pillow's own limit is one for all of a process."""
-    with _pillow_limit:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(io.BytesIO(data))
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+class _WithoutPillowsLimit:
+    """Context in which Pillow reads images of any size.
+
+    Pillow has one limit for the whole process, which it also compares while it decodes some
+    formats.  The limit is restored when the last thread leaves the context.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._threads += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_without_pillows_limit = _WithoutPillowsLimit()
 
 
 def _strip_height(width: int) -> int:
