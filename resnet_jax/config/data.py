@@ -97,6 +97,10 @@ class ImageConfig:
     on_unreadable: Literal["fail", "skip"] = "fail"
     """What to do with a file that is not a complete image: "fail" ends the run, "skip" leaves the
     file out and reports it."""
+    max_pixels: int = 178_956_970
+    """Largest number of pixels of an image file. A larger one is treated like a file that is not a
+    complete image. The default is Pillow's limit; an image needs up to 7 bytes of memory for each
+    pixel, in each thread."""
     threads: int = 0
     """Number of threads that read and decode images, in each process. 0 uses every core that is
     available to the process."""
@@ -107,7 +111,7 @@ class ImageConfig:
     """Augmentation of training images on the device."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "image_size", "repeats")
+        require_positive(self, "image_size", "repeats", "max_pixels")
         require_not_negative(self, "threads", "workers")
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
@@ -134,8 +138,8 @@ class FolderConfig:
 
     path: str
     """Directory or table of images: a directory with train/CLASS/ and val/CLASS/ (or test/CLASS/),
-    or with CLASS/ only; or a .csv or .jsonl file with the columns image, label and, optionally,
-    split. It may be a URL such as gs://BUCKET/DIRECTORY."""
+    or with CLASS/ only; or a .csv, .tsv or .jsonl file with the columns image, label and,
+    optionally, split. It may be a URL such as gs://BUCKET/DIRECTORY."""
     evaluation_share: float = 0.2
     """Share of the images of each class that is held out for evaluation, above 0 and below 1. It
     has no effect if the data has an evaluation split of its own."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
@@ -15,8 +16,31 @@ from resnet_jax.data.preprocessing import Preprocessing
 class DataError(Exception):
     """Raised for data that cannot be used.
 
-    The message names the data, says what was expected, and says what to do.
+    The message names the data, says what was expected, and says what to do.  It can be printed and
+    written as UTF-8 even if it names a file whose name is not UTF-8, see `printable`.
     """
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__(*map(printable, parts))
+
+
+def printable(text: str) -> str:
+    r"""Return a text that every file and terminal with UTF-8 accepts.
+
+    Python represents the bytes of a file name that are not UTF-8, such as the é of an old archive
+    with Latin-1 names, by lone surrogates.  They are shown as escapes here: ``caf\xe9.jpg``.
+    """
+    return _SURROGATE.sub(_escape, text)
+
+
+# Lone surrogates; Python's strings have no others.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _escape(surrogate: re.Match[str]) -> str:
+    code = ord(surrogate[0])
+    # The surrogates that stand for the bytes from 0x80 to 0xFF, see PEP 383.
+    return rf"\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else rf"\u{code:04x}"
 
 
 class Split(Protocol):

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import jax
 
-from resnet_jax.config import TrainConfig
+from resnet_jax.config import ModelConfig, TrainConfig
 from resnet_jax.training.network import frozen_statistics
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run

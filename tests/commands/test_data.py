@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from resnet_jax.commands.main import main
 
@@ -62,6 +64,58 @@ def test_damage_and_leaks_between_the_splits_are_named(
     assert f"in train and in validation: {leaked}" in page
     twice = f"{folder / 'train/circle/2.png'} = {folder / 'train/square/other.png'}"
     assert f"twice in train: {twice}" in page
+
+
+def test_contradictory_labels_and_large_images_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = Image.fromarray(load_sample_images().images[0]).resize((160, 120))
+    photo.save(folder / "train" / "circle" / "photo.jpg", quality=95)
+    photo.resize((200, 150)).save(folder / "train" / "square" / "again.webp", quality=80)
+    photo.save(folder / "val" / "square" / "third.jpg", quality=60)
+    # Nearly the same with the same label is not told.
+    photo.save(folder / "train" / "circle" / "fourth.png")
+    for name, level in (("circle", 100), ("square", 101)):
+        Image.new("L", (30, 30), level).save(folder / "val" / name / "flat.png")
+    assert run("describe", folder) == 0
+    page = capsys.readouterr().out
+    for one, other in (("circle/photo.jpg", "square/again.webp"), ("circle/fourth.png",) * 2):
+        line = f"nearly the same with different labels: {folder / 'train' / one} (circle) and "
+        if other.startswith("square"):
+            line += f"{folder / 'train' / other} (square)"
+        assert line in page
+    assert page.count("nearly the same") == 4
+    assert "flat" not in page
+
+    shutil.copy(folder / "train" / "circle" / "0.png", folder / "train" / "square" / "other.png")
+    assert run("describe", folder, "--max-pixels", 160 * 120) == 1
+    page = capsys.readouterr().out
+    one, other = (folder / "train" / name for name in ("circle/0.png", "square/other.png"))
+    assert f"twice in train: {one} = {other}, with different labels" in page
+    large = folder / "train" / "square" / "again.webp"
+    assert f"too large: {large}: 200 x 150 pixels are more than the limit of 19,200" in page
+    assert re.search(r"damaged +│ +0 +│ +0 ", page)
+
+
+def test_names_that_are_not_utf_8_are_described_and_prepared(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        os.rename(folder / split / "circle", os.fsencode(folder / split) + b"/caf\xe9")
+    latin = os.fsencode(folder) + b"/val/caf\xe9"
+    os.rename(latin + b"/0.png", latin + b"/\xfc.png")
+    with open(latin + b"/1.png", "wb") as file:
+        file.write(b"no image")
+    assert run("describe", folder) == 1
+    page = capsys.readouterr().out
+    assert rf"damaged: {folder}/val/caf\xe9/1.png: no whole image, 8 bytes" in page
+    assert re.search(r"caf\\xe9 +│ +3 +│ +3 ", page)
+    assert run("prepare", folder, tmp_path / "tfds", "--name", "shapes") == 0
+    names = (tmp_path / "tfds" / "shapes" / "1.0.0" / "label.labels.txt").read_text()
+    assert names.split() == [r"caf\xe9", "square"]
+    capsys.readouterr()
+    assert run("describe", os.fsdecode(os.fsencode(tmp_path) + b"/no\xe9")) == 2
+    assert rf"{tmp_path}/no\xe9 is not a directory" in capsys.readouterr().err
 
 
 def test_damage_that_training_forgives_is_listed(

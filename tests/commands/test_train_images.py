@@ -83,6 +83,12 @@ def test_damaged_images_end_the_run_or_are_reported(folder: Path, tmp_path: Path
     shutil.copytree(folder, copy)
     for name in ("bright/3.jpg", "dark/5.jpg"):
         (copy / name).write_bytes((copy / name).read_bytes()[:333])
+    # Names as from an old archive, in Latin-1.
+    os.rename(copy / "bright", os.fsencode(copy) + b"/h\xe9ll")
+    for i in range(24):
+        for name in (b"h\xe9ll", b"dark"):
+            file = os.fsencode(copy) + b"/%s/%d.jpg" % (name, i)
+            os.rename(file, file.replace(b".jpg", b"\xfc.jpg"))
     options = (*OPTIONS, f"--data.path={copy}", "--epochs=2")
     process = run("folder-resnet50", *options, f"--workdir={tmp_path / 'fail'}")
     assert process.returncode == 2
@@ -93,7 +99,11 @@ def test_damaged_images_end_the_run_or_are_reported(folder: Path, tmp_path: Path
     process = run("folder-resnet50", *options, *skip)
     assert process.returncode == 0, process.stderr
     assert re.search(r"Skipped 2 unreadable images, such as .*\.jpg: .*333 bytes", process.stdout)
-    assert "2 unreadable images" in (tmp_path / "skip" / "report.html").read_text()
+    report = (tmp_path / "skip" / "report.html").read_text()
+    assert "2 unreadable images" in report
+    assert r"h\xe9ll" in report
+    model = json.loads((tmp_path / "skip" / "model.json").read_text())
+    assert model["class_names"] == ["dark", r"h\xe9ll"]
 
 
 def test_images_that_are_not_there_are_refused_before_anything_is_written(tmp_path: Path) -> None:

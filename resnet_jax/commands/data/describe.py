@@ -7,18 +7,20 @@ import tyro
 
 from resnet_jax.commands.arguments import parse_options
 from resnet_jax.commands.data.errors import data_errors
+from resnet_jax.config import ImageConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Report the splits, classes, sizes, colors, duplicates and damaged files of a data set.
 
-    The exit code is 1 if files are damaged, labels are impossible, or splits share images.
+    The exit code is 1 if files are damaged or too large, labels are impossible, identical files
+    have different labels, or splits share images. It is 2 if the data cannot be opened.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A folder of images, a .csv or .jsonl table, or the directory of a prepared TFDS data set, as
-    a path or a URL."""
+    """A folder of images, a .csv, .tsv or .jsonl table, or the directory of a prepared TFDS data
+    set, as a path or a URL."""
     name: str | None = None
     """Name of a TFDS data set below SOURCE, such as imagenet2012 or imagenet2012:5.1.0."""
     image_key: str = "image"
@@ -27,10 +29,12 @@ class Arguments:
     """Name of the feature that holds the label (TFDS)."""
     threads: int = 0
     """Number of threads that read and decode. 0 uses every available core."""
+    max_pixels: int = ImageConfig.max_pixels
+    """Largest number of pixels of an image, as data.images.max_pixels in training."""
 
 
 def run(argv: list[str], prog: str) -> int:
-    """Print the report. Return 1 if there are damaged files, impossible labels or shared images."""
+    """Print the report. Return 1 if there are problems, see `Arguments`."""
     arguments = parse_options(Arguments, argv, prog=prog)
     with data_errors():
         from rich.console import Console
@@ -46,4 +50,12 @@ def run(argv: list[str], prog: str) -> int:
             label_key=arguments.label_key,
         )
         threads = arguments.threads or usable_cores()
-        return int(print_summary(Console(), sources, title=arguments.source, threads=threads))
+        return int(
+            print_summary(
+                Console(),
+                sources,
+                title=arguments.source,
+                threads=threads,
+                max_pixels=arguments.max_pixels,
+            )
+        )

@@ -17,7 +17,7 @@ class Arguments:
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A folder of images, or a .csv or .jsonl table of them."""
+    """A folder of images, or a .csv, .tsv or .jsonl table of them."""
     data_dir: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA_DIR")]
     """Directory of all TFDS data sets, such as ~/tensorflow_datasets."""
     name: str

@@ -6,7 +6,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from resnet_jax.data.dataset import printable
 from resnet_jax.data.images.describe import shared, summarize
+from resnet_jax.data.images.pixels import nearly_the_same
 from resnet_jax.data.images.source import ImageSource
 
 # Largest number of findings of each kind that are printed.
@@ -16,7 +18,12 @@ _CLASSES = 20
 
 
 def print_summary(
-    console: Console, sources: dict[str, ImageSource], *, title: str, threads: int
+    console: Console,
+    sources: dict[str, ImageSource],
+    *,
+    title: str,
+    threads: int,
+    max_pixels: int,
 ) -> bool:
     """Read every image once, and print what the splits contain.
 
@@ -25,9 +32,11 @@ def print_summary(
         sources: The splits by name.
         title: Title of the table.
         threads: Number of threads that read and decode.
+        max_pixels: Largest number of pixels of an image.
 
     Returns:
-        Whether there are damaged files, impossible labels, or images that splits share.
+        Whether there are damaged or too large files, impossible or contradictory labels, or images
+        that splits share.
     """
     summaries = {}
     for name, source in sources.items():
@@ -36,9 +45,10 @@ def print_summary(
             summaries[name] = summarize(
                 source,
                 threads=threads,
+                max_pixels=max_pixels,
                 progress=lambda task=task: progress.advance(task),
             )
-    columns = Table("", *summaries, title=title, title_justify="left")
+    columns = Table("", *summaries, title=printable(title), title_justify="left")
     found = summaries.values()
     rows = {
         "images": [f"{s.num_images:,}" for s in found],
@@ -53,8 +63,9 @@ def print_summary(
         "mean, 0 to 1": [_levels(s.mean) for s in found],
         "std, 0 to 1": [_levels(s.std) for s in found],
         "damaged": [f"{len(s.unreadable):,}" for s in found],
+        "too large": [f"{len(s.too_large):,}" for s in found],
         "damaged, but readable": [f"{len(s.forgiven):,}" for s in found],
-        "duplicates within": [f"{len(s.duplicates):,}" for s in found],
+        "duplicates within": [f"{len(s.duplicates) + len(s.contradictions):,}" for s in found],
     }
     for name, cells in rows.items():
         columns.add_row(name, *cells)
@@ -67,7 +78,12 @@ def print_summary(
     names = list(summaries)
     for i, (name, summary) in enumerate(summaries.items()):
         problems += [f"damaged: {file}: {why}" for file, why in summary.unreadable.items()]
+        problems += [f"too large: {file}: {why}" for file, why in summary.too_large.items()]
         problems += [f"in {name}: {why}" for why in summary.mislabelled]
+        problems += [
+            f"twice in {name}: {one} = {two}, with different labels"
+            for one, two in summary.contradictions
+        ]
         notes += [f"damaged, but readable: {file}: {why}" for file, why in summary.forgiven.items()]
         notes += [f"twice in {name}: {one} = {two}" for one, two in summary.duplicates]
         for other in names[i + 1 :]:
@@ -75,6 +91,12 @@ def print_summary(
                 f"in {name} and in {other}: {one} = {two}"
                 for one, two in shared(summary, summaries[other])
             ]
+    looks = [image for summary in found for image in summary.thumbnails]
+    notes += [
+        f"nearly the same with different labels: {one.name} ({one.class_name}) and {two.name} "
+        f"({two.class_name})"
+        for one, two in nearly_the_same(looks)
+    ]
     _print_some(console, problems, "red")
     _print_some(console, notes, "yellow")
     return bool(problems)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from resnet_jax.config.data import Interpolation
-from resnet_jax.data.images.decode import decode, decode_with_header
+from resnet_jax.data.images.decode import MAX_PIXELS, decode, decode_with_header
 from resnet_jax.data.images.jpeg import read_header
 from resnet_jax.data.images.optional import opencv
 
@@ -76,6 +76,7 @@ def random_resized_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     interpolation: Interpolation,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Write a random part of an image, resized, to ``out``.
 
@@ -86,6 +87,7 @@ def random_resized_crop(
         scale: Smallest and largest area of the part, as a share of the image.
         ratio: Smallest and largest width divided by height of the part.
         interpolation: How to resize. With ``"linear"``, JPEG files are also decoded roughly.
+        max_pixels: Largest number of pixels of the file.
 
     Raises:
         DecodeError: The file cannot be decoded, see `decode`.
@@ -93,13 +95,20 @@ def random_resized_crop(
     """
     draw = partial(random_box, draws=draws, scale=scale, ratio=ratio)
     if (header := read_header(data)) is None:
-        pixels = decode_with_header(data, header)
+        pixels = decode_with_header(data, header, max_pixels=max_pixels)
         box = draw(*pixels.shape[:2])
     else:
         box = draw(header.height, header.width)
         shrink = next((f for f in _JPEG_FACTORS if min(box[2:]) >= f * len(out)), 1)
         rough = interpolation == "linear"
-        pixels = decode_with_header(data, header, shrink=shrink, rows=box[0] + box[2], rough=rough)
+        pixels = decode_with_header(
+            data,
+            header,
+            shrink=shrink,
+            rows=box[0] + box[2],
+            rough=rough,
+            max_pixels=max_pixels,
+        )
         if pixels.shape[1] != header.width:
             _resize_part(pixels, [side / shrink for side in box], out, interpolation)
             return
@@ -114,7 +123,12 @@ def random_resized_crop(
 
 
 def evaluation_image(
-    data: bytes, *, image_size: int, crop_fraction: float, interpolation: Interpolation
+    data: bytes,
+    *,
+    image_size: int,
+    crop_fraction: float,
+    interpolation: Interpolation,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Decode an image file and return the central crop that evaluation uses.
 
@@ -123,6 +137,7 @@ def evaluation_image(
         image_size: Height and width of the result in pixels.
         crop_fraction: See `evaluation_crop`.
         interpolation: See `evaluation_crop`.
+        max_pixels: Largest number of pixels of the file.
 
     Returns:
         uint8[image_size, image_size, 3].
@@ -132,7 +147,7 @@ def evaluation_image(
         ImportError: ``"linear"`` needs OpenCV, which is not installed.
     """
     return evaluation_crop(
-        decode(data),
+        decode(data, max_pixels=max_pixels),
         image_size=image_size,
         crop_fraction=crop_fraction,
         interpolation=interpolation,

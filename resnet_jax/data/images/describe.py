@@ -11,9 +11,10 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.data.dataset import DataError
-from resnet_jax.data.images.decode import DecodeError, decode
+from resnet_jax.data.images.decode import MAX_PIXELS, DecodeError, TooLargeError, decode_strips
 from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.paths import as_path
+from resnet_jax.data.images.pixels import PixelStatistics, Thumbnail, pixel_statistics
 from resnet_jax.data.images.source import ImageSource, UnreadableError, check_label
 from resnet_jax.data.images.tfds import TfdsSplit, is_prepared, open_builder
 
@@ -27,8 +28,8 @@ class _Image(NamedTuple):
     digest: bytes = b""
     problem: str | None = None
     forgiven: str | None = None
-    shape: tuple[int, int] = (0, 0)
-    moments: np.ndarray = np.zeros((3, 3))
+    too_large: bool = False
+    looks: PixelStatistics | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,10 @@ class Summary:
         forgiven: Names of the damaged files that are trained on nevertheless, with the damage.
         mislabelled: Messages about labels that are not the index of a class.
         digests: Name of the first file with each SHA-256.
-        duplicates: Pairs of names of identical files.
+        too_large: Names of the files with more pixels than allowed, with their size.
+        duplicates: Pairs of names of identical files with the same label.
+        contradictions: Pairs of names of identical files with different labels.
+        thumbnails: The images with labels, reduced, to find images that are nearly the same.
     """
 
     num_images: int
@@ -61,7 +65,10 @@ class Summary:
     forgiven: dict[str, str]
     mislabelled: list[str]
     digests: dict[bytes, str]
+    too_large: dict[str, str]
     duplicates: list[tuple[str, str]]
+    contradictions: list[tuple[str, str]]
+    thumbnails: list[Thumbnail]
 
 
 def open_all(
@@ -95,13 +102,18 @@ def open_all(
 
 
 def summarize(
-    source: ImageSource, *, threads: int, progress: Callable[[], None] = lambda: None
+    source: ImageSource,
+    *,
+    threads: int,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Read and decode every image of a split once, and return its statistics.
 
     Args:
         source: The split.
         threads: Number of threads that read and decode.
+        max_pixels: Largest number of pixels of an image.
         progress: Called after each image.
     """
 
@@ -115,17 +127,17 @@ def summarize(
         forgiven = None
         try:
             try:
-                image = decode(record.image, strict=True)
+                looks = pixel_statistics(
+                    decode_strips(record.image, strict=True, max_pixels=max_pixels)
+                )
+            except TooLargeError:
+                raise
             except DecodeError as error:
-                image, forgiven = decode(record.image), str(error)
+                looks = pixel_statistics(decode_strips(record.image, max_pixels=max_pixels))
+                forgiven = str(error)
         except DecodeError as error:
-            return found._replace(problem=str(error))
-        pixels = image.reshape(-1, 3).astype(np.float64)
-        return found._replace(
-            forgiven=forgiven,
-            shape=image.shape[:2],
-            moments=np.stack([np.full(3, len(pixels)), pixels.sum(0), (pixels**2).sum(0)]),
-        )
+            return found._replace(problem=str(error), too_large=isinstance(error, TooLargeError))
+        return found._replace(forgiven=forgiven, looks=looks)
 
     with ThreadPoolExecutor(threads) as pool:
         images = []
@@ -143,31 +155,53 @@ def summarize(
             except DataError as error:
                 mislabelled.append(str(error))
     digests: dict[bytes, str] = {}
-    duplicates = []
+    first_labels: dict[bytes, int | None] = {}
+    duplicates, contradictions = [], []
     for image in images:
-        if image.digest:
-            first = digests.setdefault(image.digest, image.name)
-            if first != image.name:
-                duplicates.append((first, image.name))
-    count, total, square = np.sum([image.moments for image in images], axis=0)
-    count = np.maximum(count, 1)
-    mean = total / count
-    shapes = np.array([image.shape for image in images if image.problem is None]).reshape(-1, 2)
+        if not image.digest:
+            continue
+        first = digests.setdefault(image.digest, image.name)
+        label = first_labels.setdefault(image.digest, image.label)
+        if first != image.name:
+            same = label == image.label
+            (duplicates if same else contradictions).append((first, image.name))
+    looks = [image.looks for image in images if image.looks is not None]
+    count = max(1, sum(look.height * look.width for look in looks))
+    total, square = np.zeros(3), np.zeros(3)
+    for look in looks:
+        total += look.total
+        square += look.square
+    mean = np.asarray(total / count)
     return Summary(
         num_images=len(images),
         counts={
             name: counts[label] for label, name in enumerate(() if secret else source.class_names)
         },
         size=sum(image.size for image in images),
-        heights=shapes[:, 0],
-        widths=shapes[:, 1],
+        heights=np.array([look.height for look in looks], int),
+        widths=np.array([look.width for look in looks], int),
         mean=mean,
         std=np.sqrt(np.maximum(square / count - mean**2, 0)),
-        unreadable={image.name: image.problem for image in images if image.problem},
+        unreadable={
+            image.name: image.problem for image in images if image.problem and not image.too_large
+        },
+        too_large={
+            image.name: image.problem for image in images if image.problem and image.too_large
+        },
         forgiven={image.name: image.forgiven for image in images if image.forgiven},
         mislabelled=mislabelled,
         digests=digests,
         duplicates=duplicates,
+        contradictions=contradictions,
+        thumbnails=[
+            Thumbnail(
+                image.name, source.class_names[image.label], image.digest, image.looks.thumbnail
+            )
+            for image in images
+            if image.looks is not None
+            and image.label is not None
+            and 0 <= image.label < len(source.class_names)
+        ],
     )
 
 

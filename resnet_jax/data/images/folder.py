@@ -1,35 +1,31 @@
 """Images in one folder for each class, or in a table of files and classes."""
 
-import csv
 import dataclasses
 import functools
-import io
-import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from etils import epath
 
-from resnet_jax.data.dataset import DataError
-from resnet_jax.data.images.paths import as_path, files_below, read_file, size_text
+from resnet_jax.data.dataset import DataError, printable
+from resnet_jax.data.images.paths import (
+    as_path,
+    files_below,
+    is_hidden,
+    leads_out,
+    read_file,
+    size_text,
+)
 from resnet_jax.data.images.source import Record, UnreadableError, digest
+from resnet_jax.data.images.splits import SPLITS
+from resnet_jax.data.images.table import TABLES, read_table
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif"),
     *(".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"),
 )
-
-# Names of the splits in folders and tables, in lowercase or uppercase letters.
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +36,7 @@ class ImageFiles:
         root: Directory of the files.
         files: Paths relative to ``root``.
         labels: Label of each file.
-        class_names: Name of each label.
+        class_names: Name of each label. It is `printable`.
     """
 
     root: epath.Path
@@ -57,7 +53,7 @@ class ImageFiles:
             image = read_file(path)
         except OSError as error:
             raise UnreadableError(path, f"cannot be read ({error.strerror or error})") from None
-        return Record(image, self.labels[index], path)
+        return Record(image, self.labels[index], printable(path))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -89,9 +85,10 @@ def open_splits(
     Args:
         path: A directory contains either ``train`` and ``val`` (or ``validation``, ``test``), each
             with one folder for each class, or the folders of the classes themselves. Images may be
-            at any depth in the folder of a class. A table is a ``.csv`` file with a header or a
-            ``.jsonl`` file. Its column ``image`` is a path relative to the table, ``label`` is the
-            name of a class, and the optional ``split`` is named like the folders.
+            at any depth in the folder of a class. A table is a ``.csv`` or ``.tsv`` file with a
+            header or a ``.jsonl`` file, see `read_table`. Its column ``image`` is a path relative
+            to the table, ``label`` is the name of a class, and the optional ``split`` is named like
+            the folders.
         evaluation_share: Share of the images of each class that is held out for evaluation, from 0
             to 1, if there is no evaluation split.
         seed: Seed that chooses the held-out images.
@@ -106,7 +103,7 @@ def open_splits(
             column or file is missing or unknown.
     """
     path = as_path(path)
-    is_table = path.suffix.lower() in (".csv", ".jsonl")
+    is_table = path.suffix.lower() in TABLES and not path.is_dir()
     splits = (_read_table if is_table else _read_folder)(path, every)
     if len(splits) > 1:
         return splits
@@ -115,7 +112,7 @@ def open_splits(
 
 
 def _wanted(found: Iterable[str], every: bool) -> list[str]:
-    names = sorted(set(found), key=tuple(_SPLITS.values()).index)
+    names = sorted(set(found), key=tuple(SPLITS.values()).index)
     return names if every else names[:2]
 
 
@@ -123,7 +120,7 @@ def _read_folder(directory: epath.Path, every: bool) -> dict[str, ImageFiles]:
     children = _directories(directory)
     folders: dict[str, epath.Path] = {}
     for name, child in children.items():
-        split = _SPLITS.get(name.lower())
+        split = SPLITS.get(name.lower())
         if split in folders:
             raise DataError(f"{folders[split]} and {child} are one split; merge them or remove one")
         if split:
@@ -137,7 +134,7 @@ def _read_folder(directory: epath.Path, every: bool) -> dict[str, ImageFiles]:
     if others:
         raise DataError(
             f"{directory} has {', '.join(others[:5])} beside {folders['train'].name}, but splits "
-            f"are {', '.join(_SPLITS)}; rename or move the other folders"
+            f"are {', '.join(SPLITS)}; rename or move the other folders"
         )
     splits = {name: _read_classes(folders[name]) for name in _wanted(folders, every)}
     for name, images in splits.items():
@@ -151,7 +148,7 @@ def _read_folder(directory: epath.Path, every: bool) -> dict[str, ImageFiles]:
 
 
 def _read_table(path: epath.Path, every: bool) -> dict[str, ImageFiles]:
-    rows = _rows(path)
+    rows = read_table(path)
     named = {row.split for row in rows}
     if named != {""} and ("train" not in named or len(named) == 1):
         raise DataError(
@@ -184,57 +181,18 @@ def _read_table(path: epath.Path, every: bool) -> dict[str, ImageFiles]:
     return splits
 
 
-class _Row(NamedTuple):
-    """A row of a table. The split is empty if the table has no splits."""
-
-    image: str
-    label: str
-    split: str
-
-
-def _rows(path: epath.Path) -> list[_Row]:
-    try:
-        # Spreadsheet programs write a byte order mark.
-        lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
-        rows: list[Any] = (
-            [json.loads(line) for line in lines if line.strip()]
-            if path.suffix.lower() == ".jsonl"
-            else list(csv.DictReader(lines))
-        )
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    if not rows:
-        raise DataError(f"{path} has no rows")
-    has_splits = any(isinstance(row, dict) and "split" in row for row in rows)
-    found = []
-    for number, row in enumerate(rows, start=1):
-        where = f"row {number} of {path}"
-        if not isinstance(row, dict) or row.get("image") is None or row.get("label") is None:
-            raise DataError(f"{where} lacks image or label; it has {row}")
-        image, split = row["image"], ""
-        if not isinstance(image, str):
-            raise DataError(f"{where} has the image {image!r}, which is not a path")
-        if has_splits:
-            split = _SPLITS.get(str(row.get("split")).lower(), "")
-            if not split:
-                raise DataError(
-                    f"{where} has the split {row.get('split')!r}, but splits are "
-                    f"{', '.join(_SPLITS)}"
-                )
-        if not (path.parent / image).is_file():
-            raise DataError(f"{where} names {image}, which does not exist")
-        found.append(_Row(image, str(row["label"]), split))
-    return found
-
-
 def _directories(directory: epath.Path) -> dict[str, epath.Path]:
+    if directory.is_file():
+        raise DataError(
+            f"{directory} is neither a directory of images nor a table ({', '.join(TABLES)})"
+        )
     if not directory.is_dir():
         raise DataError(f"{directory} is not a directory; give the one of the images")
     try:
         return {
             child.name: child
             for child in sorted(directory.iterdir(), key=lambda path: _natural(path.name))
-            if child.is_dir() and not child.name.startswith(".")
+            if child.is_dir() and not is_hidden(child.name) and not leads_out(child)
         }
     except OSError as error:
         raise DataError(f"{directory} cannot be read: {error.strerror}") from None
@@ -248,24 +206,57 @@ def _read_classes(directory: epath.Path) -> ImageFiles:
             "two classes"
         )
     files, labels = [], []
+    linked: dict[str, str] = {}
     for label, (name, folder) in enumerate(classes.items()):
-        images = sorted(_images(folder), key=_natural)
-        if not images:
+        found = {
+            os.path.join(name, file): real
+            for file, real in files_below(folder).items()
+            if file.lower().endswith(EXTENSIONS)
+        }
+        if not found:
             raise DataError(
                 f"{folder} has no images ({', '.join(EXTENSIONS)}); remove the folder of class "
                 f"{name}, or fill it"
             )
-        files += [os.path.join(name, image) for image in images]
-        labels += [label] * len(images)
-    return ImageFiles(directory, tuple(files), tuple(labels), tuple(classes))
+        files += sorted(found, key=_natural)
+        labels += [label] * len(found)
+        for file, real in found.items():
+            if real is not None and (first := linked.setdefault(real, file)) != file:
+                raise _in_two_classes(first, file)
+    _check_links(directory, linked, classes)
+    names = tuple(map(printable, classes))
+    return ImageFiles(directory, tuple(files), tuple(labels), names)
 
 
-def _images(folder: epath.Path) -> list[str]:
-    return [
-        file
-        for file in files_below(folder)
-        if file.lower().endswith(EXTENSIONS) and not os.path.basename(file).startswith(".")
-    ]
+def _check_links(
+    directory: epath.Path, linked: dict[str, str], classes: dict[str, epath.Path]
+) -> None:
+    """Raise `DataError` if a link in the folder of a class leads to an image of another class.
+
+    Args:
+        directory: Directory of the classes.
+        linked: Paths relative to the directory, by the path of the real file that they lead to.
+        classes: Folders of the classes by name.
+    """
+    own = {
+        os.path.realpath(folder): name
+        for name, folder in (classes.items() if linked else ())
+        if not os.path.islink(folder)
+    }
+    root = os.path.realpath(directory) if linked else ""
+    for real, file in linked.items():
+        if not real.startswith(root + os.sep) or not real.lower().endswith(EXTENSIONS):
+            continue
+        inside = real[len(root) + 1 :].split(os.sep)
+        other = own.get(os.path.join(root, inside[0]))
+        if other not in (None, file.split(os.sep)[0]) and not any(map(is_hidden, inside)):
+            raise _in_two_classes(file, os.path.join(*inside))
+
+
+def _in_two_classes(one: str, other: str) -> DataError:
+    return DataError(
+        f"{one} and {other} are the same file in two classes; remove the link from one of them"
+    )
 
 
 def _split(images: ImageFiles, share: float, seed: int) -> tuple[ImageFiles, ImageFiles]:

@@ -247,6 +247,7 @@ class _TrainExamples:
                 scale=self.config.crop_scale,
                 ratio=self.config.crop_ratio,
                 interpolation=self.config.train_interpolation,
+                max_pixels=self.config.max_pixels,
             )
 
         # A skipped image is replaced by the next one in the data set.
@@ -280,6 +281,7 @@ class _EvaluationExamples:
                 image_size=self.config.image_size,
                 crop_fraction=self.config.crop_fraction,
                 interpolation=self.config.eval_interpolation,
+                max_pixels=self.config.max_pixels,
             )
 
         try:

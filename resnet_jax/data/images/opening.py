@@ -6,7 +6,7 @@ import jax
 
 from resnet_jax.config import AugmentConfig, FolderConfig, TfdsArraysConfig, TfdsConfig
 from resnet_jax.data.augment import augment_batch
-from resnet_jax.data.dataset import DataError, Dataset, Split
+from resnet_jax.data.dataset import DataError, Dataset, Split, printable
 from resnet_jax.data.images.arrays import read_arrays
 from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.loading import ImageSplit
@@ -40,7 +40,9 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
         return augment_batch(key, batch, labels, augmentation, num_classes=len(train.class_names))
 
     return Dataset(
-        name=config.path if isinstance(config, FolderConfig) else config.name or config.directory,
+        name=printable(
+            config.path if isinstance(config, FolderConfig) else config.name or config.directory
+        ),
         train=splits[0],
         evaluation=splits[1],
         evaluation_split="test" if kind == "test" else "validation",

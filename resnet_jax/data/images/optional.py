@@ -1,11 +1,12 @@
-"""The optional image libraries: simplejpeg decodes JPEG files faster, OpenCV resizes faster.
+"""The optional libraries of data: simplejpeg and OpenCV for speed, google-crc32c for TFRecords.
 
 Pillow alone decodes every file and does every interpolation but ``"linear"``.  This is the only
-module that imports the two libraries, and it imports them when they are first needed.
+module that imports these libraries, and it imports them when they are first needed.
 """
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 
@@ -32,4 +33,20 @@ def opencv() -> Any:
             f"interpolation 'linear' needs OpenCV ({error}): pip install 'resnet-linen[data]', or "
             "choose 'pil_bilinear' or 'pil_bicubic', which need only Pillow",
             name="cv2",
+        ) from None
+
+
+@functools.cache
+def crc32c() -> Callable[[bytes], int]:
+    """Return the function from bytes to their CRC-32C.
+
+    Raises:
+        ImportError: google-crc32c is not installed. The message is one line that names the extra.
+    """
+    try:
+        return importlib.import_module("google_crc32c").value
+    except ImportError as error:
+        raise ImportError(
+            f"TFRecord files need google-crc32c ({error}): pip install 'resnet-linen[data]'",
+            name="google_crc32c",
         ) from None

@@ -3,6 +3,7 @@
 Local files are read with Python's own functions, which are faster.
 """
 
+import collections
 import contextlib
 import os
 from collections.abc import Callable
@@ -17,6 +18,16 @@ try:
     import resource
 except ImportError:  # Windows does not have it.
     resource = None
+
+# Folders of thumbnails and metadata (Synology, QNAP, macOS), of deleted files, and of snapshots, in
+# lowercase letters.
+_FOLDERS_OF_PROGRAMS = frozenset(
+    [
+        *("@eadir", "@tmp", "@__thumb", "__macosx", "__pycache__"),
+        *("#recycle", "@recycle", "$recycle.bin", "system volume information", "lost+found"),
+        *("#snapshot", "@recently-snapshot"),
+    ]
+)
 
 # Number of files that a process may have open for other purposes.
 _OTHER_FILES = 64
@@ -90,26 +101,89 @@ def allow_open_files(count: int) -> None:
         )
 
 
-def files_below(directory: epath.Path) -> list[str]:
-    """Return the paths of all files below a directory, at any depth, relative to it.
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name belongs to a program, not to the data.
+
+    These are the names that begin with a dot, such as ``.ipynb_checkpoints`` of Jupyter and
+    ``._1.jpg`` of macOS, and the folders in which storage systems keep thumbnails, deleted files
+    and snapshots.
+    """
+    return name.startswith(".") or name.lower() in _FOLDERS_OF_PROGRAMS
+
+
+def leads_out(directory: epath.PathLike) -> bool:
+    """Return whether a path is a symbolic link to a directory that contains the link itself."""
+    if is_remote(directory) or not os.path.islink(directory):
+        return False
+    real, place = os.path.realpath(directory), os.path.realpath(os.path.dirname(directory))
+    return _contains(real, place)
+
+
+def files_below(directory: epath.Path) -> dict[str, str | None]:
+    """Return all files below a directory, at any depth, without the hidden ones.
+
+    Symbolic links are followed, but every real file is returned once: under its own path if that is
+    below the directory too.  A link to a directory that contains the link is ignored.
+
+    Returns:
+        Paths relative to the directory. For those that lead through a symbolic link, also if
+        the directory itself is one, the path of the real file; for all others None.
 
     Raises:
         DataError: A directory cannot be read.
     """
     if is_remote(directory):
-        return _remote(
+        names = _remote(
             os.fspath(directory),
             lambda system, name: [os.path.relpath(file, name) for file in system.find(name)],
         )
+        return {name: None for name in names if not any(map(is_hidden, name.split("/")))}
+    try:
+        return _local_files_below(os.fspath(directory))
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from None
 
-    def unreadable(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}")
 
-    return [
-        os.path.relpath(os.path.join(parent, file), directory)
-        for parent, _, files in os.walk(directory, onerror=unreadable, followlinks=True)
-        for file in files
-    ]
+def _local_files_below(root: str) -> dict[str, str | None]:
+    start = os.path.realpath(root)
+    own: list[str] = []
+    linked: dict[str, str] = {}
+    seen: set[str] = set()
+    # Links come last, so that a file that has a path of its own is found under that.
+    pending = collections.deque([("", start, os.path.islink(root))])
+    while pending:
+        directory, real, through_link = pending.popleft()
+        if real in seen:
+            continue
+        seen.add(real)
+        with os.scandir(os.path.join(root, directory)) as entries:
+            children = sorted(entries, key=lambda entry: entry.name)
+        for child in children:
+            if is_hidden(child.name):
+                continue
+            path = os.path.join(directory, child.name)
+            if child.is_symlink():
+                target = os.path.realpath(child.path)
+                if not os.path.isdir(target):
+                    linked.setdefault(target, path)
+                elif not _contains(target, start) and not _contains(target, real):
+                    pending.append((path, target, True))
+            elif child.is_dir():
+                pending.appendleft((path, os.path.join(real, child.name), through_link))
+            elif through_link:
+                linked.setdefault(os.path.join(real, child.name), path)
+            else:
+                own.append(path)
+    files: dict[str, str | None] = dict.fromkeys(own)
+    if linked:
+        real_files = {os.path.join(start, path) for path in own}
+        files |= {path: target for target, path in linked.items() if target not in real_files}
+    return files
+
+
+def _contains(directory: str, path: str) -> bool:
+    """Return whether a real path is a directory or below it."""
+    return path == directory or path.startswith(directory.rstrip(os.sep) + os.sep)
 
 
 def _remote(path: str, action: Callable[[Any, str], Any]) -> Any:

@@ -126,9 +126,11 @@ def make_builder(
             supervised_keys=("image", "label"),
         )
 
-    def example(images: ImageFiles, index: int) -> tuple[str, dict[str, Any]]:
+    def example(images: ImageFiles, index: int) -> tuple[bytes, dict[str, Any]]:
         record = images[index]
-        return images.files[index], {"image": io.BytesIO(record.image), "label": record.label}
+        # TensorFlow Datasets encodes text as UTF-8 itself, but fails for names that are not UTF-8.
+        key = images.files[index].encode("utf-8", "surrogateescape")
+        return key, {"image": io.BytesIO(record.image), "label": record.label}
 
     def examples(images: ImageFiles) -> Any:
         if not beam:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from resnet_jax.data.dataset import DataError
+from resnet_jax.data.dataset import DataError, printable
 
 
 class Record(NamedTuple):
@@ -13,7 +13,7 @@ class Record(NamedTuple):
     Attributes:
         image: Content of a JPEG, PNG, WebP or other file that Pillow reads.
         label: Index of the class, or -1 in data sets without labels.
-        name: Where the image comes from, for messages.
+        name: Where the image comes from, for messages. It is `printable`.
     """
 
     image: bytes
@@ -32,8 +32,8 @@ class UnreadableError(DataError):
     def __init__(self, name: str, reason: str) -> None:
         # Exceptions from worker processes are pickled with these arguments.
         super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
+        self.name = printable(name)
+        self.reason = printable(reason)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
@@ -69,10 +69,10 @@ class ImageSource(Protocol):
 
 
 def digest(parts: Iterable[str]) -> str:
-    """Return the SHA-256 of lines of text, in hexadecimal."""
+    """Return the SHA-256 of lines of text, in hexadecimal. Names of files may be any bytes."""
     sha = hashlib.sha256()
     for part in parts:
-        sha.update(part.encode() + b"\n")
+        sha.update(part.encode("utf-8", "surrogateescape") + b"\n")
     return sha.hexdigest()
 
 

@@ -1,11 +1,11 @@
 """Random access to TFRecord files through an index of offsets, without TensorFlow.
 
 A record consists of its length (8 bytes), a checksum of the length (4 bytes), the data, and a
-checksum of the data (4 bytes).
+checksum of the data (4 bytes).  Both checksums are masked CRC-32C.  They are compared whenever a
+record is read, because this takes less than 1 % of the time that decoding an image takes.
 """
 
 import functools
-import hashlib
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -15,10 +15,14 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.data.dataset import DataError
+from resnet_jax.data.images.optional import crc32c
 from resnet_jax.data.images.paths import as_path, file_size, is_remote, read_range
+from resnet_jax.data.images.source import digest
 
 _LENGTH = struct.Struct("<Q")
-_AROUND = 16
+_CHECKSUM = struct.Struct("<I")
+_BEFORE = _LENGTH.size + _CHECKSUM.size
+_AROUND = _BEFORE + _CHECKSUM.size
 # Number of files of a data set that stay open. ImageNet has 1,024 files, and a process is often
 # allowed to open no more than that.
 _OPEN_FILES = 128
@@ -28,24 +32,43 @@ def index_tfrecord(path: epath.PathLike) -> np.ndarray:
     """Return the offset and length in bytes of the data of each record, int64[N, 2].
 
     Raises:
-        DataError: The file ends within a record, or is not a TFRecord file.
+        DataError: The file ends within a record, a length is damaged, or it is not a TFRecord file.
+        ImportError: google-crc32c is not installed.
     """
+    checksum = crc32c()
     size = file_size(os.fspath(path))
     entries = []
     with as_path(path).open("rb") as file:
         offset = 0
         while offset < size:
             file.seek(offset)
-            head = file.read(8)
-            length = _LENGTH.unpack(head)[0] if len(head) == 8 else size
+            head = file.read(_BEFORE)
+            if len(head) == _BEFORE and not _is_intact(checksum, head[:8], head[8:]):
+                raise DataError(
+                    f"{path} is damaged or not a TFRecord file: after {len(entries)} records, at "
+                    f"byte {offset} of {size}, the length of a record and its checksum disagree; "
+                    "download it again"
+                )
+            length = _LENGTH.unpack(head[:8])[0] if len(head) == _BEFORE else size
             if offset + _AROUND + length > size:
                 raise DataError(
                     f"{path} is truncated or not a TFRecord file: after {len(entries)} records, at "
                     f"byte {offset} of {size}, no complete record follows; download it again"
                 )
-            entries.append((offset + 12, length))
+            entries.append((offset + _BEFORE, length))
             offset += _AROUND + length
     return np.asarray(entries, np.int64).reshape(-1, 2)
+
+
+def _is_intact(checksum: Callable[[bytes], int], data: bytes, stored: bytes) -> bool:
+    """Return whether data have the checksum that is stored after them.
+
+    The checksum is rotated by 15 bits and a constant is added, because the CRC of data that contain
+    their own CRC would be a constant.
+    """
+    crc = checksum(data)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return _CHECKSUM.pack(masked) == stored
 
 
 def cached_index(path: epath.PathLike, cache: Path) -> np.ndarray:
@@ -61,7 +84,7 @@ def cached_index(path: epath.PathLike, cache: Path) -> np.ndarray:
     else:
         status = os.stat(path)
         key = f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
-    stored = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    stored = cache / f"{digest([key])[:32]}.npy"
     try:
         return np.load(stored, allow_pickle=False)
     except (OSError, ValueError):
@@ -83,11 +106,15 @@ class TFRecords(Sequence[bytes]):
         cache: Directory of the indices.
 
     Raises:
-        DataError: A file is truncated, or has fewer records than ``parts`` says.
+        DataError: A file is truncated or damaged, or has fewer records than ``parts`` says.
+        ImportError: google-crc32c is not installed.
     """
 
     def __init__(self, parts: Sequence[tuple[epath.PathLike, int, int]], cache: Path) -> None:
+        # A missing library is reported before the first record.
+        crc32c()
         self._paths = [os.fspath(path) for path, _, _ in parts]
+        self._cache = cache
         indices = []
         for number, (path, skip, take) in enumerate(parts):
             index = cached_index(path, cache)[skip : skip + take]
@@ -105,12 +132,20 @@ class TFRecords(Sequence[bytes]):
     def __getitem__(self, index: int) -> bytes:  # pyrefly: ignore[bad-override]
         file, offset, length = (int(value) for value in self._index[index])
         path = self._paths[file]
+        start, size = offset - _BEFORE, _AROUND + length
         if is_remote(path):
-            data = read_range(path, offset, length)
+            content = read_range(path, start, size)
         else:
-            data = self._opened(path).read(offset, length)
-        if len(data) < length:
+            content = self._opened(path).read(start, size)
+        if len(content) < size:
             raise DataError(f"{path} has become shorter since it was indexed; download it again")
+        head, data, end = content[:8], content[_BEFORE:-4], content[-4:]
+        checksum = crc32c()
+        for part, stored, what in ((head, content[8:_BEFORE], "length"), (data, end, "data")):
+            if not _is_intact(checksum, part, stored):
+                raise DataError(f"damaged record at byte {start}: {what} and checksum disagree")
+        if _LENGTH.unpack(head)[0] != length:
+            raise DataError(f"{path} has changed since it was indexed; remove {self._cache}")
         return data
 
     @functools.cached_property

@@ -4,6 +4,7 @@ import io
 import math
 import resource
 import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from resnet_jax.data.images.crop import (
     random_resized_crop,
     resize,
 )
-from resnet_jax.data.images.decode import DecodeError, decode
+from resnet_jax.data.images.decode import DecodeError, TooLargeError, decode, decode_strips
+from resnet_jax.data.images.pixels import pixel_statistics
 from tests.data.images.conftest import jpeg
 
 
@@ -96,6 +98,83 @@ def test_dark_images_of_sixteen_bits_stay_dark() -> None:
     for level, expected in ((200, 200), (25700, 100)):
         image = Image.fromarray(np.full((4, 4), level, np.int32))
         assert (decode(encoded(image, "TIFF")) == expected).all()
+
+
+def test_levels_that_do_not_fit_16_bits_are_refused() -> None:
+    levels = np.array([[0, 65535]], np.int32)
+    np.testing.assert_array_equal(
+        decode(encoded(Image.fromarray(levels), "TIFF"))[0, :, 0], [0, 255]
+    )
+    for low, high in ((-1, 5), (0, 65536), (-(2**31), 2**31 - 1)):
+        image = Image.fromarray(np.array([[low, high]], np.int32))
+        message = f"^levels are whole numbers from {low} to {high}; they must be from 0 to 65535$"
+        with pytest.raises(DecodeError, match=message):
+            decode(encoded(image, "TIFF"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1", "CMYK", "I;16", "I;16B", "I", "F"])
+def test_large_images_are_decoded_in_strips(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    grey = {"I;16": np.uint16, "I;16B": ">u2", "I": np.int32, "F": np.float32}
+    if mode in grey:
+        levels = rng.integers(0, 65536, (50, 40)) / (65536 if mode == "F" else 1)
+        image = Image.fromarray(levels.astype(grey[mode]))
+    else:
+        image = Image.fromarray(rng.integers(0, 256, (50, 40, 3), np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(image, "TIFF", exif=exif)
+    whole = decode(data)
+    assert whole.shape == (40, 50, 3)
+    monkeypatch.setattr("resnet_jax.data.images.decode._STRIP", 350)
+    strips = list(decode_strips(data))
+    assert [len(strip) for strip in strips] == [7, 7, 7, 7, 7, 5]
+    np.testing.assert_array_equal(np.concatenate(strips), whole)
+    np.testing.assert_array_equal(decode(data), whole)
+    statistics = pixel_statistics(strips)
+    assert (statistics.height, statistics.width) == (40, 50)
+    np.testing.assert_array_equal(statistics.total, whole.sum((0, 1), dtype=int))
+    np.testing.assert_array_equal(statistics.square, (whole.astype(int) ** 2).sum((0, 1)))
+    cells = whole.reshape(8, 5, 50, 3)[:, :, :6].mean((1, 2))
+    np.testing.assert_allclose(statistics.thumbnail[:, 0], cells, atol=0.51)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 9), (300, 1), (1, 300)])
+def test_small_images_have_statistics_too(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    statistics = pixel_statistics([pixels])
+    np.testing.assert_array_equal(statistics.total, pixels.sum((0, 1), dtype=int))
+    np.testing.assert_array_equal(statistics.square, (pixels.astype(int) ** 2).sum((0, 1)))
+
+
+def test_statistics_need_no_copy_of_the_image() -> None:
+    data = encoded(Image.new("RGB", (3000, 2000), (1, 2, 3)), "PNG")
+    tracemalloc.start()
+    try:
+        statistics = pixel_statistics(decode_strips(data))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert statistics.total.tolist() == [6_000_000, 12_000_000, 18_000_000]
+    # Pillow's own 4 bytes for each pixel are not counted.
+    assert peak < 2 * 3000 * 2000
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_the_largest_number_of_pixels_is_a_setting(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(Image.new("RGB", (40, 30)), kind)
+    assert decode(data, max_pixels=1200).shape == (30, 40, 3)
+    message = r"^40 x 30 pixels are more than the limit of 1,199 \(data\.images\.max_pixels"
+    with pytest.raises(TooLargeError, match=message):
+        decode(data, max_pixels=1199)
+    with pytest.raises(TooLargeError, match=message):
+        next(decode_strips(data, max_pixels=1199))
+    # Pillow's limit stays as it is, and is not the one that counts.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode(data).shape == (30, 40, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_roughly_decoded_colours_are_nearly_those_of_the_file(photos: list[np.ndarray]) -> None:

@@ -1,6 +1,7 @@
 """Folders and tables of images."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 
 from resnet_jax.config import FolderConfig
 from resnet_jax.data import DataError, open_dataset
+from resnet_jax.data.dataset import printable
 from resnet_jax.data.images.decode import decode
 from resnet_jax.data.images.folder import EXTENSIONS, ImageFiles, open_splits
 
@@ -225,7 +227,8 @@ def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) ->
     table.write_text("image,label\na.jpg,cat\n")
     with pytest.raises(DataError, match=r"row 1 of .* names a\.jpg, which does not exist"):
         opened(table)
-    shutil.copy(folder / "train" / "dog" / "1.jpg", tmp_path / "a.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(folder / "train" / "dog" / "1.jpg", tmp_path / name)
     for kind, content, message in (
         (
             "csv",
@@ -236,7 +239,7 @@ def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) ->
         ("csv", "image,label\na.jpg,cat\na.jpg,cat", "has only the class cat; .* needs two"),
         (
             "csv",
-            "image,label,split\na.jpg,cat,train\na.jpg,dog,val",
+            "image,label,split\na.jpg,cat,train\nb.jpg,dog,val",
             "has no training rows of class dog; add some",
         ),
         (
@@ -251,3 +254,142 @@ def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) ->
         table.write_text(content)
         with pytest.raises(DataError, match=message):
             opened(table)
+
+
+def picture(path: Path | str, level: int = 0) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    # Pillow cannot open every name for writing.
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (level, 0, 0)).save(buffer, "PNG")
+    with open(path, "wb") as file:
+        file.write(buffer.getvalue())
+
+
+@pytest.fixture
+def two_classes(tmp_path: Path) -> Path:
+    for name in ("cat", "dog"):
+        for i in range(4):
+            picture(tmp_path / "photos" / name / f"{i}.png", 20 * i)
+    return tmp_path / "photos"
+
+
+def files(path: Path) -> list[str]:
+    return sorted(file for split in opened(path)[:2] for file in split.files)
+
+
+def test_what_programs_leave_behind_is_not_read(two_classes: Path) -> None:
+    before = files(two_classes)
+    assert len(before) == 8
+    for directory in (
+        *("", "cat", "cat/deep/.ipynb_checkpoints", "cat/.ipynb_checkpoints", "cat/@eaDir/0.png"),
+        *("cat/__MACOSX", "__MACOSX/cat", "@eaDir/x", ".thumbnails", "cat/#recycle", "dog/@EADIR"),
+    ):
+        picture(two_classes / directory / "._0.png")
+        if directory not in ("", "cat"):
+            picture(two_classes / directory / "0-checkpoint.png")
+            picture(two_classes / directory / "SYNOPHOTO_THUMB_M.jpg")
+    (two_classes / "cat" / "Thumbs.db").touch()
+    (two_classes / "cat" / ".DS_Store").touch()
+    assert files(two_classes) == before
+    assert opened(two_classes)[0].class_names == ("cat", "dog")
+
+
+def test_a_hidden_folder_above_the_data_does_not_matter(two_classes: Path) -> None:
+    moved = two_classes.parent / ".cache" / "@eaDir" / "photos"
+    shutil.copytree(two_classes, moved)
+    assert len(files(moved)) == 8
+
+
+def test_every_real_file_counts_once_in_its_class(two_classes: Path) -> None:
+    before = files(two_classes)
+    cat = two_classes / "cat"
+    for name, target in {
+        "loop": ".",
+        "up": "..",
+        "far/up": "../../..",
+        "again.png": "0.png",
+        "aaa.png": "1.png",
+        "here": str(cat),
+        "deep/0.png": "../0.png",
+        "../self": ".",
+        "../cat/same": "deep",
+    }.items():
+        (cat / name).parent.mkdir(exist_ok=True)
+        (cat / name).symlink_to(target)
+    assert files(two_classes) == before
+    # Files elsewhere are read through links, once.
+    elsewhere = two_classes.parent / "elsewhere"
+    picture(elsewhere / "deep" / "new.png")
+    (elsewhere / "loop").symlink_to(".")
+    for name in ("b", "c"):
+        (cat / name).symlink_to(elsewhere)
+    (cat / "d.png").symlink_to(elsewhere / "deep" / "new.png")
+    assert len(files(two_classes)) == 9
+    shutil.move(two_classes / "dog", elsewhere / "dog")
+    (cat / "b").unlink()
+    (cat / "c").unlink()
+    (two_classes / "dog").symlink_to(elsewhere / "dog")
+    assert len(files(two_classes)) == 9
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "names"),
+    [
+        ("cat/x.png", "../dog/1.png", r"cat/x\.png and dog/1\.png"),
+        ("dog/x", "../cat", r"dog/x/\d\.png and cat/\d\.png"),
+        ("lynx", "cat", r"lynx/\d\.png and cat/\d\.png"),
+    ],
+)
+def test_a_file_in_two_classes_is_refused(
+    two_classes: Path, link: str, target: str, names: str
+) -> None:
+    (two_classes / link).symlink_to(target)
+    with pytest.raises(DataError, match=f"^{names} are the same file in two classes; remove"):
+        opened(two_classes)
+
+
+def test_files_outside_that_two_classes_link_to_are_refused(two_classes: Path) -> None:
+    picture(two_classes.parent / "pool" / "a.png")
+    for name in ("cat", "dog"):
+        (two_classes / name / "a.png").symlink_to(two_classes.parent / "pool" / "a.png")
+    with pytest.raises(DataError, match=r"^cat/a.png and dog/a.png are the same file in two"):
+        opened(two_classes)
+
+
+def test_names_that_are_not_utf_8_are_shown_with_escapes(tmp_path: Path) -> None:
+    root = os.fsencode(tmp_path / "photos")
+    for name in (b"caf\xe9", b"bar"):
+        for file in (b"1.png", b"\xfc.png"):
+            picture(os.fsdecode(root + b"/" + name + b"/" + file))
+    train, evaluation, _ = opened(tmp_path / "photos")
+    assert train.class_names == ("bar", r"caf\xe9")
+    names = [split[i].name for split in (train, evaluation) for i in range(2)]
+    assert sorted(os.path.relpath(name, tmp_path) for name in names) == [
+        "photos/bar/1.png",
+        r"photos/bar/\xfc.png",
+        r"photos/caf\xe9/1.png",
+        r"photos/caf\xe9/\xfc.png",
+    ]
+    assert len({train.fingerprint, evaluation.fingerprint}) == 2
+    os.rename(root + b"/caf\xe9/\xfc.png", root + b"/caf\xe9/\xfd.png")
+    again, other, _ = opened(tmp_path / "photos")
+    assert {again.fingerprint, other.fingerprint} != {train.fingerprint, evaluation.fingerprint}
+    missing = train if any("\udcfc" in f and "caf" in f for f in train.files) else evaluation
+    index = next(i for i, f in enumerate(missing.files) if "\udcfc" in f and "caf" in f)
+    with pytest.raises(DataError, match=r"caf\\xe9/\\xfc\.png: cannot be read"):
+        missing[index]
+    os.unlink(root + b"/caf\xe9/1.png")
+    with pytest.raises(DataError, match=r"class caf\\xe9 has 1 image"):
+        opened(tmp_path / "photos")
+    table = tmp_path / "table.csv"
+    table.write_bytes(b"image,label\nphotos/caf\xe9/\xfd.png,cat\nphotos/bar/1.png,dog\n")
+    with pytest.raises(DataError, match="class cat has 1 image"):
+        opened(table)
+    table.write_bytes(b"image,label\nphotos/caf\xe9/\xfd.png,caf\xe9\n")
+    with pytest.raises(DataError, match=r"has caf\\xe9 in the column label, which is not UTF-8"):
+        opened(table)
+    with pytest.raises(DataError, match=r"no\\xe9where is not a directory"):
+        opened(Path(os.fsdecode(b"/no\xe9where")))
+    for text in ("plain", "süß 猫 😺", r"caf\xe9"):
+        assert printable(text) == text
+    assert printable("a\ud800\udce9") == r"a\ud800\xe9"

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 from array_record.python import array_record_module
@@ -18,6 +19,7 @@ from array_record.python import array_record_module
 from resnet_jax.config import ImageConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
 from resnet_jax.data.images.folder import open_splits
+from resnet_jax.data.images.optional import crc32c
 from resnet_jax.data.images.prepare import make_builder, prepare
 from resnet_jax.data.images.tfds import TfdsSplit
 from resnet_jax.data.images.tfrecord import TFRecords, cached_index, index_tfrecord
@@ -50,8 +52,14 @@ def tfrecord(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def record(data: bytes) -> bytes:
-    """With checksums of zero, which no reader here looks at."""
-    return struct.pack("<Q", len(data)) + bytes(4) + data + bytes(4)
+    """A record with its two checksums, as TensorFlow writes it."""
+
+    def masked(part: bytes) -> bytes:
+        crc = google_crc32c.value(part)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    length = struct.pack("<Q", len(data))
+    return length + masked(length) + data + masked(data)
 
 
 def test_a_prepared_folder_holds_the_same_bytes_and_classes(folder: Path, prepared: Path) -> None:
@@ -219,6 +227,53 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content[:size])
         with pytest.raises(DataError, match=f"after {size // 66} records, at byte .* of {size}"):
             index_tfrecord(path)
+
+
+def test_one_flipped_bit_is_found_in_whichever_byte_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    content = record(b"first") + record(b"") + record(b"last")
+    path.write_bytes(content)
+    # The records of an index that was made before the damage.
+    records = TFRecords([(path, 0, 3)], tmp_path / "cache")
+    starts = [0, 21, 37, len(content)]
+    for at in range(len(content)):
+        changed = bytearray(content)
+        changed[at] ^= 1 << at % 8
+        path.write_bytes(changed)
+        damaged = next(i for i in range(3) if at < starts[i + 1])
+        what = "length" if at - starts[damaged] < 12 else "data"
+        message = f"^damaged record at byte {starts[damaged]}: {what} and checksum disagree$"
+        for index in range(3):
+            if index == damaged:
+                with pytest.raises(DataError, match=message):
+                    records[index]
+            else:
+                assert records[index] == (b"first", b"", b"last")[index]
+        if what == "length":
+            with pytest.raises(DataError, match=f"is damaged .*at byte {starts[damaged]} of 57"):
+                index_tfrecord(path)
+
+
+def test_a_file_that_was_exchanged_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(record(b"first") + record(b"second"))
+    records = TFRecords([(path, 0, 2)], tmp_path / "cache")
+    path.write_bytes(record(b"longer than first") + record(b"second"))
+    for index in range(2):
+        with pytest.raises(DataError, match=r"changed since it was indexed|damaged record at byte"):
+            records[index]
+
+
+def test_a_missing_checksum_library_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    crc32c.cache_clear()
+    try:
+        with pytest.raises(ImportError, match=r"need google-crc32c .*pip install 'resnet-linen"):
+            TFRecords([], tmp_path)
+    finally:
+        crc32c.cache_clear()
 
 
 def test_records_are_read_by_other_processes_too(tmp_path: Path) -> None:
