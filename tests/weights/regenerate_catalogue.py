@@ -55,6 +55,7 @@ def published(results: Iterable[dict[str, str]]) -> Iterator[dict[str, object]]:
             "test_size": test_size,
             "input_size": config.input_size[-1],
             "crop_fraction": crop,
+            "input_crop_fraction": config.crop_pct,
             "interpolation": config.interpolation,
             "mean": " ".join(map(str, config.mean)),
             "std": " ".join(map(str, config.std)),

@@ -69,7 +69,7 @@ def decode_with_header(
             # Pillow accepts some damaged files, and its messages are clearer.
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return _rgb(image)
+            return rgb_pixels(image)
     except DecodeError:
         raise
     except Exception as error:  # Each of Pillow's plugins raises errors of its own.
@@ -77,8 +77,12 @@ def decode_with_header(
         raise DecodeError(f"no whole image, {len(data)} bytes ({reason[:100]})") from None
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    """Return the pixels of an opened image as uint8[H, W, 3]."""
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an image that Pillow has opened, uint8[H, W, 3]; see `decode`.
+
+    Raises:
+        DecodeError: The levels are floating-point numbers outside 0 to 1.
+    """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         levels = np.asarray(image, np.float64)
