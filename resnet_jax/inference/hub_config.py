@@ -242,10 +242,11 @@ def _transformers_preprocessing(fields: Json, channels: int, *, convnext: bool) 
         mode = "squash"
         resized = _pair(size)
         target = _pair(crop_size) if crop else resized
-    fractions = {_fraction(side, whole) for side, whole in zip(target, resized, strict=True)}
+    fractions = {crop_fraction_of(side, whole) for side, whole in zip(target, resized, strict=True)}
     if len(fractions) > 1:
         raise ValueError(
-            "preprocessor_config.json crops height and width differently; pass preprocessing as well"
+            "preprocessor_config.json crops height and width by different shares; pass "
+            "preprocessing as well"
         )
     scale = 255 * fields.get("rescale_factor", 1 / 255) if fields.get("do_rescale", True) else 255
     mean, std = _MEAN, _STD
@@ -302,13 +303,13 @@ def _per_channel(values: Any) -> tuple[float, ...]:
     return (float(values),) if isinstance(values, int | float) else tuple(values)
 
 
-def _fraction(crop: int, resized: int) -> float:
+def crop_fraction_of(crop: int, resized: int) -> float:
     """Return a crop fraction that resizes to exactly this size.
 
-    >>> _fraction(224, 256), math.floor(224 / _fraction(224, 232))
+    >>> crop_fraction_of(224, 256), math.floor(224 / crop_fraction_of(224, 232))
     (0.875, 232)
     """
     fraction = crop / resized
     while math.floor(crop / fraction) < resized:
-        fraction = math.nextafter(fraction, 0)
+        fraction = math.nextafter(fraction, 0.0)
     return fraction

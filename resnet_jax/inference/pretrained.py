@@ -75,7 +75,7 @@ def find(
     elif text.endswith(_SUFFIXES) or "/" in text or os.sep in text:
         raise FileNotFoundError(f"{text}: there is no such file or directory; check the path")
     else:
-        found = _from_catalogue(text, _entry(text), image_size)
+        found = _from_catalogue(_entry(text), image_size)
     found = found._replace(preprocessing=_resized(found.preprocessing, image_size))
     classes = overrides.get("num_classes", found.model.num_classes)
     if classes not in (0, found.model.num_classes):
@@ -118,7 +118,7 @@ def _entry(name: str) -> Pretrained:
     raise ValueError(f"unknown weights {name!r}, and there is no such file: {hint}")
 
 
-def _from_catalogue(source: str, entry: Pretrained, image_size: ImageSize) -> Found:
+def _from_catalogue(entry: Pretrained, image_size: ImageSize) -> Found:
     return Found(
         create_model(entry.model, num_classes=entry.num_classes),
         entry.source,
@@ -144,7 +144,7 @@ def _from_hub(reference: str, image_size: ImageSize) -> Found:
     # Without a revision, the catalogue has the same facts, and nothing more is downloaded.
     for entry in list_pretrained():
         if entry.source == reference:
-            return _from_catalogue(reference, entry, image_size)
+            return _from_catalogue(entry, image_size)
     config = fetch_first(reference, ["config.json"])
     if config is None:
         raise ValueError(
@@ -211,12 +211,13 @@ def _with_network(
         preprocessing = _catalogue_preprocessing(entry, image_size)
         model = entry.model
     network = create_model(model) if isinstance(model, str) else model
-    if not isinstance(source, Mapping) and not text.startswith("hf:"):
-        source = Path(source).expanduser()
-        if not source.exists():
+    weights: Source = source if isinstance(source, Mapping) else text
+    if not (isinstance(source, Mapping) or text.startswith("hf:")):
+        weights = Path(text).expanduser()
+        if not weights.exists():
             raise FileNotFoundError(f"{text}: there is no such file; check the path")
     rules = torch_rules(network)
-    tensors = state_dict(network, source, rules)
+    tensors = state_dict(network, weights, rules)
     if isinstance(model, str):
         head = tensors.get(torch_name(["params", "head", "kernel"], rules))
         network = network.clone(num_classes=0 if head is None else head.shape[0])

@@ -19,9 +19,10 @@ from resnet_jax.data.images.optional import opencv
 _PIL = {f"pil_{filter_.name.lower()}": filter_ for filter_ in Image.Resampling}
 # libjpeg can shrink an image by these factors while it decodes, which saves most of the work.
 _JPEG_FACTORS = (8, 4, 2)
-# An image whose long side exceeds this multiple of its short side is not resized as a whole,
-# because the crop would discard most of the result.
-_LONGEST = 8
+# An image that would have more pixels than this after resizing, and whose long side exceeds this
+# multiple of its short side, is not resized as a whole: the crop would discard most of the result.
+# The values of the part may differ from those of the whole by two grey levels.
+_LARGEST, _LONGEST = 1 << 24, 8
 
 CropMode = Literal["center", "squash", "border"]
 """How an image becomes the wanted shape, as in timm.
@@ -179,7 +180,7 @@ def evaluation_crop(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     target = (math.floor(size[0] / crop_fraction), math.floor(size[1] / crop_fraction))
     resized = _resized(pixels.shape[:2], target, crop_mode)
-    if max(resized) > _LONGEST * max(target):
+    if math.prod(resized) > _LARGEST and max(resized) > _LONGEST * max(target):
         return _center_of_long(pixels, resized, size, interpolation)
     return _center(resize(pixels, *resized, interpolation), size, fill)
 
