@@ -49,7 +49,7 @@ def test_dropout_comes_before_the_embedding_as_in_timm() -> None:
 def test_the_table_of_a_network_names_its_layers() -> None:
     model = create_model("resnet18", width=8, stage_sizes=(1,), num_classes=3)
     images = np.zeros((1, 16, 16, 3), np.float32)
-    table = model.tabulate(jax.random.key(0), images, train=False)
+    table = model.tabulate(jax.random.key(0), images, train=False, console_kwargs={"width": 160})
     for layer in ("stem/conv", "stage1/block1/conv1", "head"):
         assert f" {layer} " in table
     assert re.search(r"float32\[1,16,16,3\]", table)
