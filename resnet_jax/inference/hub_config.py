@@ -162,10 +162,8 @@ def _from_transformers(config: Json, preprocessor: Json | None) -> Description:
 def _resnet(config: Json) -> ResNet:
     basic = config.get("layer_type", "bottleneck") == "basic"
     widths = config.get("hidden_sizes", (256, 512, 1024, 2048))
-    if config.get("downsample_in_first_stage"):
-        raise ValueError(
-            "config.json has downsample_in_first_stage=true, which does not exist here"
-        )
+    # With another activation, transformers still uses ReLU within blocks.
+    _require(config, {"downsample_in_first_stage": False, "hidden_act": "relu"})
     stem = config.get("embedding_size", 64)
     width = widths[0] // (1 if basic else 4)
     return _check_widths(
@@ -181,11 +179,7 @@ def _resnet(config: Json) -> ResNet:
 
 
 def _bit(config: Json) -> ResNet:
-    expected = {"layer_type": "preactivation", "num_groups": 32, "global_padding": None}
-    for name, value in expected.items():
-        found = config.get(name, value)
-        if found != value:
-            raise ValueError(f"config.json has {name}={found!r}, and only {value!r} exists here")
+    _require(config, {"layer_type": "preactivation", "num_groups": 32, "global_padding": None})
     factor = config.get("width_factor", 1)
     return _check_widths(
         create_model(
@@ -195,6 +189,14 @@ def _bit(config: Json) -> ResNet:
         ),
         [width * factor for width in config.get("hidden_sizes", (256, 512, 1024, 2048))],
     )
+
+
+def _require(config: Json, expected: Json) -> None:
+    """Raise ValueError if a field has another value than the only one that our networks have."""
+    for name, value in expected.items():
+        found = config.get(name, value)
+        if found != value:
+            raise ValueError(f"config.json has {name}={found!r}, and only {value!r} exists here")
 
 
 def _check_widths(model: ResNet, widths: Sequence[int]) -> ResNet:

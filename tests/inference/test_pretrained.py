@@ -1,9 +1,11 @@
 """One call gives network, variables, preprocessing and class names, from any kind of source."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -95,7 +97,8 @@ def test_a_name_of_the_catalogue_is_enough(
     inputs = classifier.preprocess(image())
     assert inputs.shape == (1, 32, 32, 3)
     assert inputs.dtype == jnp.float32
-    expected = classifier.model.apply(load_weights(classifier.model, weights), inputs, train=False)
+    apply = jax.jit(classifier.model.apply, static_argnames="train")
+    expected = apply(load_weights(classifier.model, weights), inputs, train=False)
     logits = classifier.logits(image())
     largest = np.abs(expected).max()
     np.testing.assert_allclose(logits, expected, atol=1e-5 * largest)
@@ -250,7 +253,6 @@ def test_the_layout_of_transformers() -> None:
         "depths": [2, 2],
         "hidden_sizes": [32, 64],
         "embedding_size": 16,
-        "hidden_act": "silu",
     }
     model = describe(basic, None).model
     assert (model.stage_sizes, model.width, model.stem_widths) == ((2, 2), 32, (16,))
@@ -263,7 +265,11 @@ def test_the_layout_of_transformers() -> None:
     }
     assert describe(bit, None).model == create_model("resnetv2_101x3_bit")
     assert describe(bit | {"architectures": ["BitModel"]}, None).class_names == ()
-    for change in ({"downsample_in_first_stage": True}, {"hidden_sizes": [256, 512, 1024, 1024]}):
+    for change in (
+        {"downsample_in_first_stage": True},
+        {"hidden_act": "silu"},
+        {"hidden_sizes": [256, 512, 1024, 1024]},
+    ):
         with pytest.raises(ValueError, match=r"config\.json has"):
             describe(RESNET_50 | change, None)
     with pytest.raises(ValueError, match="of model_type 'vit'"):
@@ -306,9 +312,11 @@ def test_image_processors_of_transformers(
     np.testing.assert_allclose(values, 200, rtol=1e-6)
 
 
-def test_a_run_is_loaded_as_before(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no checkpoint"):
-        Classifier.from_pretrained(tmp_path)
+def test_a_name_needs_the_extra_that_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for source in ("resnet18.a1_in1k", "hf://someone/something"):
+        with pytest.raises(ImportError, match=r"pip install 'resnet-linen\[weights\]'"):
+            Classifier.from_pretrained(source)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from resnet_jax import create_model
 
 
 def test_steps_of_nnx_are_steps_of_linen() -> None:
-    network = create_model("resnet18", num_classes=3, width=4, stage_sizes=(1, 1))
+    network = create_model("resnet18", num_classes=3, width=4, stage_sizes=(1,))
     rng = np.random.default_rng(0)
     images = rng.normal(size=(6, 16, 16, 3)).astype(np.float32)
     labels = np.arange(6) % 3
