@@ -32,7 +32,7 @@ class Preprocessing:
     """Steps that turn an image of any size into the input of a network.
 
     The pixels and the values are exactly those that the evaluation of the data set gives to the
-    network.  For published weights they are within one grey level of those of timm and torchvision.
+    network.  For published weights they are within one gray level of those of timm and torchvision.
 
     Attributes:
         image_size: Height and width of the images after the host's part, in pixels. One integer

@@ -263,7 +263,7 @@ class Classifier:
     def preprocess(self, images: Images) -> jax.Array:
         """Return the input of the network, float32[N, H, W, C].
 
-        The values are within one grey level of timm's evaluation transform, and of the transform
+        The values are within one gray level of timm's evaluation transform, and of the transform
         of torchvision's weights.
 
         Args:

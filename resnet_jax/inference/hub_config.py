@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from resnet_jax.data.imagenet import imagenet_classes
+from resnet_jax.data.images.crop import CropMode
 from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.models import create_model
 from resnet_jax.models.names import named_value
@@ -17,6 +18,11 @@ from resnet_jax.models.resnet import ResNet
 Json = Mapping[str, Any]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Defaults of BitImageProcessor in transformers; the other processors have 0.5.
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# For a repository without a file: that of microsoft/resnet-50.
+_PROCESSOR = {"size": 224, "crop_pct": 0.875, "image_mean": _MEAN, "image_std": _STD}
 # Pillow's numbers of its filters.
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _IMAGENET = (1000, 11821, 21843)
@@ -90,8 +96,8 @@ def timm_preprocessing(facts: Json, *, test_size: bool) -> Preprocessing:
         image_size=height if height == width else (height, width),
         crop_fraction=crop,
         interpolation=_interpolation(facts.get("interpolation") or "bicubic"),
-        mean=tuple(facts.get("mean") or _MEAN),
-        std=tuple(facts.get("std") or _STD),
+        mean=_for_channels(facts.get("mean") or _MEAN, channels),
+        std=_for_channels(facts.get("std") or _STD, channels),
         channels=channels,
         crop_mode=facts.get("crop_mode") or "center",
     )
@@ -141,19 +147,17 @@ def _from_timm(config: Json) -> Description:
 
 def _from_transformers(config: Json, preprocessor: Json | None) -> Description:
     labels = config.get("id2label") or {}
-    headless = not any("Classification" in name for name in config.get("architectures") or ["?"])
     num_classes = len(labels) or config.get("num_labels", 2)
-    if config.get("architectures") and headless:
+    architectures = config.get("architectures") or ["ForImageClassification"]
+    if not any("ForImageClassification" in name for name in architectures):
         num_classes = 0
+    is_resnet = config["model_type"] == "resnet"
     channels = config.get("num_channels", 3)
-    build = _resnet if config["model_type"] == "resnet" else _bit
-    model = build(config).clone(
-        num_classes=num_classes,
-        in_channels=None if channels == 3 else channels,
-        act=named_value("act", config.get("hidden_act", "relu").replace("swish", "silu")),
+    model = (_resnet if is_resnet else _bit)(config).clone(
+        num_classes=num_classes, in_channels=None if channels == 3 else channels
     )
     preprocessing = _transformers_preprocessing(
-        preprocessor or {}, channels, convnext=config["model_type"] == "resnet"
+        _PROCESSOR if preprocessor is None else preprocessor, channels
     )
     names = _class_names(labels, num_classes)
     return Description(model, preprocessing, preprocessing, names)
@@ -181,11 +185,13 @@ def _resnet(config: Json) -> ResNet:
 def _bit(config: Json) -> ResNet:
     _require(config, {"layer_type": "preactivation", "num_groups": 32, "global_padding": None})
     factor = config.get("width_factor", 1)
+    act = config.get("hidden_act", "relu")
     return _check_widths(
         create_model(
             "resnetv2_50x1_bit",
             stage_sizes=tuple(config.get("depths", (3, 4, 6, 3))),
             width=config.get("embedding_size", 64) * factor,
+            act=named_value("act", "silu" if act == "swish" else act),
         ),
         [width * factor for width in config.get("hidden_sizes", (256, 512, 1024, 2048))],
     )
@@ -207,70 +213,61 @@ def _check_widths(model: ResNet, widths: Sequence[int]) -> ResNet:
     return model
 
 
-def _transformers_preprocessing(fields: Json, channels: int, *, convnext: bool) -> Preprocessing:
+def _transformers_preprocessing(fields: Json, channels: int) -> Preprocessing:
     """Return the preprocessing of an image processor.
 
     Args:
-        fields: Content of ``preprocessor_config.json``; the defaults of ``transformers`` stand for
-            what is missing.
+        fields: Content of ``preprocessor_config.json``.  The defaults of the processor that it
+            names stand for what is missing.
         channels: Number of channels of the images.
-        convnext: Whether the processor is ConvNext's unless the fields say otherwise.
     """
     kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or ""
-    convnext = "crop_pct" in fields or (kind.startswith("ConvNext") if kind else convnext)
-    bit = kind.startswith("Bit") or (not kind and not convnext)
-    size = fields.get("size", 384 if convnext else 224)
-    crop_size = fields.get("crop_size", 224)
-    crop = fields.get("do_center_crop", bit)
-    if isinstance(size, int) and (convnext or crop):
-        size = {"shortest_edge": size}
+    is_bit = kind.startswith("Bit")
     if not fields.get("do_resize", True):
-        raise ValueError("preprocessor_config.json has do_resize=false; pass preprocessing as well")
-    mode = "center"
-    if short := _side(size, "shortest_edge"):
-        if convnext:
-            # From 384 pixels on, ConvNext's processor squashes instead of cropping.
-            mode = "center" if short < 384 else "squash"
-            resized = int(short / fields.get("crop_pct", 224 / 256)) if short < 384 else short
-            resized, target = (resized, resized), (short, short)
-        elif crop:
-            resized, target = (short, short), _pair(crop_size)
-        else:
-            raise ValueError(
-                "preprocessor_config.json keeps the shape of each image, and a batch needs one "
-                "shape; pass preprocessing as well"
-            )
-    else:
-        mode = "squash"
-        resized = _pair(size)
-        target = _pair(crop_size) if crop else resized
-    fractions = {crop_fraction_of(side, whole) for side, whole in zip(target, resized, strict=True)}
+        raise ValueError("preprocessor_config.json has do_resize=false, and a batch needs one size")
+    resized, target, crop_mode = _resize_and_crop(fields, kind)
+    fractions = {crop_fraction_of(*sides) for sides in zip(target, resized, strict=True)}
     if len(fractions) > 1:
-        raise ValueError(
-            "preprocessor_config.json crops height and width by different shares; pass "
-            "preprocessing as well"
-        )
-    scale = 255 * fields.get("rescale_factor", 1 / 255) if fields.get("do_rescale", True) else 255
-    mean, std = _MEAN, _STD
-    if bit:
-        # The mean and standard deviation of CLIP, which transformers takes for this processor.
-        mean = (0.48145466, 0.4578275, 0.40821073)
-        std = (0.26862954, 0.26130258, 0.27577711)
-    mean, std = (
-        _per_channel(fields.get("image_mean", mean)),
-        _per_channel(fields.get("image_std", std)),
-    )
+        raise ValueError("preprocessor_config.json crops height and width by different shares")
+    # Levels are multiplied by the factor, and mean and standard deviation refer to the product.
+    factor = fields.get("rescale_factor", 1 / 255) if fields.get("do_rescale", True) else 1
+    mean = fields.get("image_mean", _CLIP_MEAN if is_bit else 0.5)
+    std = fields.get("image_std", _CLIP_STD if is_bit else 0.5)
     if not fields.get("do_normalize", True):
-        mean, std = (0.0,), (1.0,)
+        mean, std = 0.0, 1.0
     return Preprocessing(
         image_size=target[0] if target[0] == target[1] else target,
         crop_fraction=fractions.pop(),
         interpolation=_interpolation(_RESAMPLE[fields.get("resample", 3)]),
-        mean=tuple(value / scale for value in mean),
-        std=tuple(value / scale for value in std),
+        mean=tuple(value / (255 * factor) for value in _for_channels(mean, channels)),
+        std=tuple(value / (255 * factor) for value in _for_channels(std, channels)),
         channels=channels,
-        crop_mode=mode,
+        crop_mode=crop_mode,
     )
+
+
+def _resize_and_crop(fields: Json, kind: str) -> tuple[tuple[int, int], tuple[int, int], CropMode]:
+    """Return the size of the resized image, that of the crop, and the crop mode."""
+    is_convnext = "crop_pct" in fields or kind.startswith("ConvNext")
+    crops = fields.get("do_center_crop", kind.startswith("Bit"))
+    size = fields.get("size", 384 if is_convnext else 224)
+    if isinstance(size, Mapping):
+        short = size.get("shortest_edge")
+    else:
+        # Old files have a number. It is the short side if the image is cropped afterwards.
+        short = size if is_convnext or crops else None
+    if short is None:
+        return _pair(size), _pair(fields.get("crop_size", 224) if crops else size), "squash"
+    if is_convnext and short >= 384:
+        return (short, short), (short, short), "squash"
+    if is_convnext:
+        resized = int(short / fields.get("crop_pct", 224 / 256))
+        return (resized, resized), (short, short), "center"
+    if not crops:
+        raise ValueError(
+            "preprocessor_config.json keeps the shape of each image, and a batch needs one shape"
+        )
+    return (short, short), _pair(fields.get("crop_size", 224)), "center"
 
 
 def _class_names(labels: Any, num_classes: int) -> tuple[str, ...]:
@@ -286,23 +283,22 @@ def _interpolation(name: str) -> Any:
     return f"pil_{name}"
 
 
-def _side(size: Any, name: str) -> int | None:
-    return size.get(name) if isinstance(size, Mapping) else None
-
-
 def _pair(size: Any) -> tuple[int, int]:
+    """Return height and width of a size in one of the forms that ``transformers`` writes."""
     if isinstance(size, int):
         return size, size
     if isinstance(size, Mapping):
-        if "shortest_edge" in size:
-            return size["shortest_edge"], size["shortest_edge"]
         return size["height"], size["width"]
     height, width = size
     return height, width
 
 
-def _per_channel(values: Any) -> tuple[float, ...]:
-    return (float(values),) if isinstance(values, int | float) else tuple(values)
+def _for_channels(values: float | Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return one value, or one per channel; for gray images the mean of those of a color image."""
+    values = (values,) if isinstance(values, int | float) else tuple(values)
+    if channels == 1 and len(values) > 1:
+        return (sum(values) / len(values),)
+    return values
 
 
 def crop_fraction_of(crop: int, resized: int) -> float:

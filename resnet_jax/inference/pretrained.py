@@ -72,8 +72,13 @@ def find(
         found = _from_hub(text, image_size)
     elif (path := Path(text).expanduser()).exists():
         found = _from_path(path, image_size)
+    elif "://" in text:
+        raise ValueError(
+            f"{text}: web addresses are not supported; download the file, or give hf://OWNER/NAME"
+        )
     elif text.endswith(_SUFFIXES) or "/" in text or os.sep in text:
-        raise FileNotFoundError(f"{text}: there is no such file or directory; check the path")
+        hub = f", or give hf://{text} for a repository of the hub" if text.count("/") == 1 else ""
+        raise FileNotFoundError(f"{text}: there is no such file or directory; check the path{hub}")
     else:
         found = _from_catalogue(_entry(text), image_size)
     found = found._replace(preprocessing=_resized(found.preprocessing, image_size))
@@ -212,7 +217,7 @@ def _with_network(
         model = entry.model
     network = create_model(model) if isinstance(model, str) else model
     weights: Source = source if isinstance(source, Mapping) else text
-    if not (isinstance(source, Mapping) or text.startswith("hf:")):
+    if not (isinstance(source, Mapping) or text.startswith("hf:") or "://" in text):
         weights = Path(text).expanduser()
         if not weights.exists():
             raise FileNotFoundError(f"{text}: there is no such file; check the path")

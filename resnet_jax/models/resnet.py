@@ -354,7 +354,7 @@ class ResNet(nn.Module):
     ) -> jax.Array:
         """Return the logits of feature maps, or what the head would turn into logits.
 
-        It normalises and activates the last feature map if the network is pre-activation, pools it,
+        It normalizes and activates the last feature map if the network is pre-activation, pools it,
         and applies dropout and the head.
 
         Args:

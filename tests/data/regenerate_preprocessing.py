@@ -1,4 +1,4 @@
-"""Rewrites `preprocessing_values.npz`: grey levels that timm and torchvision give to a network.
+"""Rewrites `preprocessing_values.npz`: gray levels that timm and torchvision give to a network.
 
     python tests/data/regenerate_preprocessing.py
 
@@ -29,7 +29,7 @@ from tests.data.preprocessing_cases import (
 
 
 def levels(tensor: torch.Tensor) -> np.ndarray:
-    """Return the grey levels of a normalized image [C, H, W] as uint8[H, W, C]."""
+    """Return the gray levels of a normalized image [C, H, W] as uint8[H, W, C]."""
     values = (tensor.numpy().astype(np.float64).transpose(1, 2, 0) * STD + MEAN) * 255
     rounded = values.round()
     np.testing.assert_allclose(values, rounded, atol=1e-3)

@@ -223,15 +223,15 @@ def test_the_pixels_of_a_file_are_those_of_timm(mode: str, kind: str) -> None:
 def test_levels_of_16_bits_and_the_orientation_of_a_photo_are_kept() -> None:
     # timm and torchvision clip 16 bits at 255, and ignore the orientation in the EXIF metadata.
     preprocessing = timm_preprocessing(TIMM[1], test_size=True)
-    grey = pixels(40, 50)[..., 0]
+    gray = pixels(40, 50)[..., 0]
     deep = io.BytesIO()
-    Image.fromarray(grey.astype(np.uint16) * 257).save(deep, "PNG")
-    expected = preprocessing.on_host(grey)
+    Image.fromarray(gray.astype(np.uint16) * 257).save(deep, "PNG")
+    expected = preprocessing.on_host(gray)
     np.testing.assert_array_equal(preprocessing.on_host(deep.getvalue()), expected)
     exif = Image.Exif()
     exif[0x0112] = 6  # Shown after a rotation by 90 degrees, clockwise.
     turned = io.BytesIO()
-    Image.fromarray(np.rot90(grey)).save(turned, "PNG", exif=exif)
+    Image.fromarray(np.rot90(gray)).save(turned, "PNG", exif=exif)
     np.testing.assert_array_equal(preprocessing.on_host(turned.getvalue()), expected)
 
 

@@ -231,12 +231,12 @@ def test_the_layout_of_timm() -> None:
     assert describe(old, None).preprocessing == describe(TIMM_CONFIG, None).preprocessing
     arguments = {"in_chans": 1, "global_pool": "max", "output_stride": 16, "drop_rate": 0.1}
     gray = TIMM_CONFIG | {"model_args": arguments}
-    gray["pretrained_cfg"] = TIMM_CONFIG["pretrained_cfg"] | {"mean": [0.5], "std": [0.2]}
     found = describe(gray, None)
     assert found.model == create_model(
         "resnet18", in_channels=1, global_pool="max", output_stride=16
     )
     assert found.preprocessing.channels == 1
+    assert (found.preprocessing.mean, found.preprocessing.std) == ((0.5,), pytest.approx((0.2,)))
     with pytest.raises(ValueError, match="model_args that are unknown here: stem_type"):
         describe(TIMM_CONFIG | {"model_args": {"stem_type": "deep"}}, None)
 
@@ -346,6 +346,11 @@ def test_bad_arguments_are_refused_before_anything_is_downloaded() -> None:
     for path in ("absent.pth", "runs/absent"):
         with pytest.raises(FileNotFoundError, match=f"{path}: there is no such file"):
             Classifier.from_pretrained(path)
+    with pytest.raises(FileNotFoundError, match="or give hf://timm/resnet50 for a repository"):
+        Classifier.from_pretrained("timm/resnet50")
+    for model in (None, "resnet18"):
+        with pytest.raises(ValueError, match="web addresses are not supported"):
+            Classifier.from_pretrained("https://example.org/resnet18.pth", model)
     with pytest.raises(FileNotFoundError, match="absent: there is no such file"):
         Classifier.from_pretrained("absent", "resnet18")
     with pytest.raises(ValueError, match=r"resnet50\.a1_in1k has 1000 classes, not 10; leave"):

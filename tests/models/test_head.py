@@ -1,6 +1,7 @@
 """The parts of a network: feature maps, pooled embeddings, head."""
 
 import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,19 +18,32 @@ def test_features_and_head_are_the_network(name: str) -> None:
     model = create_model(name, width=8, stage_sizes=(1, 1), num_classes=3, global_pool="avgmax")
     images = np.random.default_rng(0).normal(size=(2, 24, 24, 3)).astype(np.float32)
     variables = random_variables(model, images)
-    logits = model.apply(variables, images, train=False)
-    maps = model.apply(variables, images, train=False, method="features")
-    embedding = model.apply(variables, images, method="embed")
-    for features in (maps, maps["stage2"]):
-        for pre_logits, expected in ((False, logits), (True, embedding)):
-            np.testing.assert_array_equal(
-                model.apply(variables, features, pre_logits=pre_logits, method="forward_head"),
-                expected,
-            )
+
+    @jax.jit
+    def parts(variables: Any, images: Any) -> Any:
+        maps = model.apply(variables, images, train=False, method="features")
+        head = partial(model.apply, variables, method="forward_head")
+        return {
+            "logits": [
+                model.apply(variables, images, train=False),
+                head(maps),
+                head(maps["stage2"]),
+            ],
+            "embedding": [
+                model.apply(variables, images, method="embed"),
+                head(maps, pre_logits=True),
+                head(maps["stage2"], pre_logits=True),
+                model.clone(num_classes=0).apply(variables, images, train=False),
+            ],
+        }
+
+    results = parts(variables, images)
+    for first, *others in results.values():
+        for other in others:
+            np.testing.assert_allclose(other, first, atol=1e-6)
     head = variables["params"]["head"]
-    np.testing.assert_allclose(embedding @ head["kernel"] + head["bias"], logits, atol=1e-5)
-    headless = model.clone(num_classes=0)
-    np.testing.assert_array_equal(headless.apply(variables, images, train=False), embedding)
+    logits = results["embedding"][0] @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(logits, results["logits"][0], atol=1e-5)
 
 
 def test_dropout_comes_before_the_embedding_as_in_timm() -> None:

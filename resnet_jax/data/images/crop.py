@@ -21,7 +21,7 @@ _PIL = {f"pil_{filter_.name.lower()}": filter_ for filter_ in Image.Resampling}
 _JPEG_FACTORS = (8, 4, 2)
 # An image that would have more pixels than this after resizing, and whose long side exceeds this
 # multiple of its short side, is not resized as a whole: the crop would discard most of the result.
-# The values of the part may differ from those of the whole by two grey levels.
+# The values of the part may differ from those of the whole by two gray levels.
 _LARGEST, _LONGEST = 1 << 24, 8
 
 CropMode = Literal["center", "squash", "border"]
@@ -157,7 +157,7 @@ def evaluation_crop(
     crop_mode: CropMode = "center",
     fill: tuple[int, ...] = (0, 0, 0),
 ) -> np.ndarray:
-    """Resize an image to ``image_size / crop_fraction`` and cut out the centre.
+    """Resize an image to ``image_size / crop_fraction`` and cut out the center.
 
     Sizes are rounded as in timm and, for a fraction of 0.875, as in torchvision.
 
@@ -204,7 +204,7 @@ def _resized(
 
 
 def _center(pixels: np.ndarray, size: tuple[int, int], fill: tuple[int, ...]) -> np.ndarray:
-    """Cut out the centre, or pad with a colour where the image is smaller."""
+    """Cut out the center, or pad with a color where the image is smaller."""
     missing = [max(0, side - length) for side, length in zip(size, pixels.shape, strict=False)]
     if any(missing):
         (top, bottom), (left, right) = ((m // 2, (m + 1) // 2) for m in missing)
