@@ -22,4 +22,5 @@ collect_ignore = [
     "data/regenerate_augment.py",
     "data/regenerate_preprocessing.py",
     "golden/regenerate.py",
+    "nightly/preprocessing.py",
 ]
