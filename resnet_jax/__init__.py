@@ -10,6 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resnet_jax.data.imagenet import imagenet_classes as imagenet_classes
+    from resnet_jax.data.preprocessing import Preprocessing as Preprocessing
+    from resnet_jax.inference import Classifier as Classifier
     from resnet_jax.models import BasicBlock as BasicBlock
     from resnet_jax.models import BatchNorm as BatchNorm
     from resnet_jax.models import BottleneckBlock as BottleneckBlock
@@ -38,6 +41,9 @@ __version__ = "0.1.0"
 # The package that each name comes from. It is imported when the name is first used, so that
 # `resnet-jax --help` does not wait a second for JAX and Flax.
 _PACKAGES = {
+    "Classifier": "inference",
+    "Preprocessing": "data.preprocessing",
+    "imagenet_classes": "data.imagenet",
     "BasicBlock": "models",
     "BatchNorm": "models",
     "BottleneckBlock": "models",

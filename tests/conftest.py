@@ -18,4 +18,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These scripts need PyTorch, which is not a dependency of the tests.
-collect_ignore = ["data/regenerate_augment.py", "golden/regenerate.py"]
+collect_ignore = [
+    "data/regenerate_augment.py",
+    "data/regenerate_preprocessing.py",
+    "golden/regenerate.py",
+    "nightly/preprocessing.py",
+]

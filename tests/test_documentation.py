@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from flax.serialization import msgpack_serialize
 from orbax.checkpoint import v1
+from PIL import Image
 from safetensors.numpy import save_file
 
 from benchmarks import digits
@@ -39,7 +40,9 @@ def ones_like(tree: Any) -> Any:
 
 
 def write_weights(directory: Path) -> None:
-    """Write the sources of weights that `docs/models.md` names and does not write itself."""
+    """Write the sources of weights and the photo that pages name and do not write themselves."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    Image.fromarray(noise).save(directory / "cat.jpg")
     weights = golden.state_dict("resnet18")
     state = {f"module.{name}": tensor(array) for name, array in weights.items()}
     checkpoint = {"epoch": 90, "state_dict": state, "args": argparse.Namespace(lr=0.1)}
@@ -67,7 +70,7 @@ def write_weights(directory: Path) -> None:
     "page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name
 )
 def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
-    if page.name == "models.md":
+    if page.name in ("models.md", "prediction.md"):
         write_weights(tmp_path)
     process = subprocess.run(
         [sys.executable, "-c", python_of(page)],
@@ -85,6 +88,12 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"(?:\]\(|src=\"|href=\")([^)#\"]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_feature_pyramid_is_as_short_as_it_looks() -> None:
+    code = python_of(ROOT / "docs" / "features.md")
+    pyramid = code[code.index("import flax.linen") : code.index("backbone = ")]
+    assert len(pyramid.splitlines()) <= 60
 
 
 def test_the_accuracies_of_the_digits_are_those_that_were_measured() -> None:

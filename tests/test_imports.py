@@ -28,7 +28,7 @@ def loaded(code: str) -> set[str]:
 
 
 def test_importing_the_library_loads_no_training_dependency() -> None:
-    modules = loaded("from resnet_jax import create_model, load_weights")
+    modules = loaded("from resnet_jax import Classifier, create_model, load_weights")
     assert "flax" in modules
     assert not modules & TRAINING
 

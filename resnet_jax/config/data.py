@@ -11,12 +11,21 @@ from typing import ClassVar, Literal
 from resnet_jax.config.augment import AugmentConfig
 from resnet_jax.config.validation import require, require_not_negative, require_positive
 
-Interpolation = Literal["linear", "pil_bilinear", "pil_bicubic"]
+Interpolation = Literal[
+    "linear",
+    "pil_bilinear",
+    "pil_bicubic",
+    "pil_lanczos",
+    "pil_box",
+    "pil_hamming",
+    "pil_nearest",
+]
 """How the host resizes images.
 
 ``"linear"`` is OpenCV's bilinear interpolation without antialiasing.  It is the fastest, and random
-crops of JPEG files are also decoded less precisely for it.  The other two are Pillow's
-interpolations with antialiasing, which torchvision and timm use; they need only Pillow.
+crops of JPEG files are also decoded less precisely for it.  The others are Pillow's interpolations,
+which torchvision and timm use; they need only Pillow.  All but ``"pil_nearest"`` antialias, and
+published weights use ``"pil_bilinear"`` or ``"pil_bicubic"``.
 """
 
 

@@ -8,21 +8,23 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from resnet_jax.config.data import Interpolation
 from resnet_jax.config.validation import ConfigError, require
 from resnet_jax.data.augment.normalization import normalize
 from resnet_jax.data.augment.resample import affine_resize
-from resnet_jax.data.images.crop import evaluation_crop, resize
-from resnet_jax.data.images.decode import decode
+from resnet_jax.data.images.crop import CropMode, evaluation_crop
+from resnet_jax.data.images.decode import decode, rgb_pixels
 
-ImageLike = np.ndarray | bytes | str | os.PathLike[str]
-"""Pixels uint8[H, W], uint8[H, W, 1], uint8[H, W, 3] or uint8[H, W, 4], the bytes of an image
-file, or the path of one."""
+ImageLike = np.ndarray | jax.Array | Image.Image | bytes | str | os.PathLike[str]
+"""Pixels uint8[H, W] or uint8[H, W, C] with 1 to 4 channels, an image of Pillow, the bytes of an
+image file, or the path of one."""
 
 # Weights of red, green and blue in ITU-R 601-2 luma, in units of 1/65536, as in Pillow.
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 _INTERPOLATIONS = get_args(Interpolation)
+_CROP_MODES = get_args(CropMode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Preprocessing:
     """Steps that turn an image of any size into the input of a network.
 
     The pixels and the values are exactly those that the evaluation of the data set gives to the
-    network.
+    network.  For published weights they are within one gray level of those of timm and torchvision.
 
     Attributes:
         image_size: Height and width of the images after the host's part, in pixels. One integer
@@ -38,12 +40,15 @@ class Preprocessing:
         crop_fraction: Side of the central crop as a fraction of the short side of the image, above
             0 to 1.
         interpolation: How images are resized: ``"linear"`` (OpenCV, without antialiasing),
-            ``"pil_bilinear"`` or ``"pil_bicubic"`` (Pillow, with antialiasing).
+            ``"pil_bilinear"``, ``"pil_bicubic"`` or another one of Pillow's filters.
         mean: Mean that is subtracted from levels between 0 and 1; one value or one per channel.
         std: Standard deviation that the difference is divided by; one value or one per channel.
         channels: Number of channels: 1 for grayscale, 3 for RGB.
         upsample_size: Height and width that the device resamples the images to, in pixels, with
             bilinear interpolation in float32. None leaves them at ``image_size``.
+        crop_mode: How an image becomes the wanted shape, as in timm: ``"center"`` cuts off what is
+            too long, ``"squash"`` changes the proportions, and ``"border"`` resizes the long side
+            to fit and pads the short one with the mean.
 
     Raises:
         ConfigError: A field has an impossible value.
@@ -56,6 +61,7 @@ class Preprocessing:
     std: tuple[float, ...]
     channels: int
     upsample_size: int | None = None
+    crop_mode: CropMode = "center"
 
     def __post_init__(self) -> None:
         requirements = {
@@ -65,6 +71,7 @@ class Preprocessing:
                 self.interpolation in _INTERPOLATIONS,
                 f"one of {', '.join(_INTERPOLATIONS)}",
             ),
+            "crop_mode": (self.crop_mode in _CROP_MODES, f"one of {', '.join(_CROP_MODES)}"),
             "channels": (self.channels in (1, 3), "1 or 3"),
             "mean": (len(self.mean) in (1, self.channels), f"1 value or {self.channels}"),
             "std": (
@@ -119,9 +126,10 @@ class Preprocessing:
         """Decode, resize and crop one image.
 
         Args:
-            image: Pixels of any size, the bytes of an image file, or the path of one. Grayscale
-                images are repeated over three channels and colors become luma where the network
-                wants it. Transparency is dropped.
+            image: Pixels of any size, an image of Pillow, the bytes of an image file, or the path
+                of one. Grayscale images are repeated over three channels and colors become luma
+                where the network wants it. Transparency is dropped. The orientation in the EXIF
+                metadata is applied.
 
         Returns:
             uint8[height, width, channels].
@@ -132,7 +140,7 @@ class Preprocessing:
             OSError: The file cannot be read.
             ImportError: ``"linear"`` needs OpenCV, which is not installed.
         """
-        pixels = image if isinstance(image, np.ndarray) else _decode(image)
+        pixels = np.asarray(image) if isinstance(image, np.ndarray | jax.Array) else _decode(image)
         return _to_channels(self._to_size(_to_channels(pixels, 3)), self.channels)
 
     def on_device(self, images: jax.Array | np.ndarray) -> jax.Array:
@@ -163,23 +171,21 @@ class Preprocessing:
         # Data sets whose images all have this size are evaluated without any resizing.
         if self.crop_fraction == 1 and pixels.shape[:2] == (height, width):
             return pixels
-        if height == width:
-            return evaluation_crop(
-                pixels,
-                image_size=height,
-                crop_fraction=self.crop_fraction,
-                interpolation=self.interpolation,
-            )
-        # The largest central part of the wanted shape.
-        scale = self.crop_fraction * min(pixels.shape[0] / height, pixels.shape[1] / width)
-        h, w = max(1, round(scale * height)), max(1, round(scale * width))
-        top, left = (pixels.shape[0] - h) // 2, (pixels.shape[1] - w) // 2
-        part = np.ascontiguousarray(pixels[top : top + h, left : left + w])
-        return resize(part, height, width, self.interpolation)
+        mean = self.mean if len(self.mean) == 3 else self.mean * 3
+        return evaluation_crop(
+            pixels,
+            image_size=self.size,
+            crop_fraction=self.crop_fraction,
+            interpolation=self.interpolation,
+            crop_mode=self.crop_mode,
+            fill=tuple(round(255 * level) for level in mean),
+        )
 
 
-def _decode(image: bytes | str | os.PathLike[str]) -> np.ndarray:
-    """Return the pixels of an image file, uint8[H, W, 3]."""
+def _decode(image: Image.Image | bytes | str | os.PathLike[str]) -> np.ndarray:
+    """Return the pixels of an image file or of an image of Pillow, uint8[H, W, 3]."""
+    if isinstance(image, Image.Image):
+        return rgb_pixels(image)
     data = image if isinstance(image, bytes) else Path(image).expanduser().read_bytes()
     return decode(data)
 

@@ -1,18 +1,21 @@
 """Classification of images with a trained network."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import numpy as np
+from PIL import Image
 
 from resnet_jax.data.preprocessing import ImageLike, Preprocessing
+from resnet_jax.inference.pretrained import ImageSize, find
 from resnet_jax.inference.rundir import read_run
-from resnet_jax.models import ResNet
+from resnet_jax.models import Overrides, ResNet
 from resnet_jax.weights import load_weights
+from resnet_jax.weights.sources import Source
 
 Images = ImageLike | Sequence[ImageLike]
 """One image, a list of images of any kinds and sizes, or an array uint8[N, H, W, C]."""
@@ -55,13 +58,15 @@ class Classifier:
     A classifier never changes, and several threads can use it at the same time.
 
     Args:
-        model: The network, with a head for K classes.
+        model: The network, with a head for K classes, or without a head (K is 0), if only `embed`
+            is needed.
         variables: Its ``params`` and, if it has any, ``batch_stats``.
         preprocessing: How an image becomes the input of the network.
         class_names: K names, in the order of the logits.
 
     Raises:
-        ValueError: The number of class names is not the number of classes of the network.
+        ValueError: The number of class names is not the number of classes of the network, or the
+            preprocessing gives another number of channels than the network takes.
     """
 
     def __init__(
@@ -76,6 +81,11 @@ class Classifier:
                 f"the network has {model.num_classes} classes, but there are "
                 f"{len(class_names)} class names"
             )
+        if model.in_channels not in (None, preprocessing.channels):
+            raise ValueError(
+                f"the network takes {model.in_channels} channels, but the preprocessing gives "
+                f"{preprocessing.channels}; pass a Preprocessing with channels={model.in_channels}"
+            )
         self.model = model
         self.variables: dict[str, Any] = jax.device_put(dict(variables))
         self.preprocessing = preprocessing
@@ -84,7 +94,86 @@ class Classifier:
         def apply(variables: Any, images: jax.Array) -> Any:
             return model.apply(variables, preprocessing.on_device(images), train=False)
 
-        self._apply = jax.jit(apply)
+        def embed(variables: Any, images: jax.Array) -> Any:
+            images = preprocessing.on_device(images)
+            return model.apply(variables, images, train=False, method="embed")
+
+        self._apply, self._embed = jax.jit(apply), jax.jit(embed)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: Source | os.PathLike[str],
+        model: str | ResNet | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        image_size: ImageSize = "test",
+        **overrides: Unpack[Overrides],
+    ) -> "Classifier":
+        """Load a classifier with published weights, or with weights of your own.
+
+        Args:
+            source: One of
+
+                - the name of published weights, such as ``"resnet50.a1_in1k"``;
+                  `resnet_jax.list_pretrained` lists them;
+                - a repository of the Hugging Face hub, such as ``"hf://microsoft/resnet-50"``, or a
+                  copy of one in a directory. Its ``config.json`` and ``preprocessor_config.json``,
+                  in the layout of timm or ``transformers``, say the rest;
+                - a run directory or a checkpoint of the trainer;
+                - any other source of `resnet_jax.load_weights`, such as ``"resnet50.pth"``,
+                  together with ``model``.
+            model: Name of the network, for weights that do not say it. Its classes are counted in
+                the weights. A name with a tag, such as ``"resnet50.tv2_in1k"``, brings the
+                preprocessing of these published weights, and otherwise it is torchvision's: 224
+                pixels, a central crop of 0.875, bilinear. A network of `resnet_jax.create_model`
+                can be given too.
+            class_names: One name for each logit. By default those of the source, the names of
+                ImageNet if it has none and 1000, 11821 or 21843 classes, and otherwise the numbers
+                of the logits.
+            preprocessing: How an image becomes the input of the network. By default that of the
+                source.
+            image_size: Height and width of the input in pixels. ``"test"`` is the size on which
+                the accuracy of published weights is measured, and ``"train"`` the one that timm
+                uses by default, usually that of training; each has its own central crop.
+            **overrides: Changes of the network, see `resnet_jax.create_model`, such as
+                ``dtype=jnp.bfloat16``, or ``num_classes=0`` for embeddings alone.
+
+        Returns:
+            The network with its variables, preprocessing and class names.
+
+        Raises:
+            FileNotFoundError: There is no such file or directory.
+            ValueError: The weights are unknown (the message suggests the nearest names), cannot be
+                read or do not fit the network, or the class names do not fit the weights.
+            ImportError: The source needs a package that is not installed.
+
+        Examples:
+            Three lines from a photo to its classes::
+
+                classifier = Classifier.from_pretrained("resnet50.a1_in1k")
+                for prediction in classifier.predict("cat.jpg")[0]:
+                    print(prediction.class_name, prediction.probability)
+        """
+        found = find(source, model, image_size, overrides)
+        if class_names is not None and len(class_names) != found.model.num_classes:
+            raise ValueError(
+                f"there are {len(class_names)} class names, but the weights have "
+                f"{found.model.num_classes} classes; give one name for each class"
+            )
+        name = "the weights" if isinstance(source, Mapping) else os.fspath(source)
+        try:
+            variables = load_weights(found.model, found.weights)
+        except ValueError as error:
+            message = str(error)
+            raise ValueError(message if name in message else f"{name}: {message}") from None
+        return cls(
+            found.model,
+            variables,
+            found.preprocessing if preprocessing is None else preprocessing,
+            found.class_names if class_names is None else class_names,
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Classifier":
@@ -116,7 +205,8 @@ class Classifier:
 
         Args:
             images: One image (then N is 1), a list, or uint8[N, H, W, C]. Each image is an array
-                uint8[H, W] or uint8[H, W, C] of any size, the bytes of an image file, or its path.
+                uint8[H, W] or uint8[H, W, C] of any size, an image of Pillow, the bytes of an image
+                file, or its path.
 
         Raises:
             ImageError: Some images cannot be read or decoded.
@@ -153,7 +243,47 @@ class Classifier:
 
         Raises:
             ImageError: Some images cannot be read or decoded.
+            ValueError: The network has no head.
         """
+        if not self.class_names:
+            raise ValueError("the network has no head and predicts no classes; use embed")
+        return self._batched(self._apply, images)
+
+    def embed(self, images: Images) -> np.ndarray:
+        """Return the pooled features before the head, float32[N, C].
+
+        Args:
+            images: As in `__call__`.
+
+        Raises:
+            ImageError: Some images cannot be read or decoded.
+        """
+        return self._batched(self._embed, images)
+
+    def preprocess(self, images: Images) -> jax.Array:
+        """Return the input of the network, float32[N, H, W, C].
+
+        The values are within one gray level of timm's evaluation transform, and of the transform
+        of torchvision's weights.
+
+        Args:
+            images: As in `__call__`.
+
+        Raises:
+            ImageError: Some images cannot be read or decoded.
+        """
+        images = _as_list(images)
+        batch = np.zeros((len(images), *self.preprocessing.image_shape), np.uint8)
+        with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+            loaded = list(pool.map(self._load, range(len(images)), images, batch))
+        if reasons := {index: reason for index, reason in loaded if reason}:
+            raise ImageError(reasons, len(images))
+        return self.preprocessing.on_device(batch)
+
+    def _batched(
+        self, function: Callable[[Any, np.ndarray], jax.Array], images: Images
+    ) -> np.ndarray:
+        """Return what a jitted function of variables and uint8 images gives for all images."""
         images = _as_list(images)
         reasons: dict[int, str] = {}
         outputs: list[tuple[jax.Array, int]] = []
@@ -166,11 +296,14 @@ class Classifier:
                 # The remaining images are still decoded, so that the error names all bad ones.
                 if not reasons:
                     # JAX returns at once, so the next images are decoded while it computes.
-                    outputs.append((self._apply(self.variables, batch), count))
+                    outputs.append((function(self.variables, batch), count))
         if reasons:
             raise ImageError(reasons, len(images))
-        fetched = [np.asarray(logits)[:count] for logits, count in outputs]
-        return np.concatenate([np.empty((0, len(self.class_names)), np.float32), *fetched])
+        if not outputs:
+            batch = np.zeros((1, *self.preprocessing.image_shape), np.uint8)
+            shape = jax.eval_shape(function, self.variables, batch).shape
+            return np.empty((0, *shape[1:]), np.float32)
+        return np.concatenate([np.asarray(output)[:count] for output, count in outputs])
 
     def _load(self, index: int, image: ImageLike, out: np.ndarray) -> tuple[int, str]:
         """Write the pixels of an image, and return its index and what is wrong with it."""
@@ -184,8 +317,10 @@ class Classifier:
 
 
 def _as_list(images: Images) -> Sequence[ImageLike]:
-    if isinstance(images, bytes | str | os.PathLike):
+    if isinstance(images, bytes | str | os.PathLike | Image.Image):
         return [images]
+    if isinstance(images, jax.Array):
+        images = np.asarray(images)
     if isinstance(images, np.ndarray) and images.ndim != 4:
         return [images]
     if not isinstance(images, Iterable):

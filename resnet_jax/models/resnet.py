@@ -360,7 +360,36 @@ class ResNet(nn.Module):
         Raises:
             ValueError: as for `features`.
         """
-        x = self.features(images, train=train, mask=mask)[f"stage{len(self.stage_sizes)}"]
+        features = self.features(images, train=train, mask=mask)
+        return self.forward_head(features, train=train, mask=mask)
+
+    def forward_head(
+        self,
+        features: jax.Array | Mapping[str, jax.Array],
+        *,
+        pre_logits: bool = False,
+        train: bool = False,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return the logits of feature maps, or what the head would turn into logits.
+
+        It normalizes and activates the last feature map if the network is pre-activation, pools it,
+        and applies dropout and the head.
+
+        Args:
+            features: the last feature map, dtype[B, H', W', C], or all maps as `features` returns
+                them.
+            pre_logits: leave out the head, as ``num_classes=0`` does.
+            train: as for `__call__`.
+            mask: as for `features`.
+
+        Returns:
+            float32[B, num_classes].  With ``pre_logits`` or without a head, the pooled features:
+            float32[B, C], or float32[B, H', W', C] if ``global_pool`` is ``"none"``.
+        """
+        if isinstance(features, Mapping):
+            features = features[f"stage{len(self.stage_sizes)}"]
+        x = features
         if self.unbound_block.preactivation:
             with _masked(mask):
                 x = self.act(self.final_norm(x, train=train))
@@ -378,7 +407,26 @@ class ResNet(nn.Module):
         if self.is_initializing():
             # All layers have their variables only now.
             self._check_frozen()
-        return self.head(x) if self.num_classes else x
+        return self.head(x) if self.num_classes and not pre_logits else x
+
+    def embed(
+        self, images: jax.Array, *, train: bool = False, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the pooled features of images, for retrieval or for another classifier.
+
+        Args:
+            images: as for `__call__`.
+            train: as for `__call__`.
+            mask: as for `features`.
+
+        Returns:
+            float32[B, C], which is what the same network with ``num_classes=0`` returns.
+
+        Raises:
+            ValueError: as for `features`.
+        """
+        features = self.features(images, train=train, mask=mask)
+        return self.forward_head(features, pre_logits=True, train=train, mask=mask)
 
 
 def _masked(mask: jax.Array | None) -> AbstractContextManager[None]:

@@ -25,6 +25,7 @@ class Pretrained:
         input_size: Side in pixels that timm uses by default, usually the training size.
         crop_fraction: Side of the central crop divided by the shorter side of the resized image,
             for images of ``test_size``.
+        input_crop_fraction: The same for images of ``input_size``.
         interpolation: Filter of the resizing, ``bilinear`` or ``bicubic``.
         mean: Mean of the red, green and blue channels, to subtract from pixels in [0, 1].
         std: Standard deviation of the channels, to divide the difference by.
@@ -38,6 +39,7 @@ class Pretrained:
     test_size: int
     input_size: int
     crop_fraction: float
+    input_crop_fraction: float
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -94,6 +96,7 @@ def _pretrained(row: dict[str, str]) -> Pretrained:
         test_size=int(row["test_size"]),
         input_size=int(row["input_size"]),
         crop_fraction=float(row["crop_fraction"]),
+        input_crop_fraction=float(row["input_crop_fraction"]),
         interpolation=row["interpolation"],
         mean=_color(row["mean"]),
         std=_color(row["std"]),

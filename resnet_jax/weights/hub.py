@@ -1,20 +1,24 @@
-"""Downloading weights from the Hugging Face hub."""
+"""Downloading weights and their descriptions from the Hugging Face hub."""
 
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
 
 _REFERENCE = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-# The preferred one first.  An index names the files that the weights are divided into.
-_FILES = (
+WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+"""Names of the file of weights in a repository; the first one that exists is read.
+
+An index names the files that the weights are divided into.
+"""
+
 _ANSWER_WITHIN_S = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -42,6 +46,26 @@ def fetch(reference: str) -> Path:
         ValueError: The reference is malformed, the repository, revision or file does not exist, or
             the hub cannot be reached and the file is not in the cache.  The message is one line.
     """
+    path = fetch_first(reference, WEIGHT_FILES)
+    if path is None:
+        raise ValueError(
+            f"{reference}: neither {WEIGHT_FILES[0]} nor {WEIGHT_FILES[2]} is in the repository"
+        )
+    return path
+
+
+def fetch_first(reference: str, names: Sequence[str]) -> Path | None:
+    """Return the path of the first of some files that a repository has, or None if it has none.
+
+    Args:
+        reference: The repository, see `fetch`.
+        names: Names of files in the repository.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        ValueError: The reference is malformed, the repository or revision does not exist, or
+            the hub cannot be reached and none of the files is in the cache.
+    """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise ValueError(f"{reference!r} is not of the form hf://owner/repository[@revision]")
@@ -53,7 +77,7 @@ def fetch(reference: str) -> Path:
         ) from None
 
     repository, revision = match["repository"], match["revision"]
-    for name in _FILES:
+    for name in names:
         try:
             _ask(repository, name, revision)
         except errors.RepositoryNotFoundError:
@@ -70,7 +94,7 @@ def fetch(reference: str) -> Path:
         # The network errors belong to an HTTP library that differs between versions of the hub's
         # package, so they cannot be named here.
         except Exception as error:
-            return _from_cache(reference, repository, revision, error)
+            return _from_cache(reference, repository, revision, names, error)
         try:
             path = Path(hf_hub_download(repository, name, revision=revision))
             if name.endswith(".index.json"):
@@ -82,13 +106,13 @@ def fetch(reference: str) -> Path:
                     hf_hub_download(repository, file, revision=path.parent.name)
             return path
         except errors.LocalEntryNotFoundError as error:  # The connection broke just now.
-            return _from_cache(reference, repository, revision, error)
-    raise ValueError(f"{reference}: neither {_FILES[0]} nor {_FILES[2]} is in the repository")
+            return _from_cache(reference, repository, revision, names, error)
+    return None
 
 
 def weight_file(directory: Path) -> Path | None:
     """Return the weight file of a repository that was cloned or downloaded, or None."""
-    return next((file for name in _FILES if (file := directory / name).is_file()), None)
+    return next((file for name in WEIGHT_FILES if (file := directory / name).is_file()), None)
 
 
 def _ask(repository: str, name: str, revision: str | None) -> None:
@@ -127,26 +151,29 @@ def _call_within(seconds: float, function: Callable[[], object]) -> None:
         raise TimeoutError(f"no answer within {seconds:g} s")
 
 
-def _from_cache(reference: str, repository: str, revision: str | None, error: Exception) -> Path:
-    """Return the cached weight file, or explain that the hub cannot be reached."""
+def _from_cache(
+    reference: str, repository: str, revision: str | None, names: Sequence[str], error: Exception
+) -> Path:
+    """Return the cached file, or explain that the hub cannot be reached."""
     from huggingface_hub import constants, errors, try_to_load_from_cache
 
     cause = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-    for name in _FILES:
+    for name in names:
         path = try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(path, str):
             _logger.info("%s: the hub cannot be reached (%s); using the cache", reference, cause)
             return Path(path)
     cache = constants.HF_HUB_CACHE
+    missing = "the weights are" if names == WEIGHT_FILES else f"{' or '.join(names)} is"
     if constants.HF_HUB_OFFLINE:
         raise ValueError(
-            f"{reference}: HF_HUB_OFFLINE is set and the weights are not in the cache {cache}; "
+            f"{reference}: HF_HUB_OFFLINE is set and {missing} not in the cache {cache}; "
             "unset it to download them, or give the path of a weight file"
         ) from None
     answered = isinstance(error, errors.HfHubHTTPError)
     problem = "answers with an error" if answered else "cannot be reached"
     raise ValueError(
-        f"{reference}: the hub {constants.ENDPOINT} {problem} ({cause}) and the weights "
-        f"are not in the cache {cache}; check the network and HF_ENDPOINT, or download them "
+        f"{reference}: the hub {constants.ENDPOINT} {problem} ({cause}) and {missing} "
+        f"not in the cache {cache}; check the network and HF_ENDPOINT, or download them "
         "elsewhere and give the path of the file"
     ) from None

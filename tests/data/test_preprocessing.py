@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,20 @@ from resnet_jax.config import (
 from resnet_jax.data import open_dataset
 from resnet_jax.data.augment import affine_resize, normalize
 from resnet_jax.data.preprocessing import Preprocessing
+from resnet_jax.inference.hub_config import crop_fraction_of, timm_preprocessing
 from tests.data.images.test_arrays import prepare
+from tests.data.preprocessing_cases import (
+    FILES,
+    MEAN,
+    SIZES,
+    STD,
+    TIMM,
+    TORCHVISION,
+    image_file,
+    pixels,
+)
+
+VALUES = np.load(Path(__file__).with_name("preprocessing_values.npz"))
 
 SMALL = Preprocessing(
     image_size=16,
@@ -172,3 +186,56 @@ def test_files_become_the_images_of_the_evaluation_split(
 def test_impossible_fields_are_refused() -> None:
     with pytest.raises(ConfigError, match="crop_fraction must be above 0"):
         Preprocessing(8, 0.0, "linear", (0.5,), (0.2,), 3)
+
+
+@pytest.mark.parametrize("case", range(len(TIMM)))
+def test_the_pixels_are_those_of_timm(case: int) -> None:
+    preprocessing = timm_preprocessing(TIMM[case], test_size=True)
+    for size in SIZES:
+        ours = preprocessing.on_host(pixels(*size))
+        np.testing.assert_array_equal(ours, VALUES[f"timm/{case}/{size}"], err_msg=str(size))
+
+
+@pytest.mark.parametrize("case", range(len(TORCHVISION)))
+def test_the_pixels_are_those_of_torchvision(case: int) -> None:
+    crop, resize, interpolation = TORCHVISION[case]
+    fields: Any = {"image_size": crop, "interpolation": f"pil_{interpolation}"}
+    preprocessing = Preprocessing(
+        **fields, crop_fraction=crop_fraction_of(crop, resize), mean=MEAN, std=STD, channels=3
+    )
+    for size in SIZES:
+        ours = preprocessing.on_host(pixels(*size))
+        np.testing.assert_array_equal(ours, VALUES[f"torchvision/{case}/{size}"], str(size))
+
+
+@pytest.mark.parametrize(("mode", "kind"), FILES)
+def test_the_pixels_of_a_file_are_those_of_timm(mode: str, kind: str) -> None:
+    preprocessing = timm_preprocessing(TIMM[1], test_size=True)
+    content = image_file(mode, kind)
+    expected = VALUES[f"file/{mode}"]
+    np.testing.assert_array_equal(preprocessing.on_host(content), expected)
+    opened = Image.open(io.BytesIO(content))
+    np.testing.assert_array_equal(preprocessing.on_host(opened), expected)
+    values = preprocessing.on_device(expected[None])
+    np.testing.assert_allclose(values[0], (expected / 255 - MEAN) / STD, atol=2e-6)
+
+
+def test_levels_of_16_bits_and_the_orientation_of_a_photo_are_kept() -> None:
+    # timm and torchvision clip 16 bits at 255, and ignore the orientation in the EXIF metadata.
+    preprocessing = timm_preprocessing(TIMM[1], test_size=True)
+    gray = pixels(40, 50)[..., 0]
+    deep = io.BytesIO()
+    Image.fromarray(gray.astype(np.uint16) * 257).save(deep, "PNG")
+    expected = preprocessing.on_host(gray)
+    np.testing.assert_array_equal(preprocessing.on_host(deep.getvalue()), expected)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Shown after a rotation by 90 degrees, clockwise.
+    turned = io.BytesIO()
+    Image.fromarray(np.rot90(gray)).save(turned, "PNG", exif=exif)
+    np.testing.assert_array_equal(preprocessing.on_host(turned.getvalue()), expected)
+
+
+def test_a_crop_fraction_gives_every_size_of_the_resized_image() -> None:
+    for crop in (16, 176, 224, 300, 448):
+        for resized in range(crop, 2 * crop):
+            assert math.floor(crop / crop_fraction_of(crop, resized)) == resized

@@ -164,7 +164,7 @@ def test_one_checkpoint_is_enough(digits: Written, tmp_path: Path) -> None:
     copy = tmp_path / "1"
     shutil.copytree(digits.path / "checkpoints" / "1", copy)
     np.testing.assert_allclose(Classifier.load(copy)(digits.pixels), digits.expected, atol=2e-6)
-    older = Classifier.load(digits.path / "checkpoints" / "0")
+    older = Classifier.from_pretrained(digits.path / "checkpoints" / "0", image_size=8)
     assert np.abs(older(digits.pixels) - digits.expected).max() > 1e-3
 
 
@@ -222,6 +222,8 @@ def test_a_flipped_bit_is_found(digits: Written, tmp_path: Path) -> None:
 def test_what_is_no_usable_run_is_refused_in_one_line(digits: Written, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         Classifier.load(tmp_path / "absent")
+    with pytest.raises(ValueError, match="there is no checkpoint"):
+        Classifier.from_pretrained(tmp_path)
     begun = tmp_path / "begun"
     begun.mkdir()
     shutil.copy(digits.path / "model.json", begun)

@@ -42,6 +42,8 @@ def published(results: Iterable[dict[str, str]]) -> Iterator[dict[str, object]]:
         config = timm.models.get_pretrained_cfg(name)
         if config.hf_hub_id != f"timm/{name}":
             raise ValueError(f"{name} is kept at {config.hf_hub_id}, which the table cannot say")
+        if config.crop_mode != "center":
+            raise ValueError(f"{name} has crop mode {config.crop_mode}, which the table cannot say")
         test_size = (config.test_input_size or config.input_size)[-1]
         crop = config.test_crop_pct or config.crop_pct
         result = measured.get((name, test_size))
@@ -57,6 +59,7 @@ def published(results: Iterable[dict[str, str]]) -> Iterator[dict[str, object]]:
             "test_size": test_size,
             "input_size": config.input_size[-1],
             "crop_fraction": crop,
+            "input_crop_fraction": config.crop_pct,
             "interpolation": config.interpolation,
             "mean": " ".join(map(str, config.mean)),
             "std": " ".join(map(str, config.std)),

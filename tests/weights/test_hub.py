@@ -48,6 +48,8 @@ def files() -> dict[str, bytes]:
             for i, (name, file) in enumerate(SHARDS.items())
         },
         "timm/empty/README.md": b"no weights",
+        "timm/described/config.json": b'{"architecture": "resnet18"}',
+        "timm/described/model.safetensors": b"",
     }
 
 
@@ -85,8 +87,10 @@ def hub(files: dict[str, bytes]) -> Iterator[str]:
         yield endpoint
 
 
-def fetch_in_process(reference: str, endpoint: str, home: Path, **more: str) -> str:
-    """Return the result of `fetch`, a path or an error, in a process of its own.
+def fetch_in_process(
+    reference: str, endpoint: str, home: Path, call: str = "fetch", *names: str, **more: str
+) -> str:
+    """Return the path that `fetch` or `fetch_first` returns, or its error, from a new process.
 
     The hub's library reads its environment variables only once, when it is imported.
     """
@@ -94,12 +98,13 @@ def fetch_in_process(reference: str, endpoint: str, home: Path, **more: str) -> 
     # process.
     code = (
         "import runpy, sys\n"
-        "fetch = runpy.run_path(sys.argv[2])['fetch']\n"
-        "try:\n    print(fetch(sys.argv[1]))\n"
+        "fetch = runpy.run_path(sys.argv[2])[sys.argv[3]]\n"
+        "names = [sys.argv[4:]] if sys.argv[4:] else []\n"
+        "try:\n    print(fetch(sys.argv[1], *names))\n"
         "except ValueError as error:\n    print('error:', error)\n"
     )
     process = subprocess.run(
-        [sys.executable, "-c", code, reference, hub_module.__file__],
+        [sys.executable, "-c", code, reference, hub_module.__file__, call, *names],
         env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), **more},
         capture_output=True,
         text=True,
@@ -134,6 +139,18 @@ def test_all_files_of_an_index_are_fetched(hub: str, tmp_path: Path) -> None:
     path = fetch_in_process("hf://timm/sharded", hub, tmp_path)
     tensors = read_source(path)
     assert {name: list(tensors[name]) for name in tensors} == {"x": [0, 0], "y": [1, 1]}
+
+
+def test_a_description_comes_with_the_weights_or_is_known_to_be_absent(
+    hub: str, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    reference = "hf://timm/described"
+    path = fetch_in_process(reference, hub, tmp_path, "fetch_first", "config.json")
+    assert Path(path).read_bytes() == files["timm/described/config.json"]
+    name = "preprocessor_config.json"
+    assert fetch_in_process(reference, hub, tmp_path, "fetch_first", name) == "None"
+    offline = fetch_in_process(reference, hub, tmp_path, "fetch_first", name, HF_HUB_OFFLINE="1")
+    assert "preprocessor_config.json is not in the cache" in offline
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Importing this module imports NumPy and Pillow; OpenCV is imported when ``"linea
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -15,15 +16,23 @@ from resnet_jax.data.images.decode import MAX_PIXELS, decode, decode_with_header
 from resnet_jax.data.images.jpeg import read_header
 from resnet_jax.data.images.optional import opencv
 
-_PIL = {
-    "pil_bilinear": Image.Resampling.BILINEAR,
-    "pil_bicubic": Image.Resampling.BICUBIC,
-}
+_PIL = {f"pil_{filter_.name.lower()}": filter_ for filter_ in Image.Resampling}
 # libjpeg can shrink an image by these factors while it decodes, which saves most of the work.
 _JPEG_FACTORS = (8, 4, 2)
-# An image whose long side exceeds this multiple of its short side is not resized as a whole,
-# because the crop would discard most of the result.
-_LONGEST = 8
+# An image that would have more pixels than this after resizing, and whose long side exceeds this
+# multiple of its short side, is not resized as a whole: the crop would discard most of the result.
+# The values of the part may differ from those of the whole by two gray levels.
+_LARGEST, _LONGEST = 1 << 24, 8
+
+CropMode = Literal["center", "squash", "border"]
+"""How an image becomes the wanted shape, as in timm.
+
+``"center"`` keeps the proportions and cuts off what is too long.  ``"squash"`` resizes height and
+width separately.  ``"border"`` keeps the proportions and pads what is too short.
+"""
+
+Size = int | tuple[int, int]
+"""Height and width in pixels; one integer means a square."""
 
 Draws = Sequence[Sequence[float]]
 """Ten rows of four numbers, uniform in [0, 1), that choose a random box; one row for each try."""
@@ -155,36 +164,72 @@ def evaluation_image(
 
 
 def evaluation_crop(
-    pixels: np.ndarray, *, image_size: int, crop_fraction: float, interpolation: Interpolation
+    pixels: np.ndarray,
+    *,
+    image_size: Size,
+    crop_fraction: float,
+    interpolation: Interpolation,
+    crop_mode: CropMode = "center",
+    fill: tuple[int, ...] = (0, 0, 0),
 ) -> np.ndarray:
-    """Resize the short side of an image to ``image_size / crop_fraction`` and cut out the center.
+    """Resize an image to ``image_size / crop_fraction`` and cut out the center.
 
     Sizes are rounded as in timm and, for a fraction of 0.875, as in torchvision.
 
     Args:
         pixels: uint8[H, W, 3].
         image_size: Height and width of the result in pixels.
-        crop_fraction: Side of the crop divided by the short side of the resized image, above 0 and
-            at most 1.
+        crop_fraction: Side of the crop divided by the side of the resized image, above 0 and at
+            most 1.
         interpolation: How to resize.
+        crop_mode: Which side is resized to that size: the short one (``"center"``), the long one
+            (``"border"``), or both (``"squash"``).
+        fill: Levels of red, green and blue beside the image, for ``"border"``.
 
     Returns:
-        uint8[image_size, image_size, 3].
+        uint8[height, width, 3].
 
     Raises:
         ImportError: ``"linear"`` needs OpenCV, which is not installed.
     """
-    height, width = pixels.shape[:2]
-    short = math.floor(image_size / crop_fraction)
-    if height <= width:
-        height, width = short, int(short * width / height)
-    else:
-        height, width = int(short * height / width), short
-    if max(height, width) > _LONGEST * short:
-        return _center_of_long(pixels, (height, width), image_size, interpolation)
-    pixels = resize(pixels, height, width, interpolation)
-    top, left = round((height - image_size) / 2), round((width - image_size) / 2)
-    return pixels[top : top + image_size, left : left + image_size]
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    target = (math.floor(size[0] / crop_fraction), math.floor(size[1] / crop_fraction))
+    resized = _resized(pixels.shape[:2], target, crop_mode)
+    if math.prod(resized) > _LARGEST and max(resized) > _LONGEST * max(target):
+        return _center_of_long(pixels, resized, size, interpolation)
+    return _center(resize(pixels, *resized, interpolation), size, fill)
+
+
+def _resized(
+    shape: tuple[int, ...], target: tuple[int, int], crop_mode: CropMode
+) -> tuple[int, int]:
+    """Return height and width of the resized image, before the crop."""
+    height, width = shape
+    if crop_mode == "squash":
+        return target
+    short = target[0]
+    if crop_mode == "center" and target == (short, short):
+        # torchvision rounds down, and timm uses it here. Below, timm rounds to the nearest.
+        if height <= width:
+            return short, int(short * width / height)
+        return int(short * height / width), short
+    ratios = height / target[0], width / target[1]
+    ratio = max(ratios) if crop_mode == "border" else min(ratios)
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
+def _center(pixels: np.ndarray, size: tuple[int, int], fill: tuple[int, ...]) -> np.ndarray:
+    """Cut out the center, or pad with a color where the image is smaller."""
+    missing = [max(0, side - length) for side, length in zip(size, pixels.shape, strict=False)]
+    if any(missing):
+        (top, bottom), (left, right) = ((m // 2, (m + 1) // 2) for m in missing)
+        padded = np.empty((*np.add(pixels.shape[:2], missing), 3), np.uint8)
+        padded[:] = fill
+        padded[top : padded.shape[0] - bottom, left : padded.shape[1] - right] = pixels
+        pixels = padded
+    height, width = size
+    top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
+    return pixels[top : top + height, left : left + width]
 
 
 def resize(pixels: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
@@ -204,32 +249,36 @@ def _resize_part(
 ) -> None:
     """Resize a box whose edges may fall between pixels, given as top, left, height and width."""
     top, left, h, w = box
-    size = len(out)
+    height, width = out.shape[:2]
     if interpolation != "linear":
         image = Image.fromarray(pixels)
         part = (left, top, min(left + w, image.width), min(top + h, image.height))
-        out[:] = np.asarray(image.resize((size, size), _PIL[interpolation], box=part))
+        out[:] = np.asarray(image.resize((width, height), _PIL[interpolation], box=part))
         return
     cv2 = opencv()
-    x, y = w / size, h / size
+    x, y = w / width, h / height
     matrix = np.array([[x, 0, left + x / 2 - 0.5], [0, y, top + y / 2 - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     cv2.warpAffine(
-        pixels, matrix, (size, size), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE
+        pixels, matrix, (width, height), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
 
 
 def _center_of_long(
-    pixels: np.ndarray, resized: tuple[int, int], size: int, interpolation: Interpolation
+    pixels: np.ndarray,
+    resized: tuple[int, int],
+    size: tuple[int, int],
+    interpolation: Interpolation,
 ) -> np.ndarray:
     """Return the center of the image as if resized, without resizing the rest of it."""
     scale = np.array(pixels.shape[:2]) / resized
-    start = np.round((np.array(resized) - size) / 2) * scale
+    start = np.round(np.subtract(resized, size) / 2) * scale
     # OpenCV stores coordinates in 16 bits. Pixels beyond this margin do not affect the result.
-    margin = 2 + 2 * np.ceil(scale)
+    # Lanczos reaches farthest, three pixels of the result.
+    margin = 2 + 3 * np.ceil(scale)
     first = np.maximum(0, np.floor(start) - margin).astype(int)
-    last = np.ceil(start + size * scale + margin).astype(int)
+    last = np.ceil(start + np.multiply(size, scale) + margin).astype(int)
     part = pixels[first[0] : last[0], first[1] : last[1]]
-    out = np.empty((size, size, 3), np.uint8)
-    _resize_part(part, [*(start - first), *(size * scale)], out, interpolation)
+    out = np.empty((*size, 3), np.uint8)
+    _resize_part(part, [*(start - first), *np.multiply(size, scale)], out, interpolation)
     return out

@@ -204,6 +204,11 @@ def _strip_height(width: int) -> int:
     return max(1, _STRIP // width)
 
 
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an image that Pillow has opened, uint8[H, W, 3]; see `decode`."""
+    return np.concatenate(list(_strips(ImageOps.exif_transpose(image))))
+
+
 def _strips(image: Image.Image) -> Iterator[np.ndarray]:
     """Yield the pixels of an opened image, uint8[h, W, 3], in strips of rows from the top."""
     to_bytes = _levels(image) if image.mode.startswith(("I", "F")) else None
@@ -227,7 +232,7 @@ def _parts(image: Image.Image) -> Iterator[Image.Image]:
 
 
 def _levels(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from grey levels of more than 8 bits, of any shape, to uint8 levels.
+    """Return the function from gray levels of more than 8 bits, of any shape, to uint8 levels.
 
     Raises:
         DecodeError: The image has levels outside the range of its kind.

@@ -9,9 +9,9 @@ from scipy.spatial import KDTree
 # Height and width of the thumbnails that are compared, in pixels.
 _SIDE = 8
 # Two images are nearly the same if the root mean square of the difference of their thumbnails is at
-# most this, in grey levels. Another quality of JPEG or another size changes about one level.
+# most this, in gray levels. Another quality of JPEG or another size changes about one level.
 _NEAR = 3.0
-# Thumbnails with a smaller standard deviation over their pixels, in grey levels, show nothing.
+# Thumbnails with a smaller standard deviation over their pixels, in gray levels, show nothing.
 _CONTRAST = 8.0
 # Number of neighbors of an image that are looked at, which bounds the work for many equal images.
 _NEIGHBORS = 9
