@@ -13,9 +13,10 @@ from resnet_jax.inference.hub_config import Description, describe, names_of, tim
 from resnet_jax.inference.rundir import read_run
 from resnet_jax.models import Overrides, ResNet, create_model, list_models
 from resnet_jax.weights import Pretrained, list_pretrained
-from resnet_jax.weights.dialects.torch import torch_name, torch_rules
+from resnet_jax.weights.dialects.torch import torch_rules
 from resnet_jax.weights.hub import WEIGHT_FILES, fetch, fetch_first
-from resnet_jax.weights.sources import Source, state_dict
+from resnet_jax.weights.load import num_classes_of
+from resnet_jax.weights.sources import Source, named_tensors
 
 ImageSize = Literal["test", "train"] | int | tuple[int, int]
 """Size of the input images: the one that the accuracy of the weights is measured with, timm's
@@ -221,9 +222,7 @@ def _with_network(
         weights = Path(text).expanduser()
         if not weights.exists():
             raise FileNotFoundError(f"{text}: there is no such file; check the path")
-    rules = torch_rules(network)
-    tensors = state_dict(network, weights, rules)
+    tensors = named_tensors(network, weights, torch_rules(network))
     if isinstance(model, str):
-        head = tensors.get(torch_name(["params", "head", "kernel"], rules))
-        network = network.clone(num_classes=0 if head is None else head.shape[0])
+        network = network.clone(num_classes=num_classes_of(network, tensors))
     return Found(network, tensors, preprocessing, names_of(network.num_classes))

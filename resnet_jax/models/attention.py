@@ -188,7 +188,7 @@ class SplitAttention(SpatialUnit):
         gate = jnp.mean(jnp.sum(splits, axis=-2), axis=(1, 2), keepdims=True)
         gate = self.conv(reduced, 1, groups=groups, use_bias=True, name="reduce")(gate)
         gate = nn.relu(self.norm(name="reduce_norm")(gate, train=train))
-        gate = self.conv(width, 1, groups=groups, use_bias=True, name="expand")(gate)
+        gate = self.conv(width, 1, groups=groups, use_bias=True, name="expand")(gate)[:, 0, 0]
         if radix > 1:
             # The convolution orders its channels by group, then by split; `splits` has the splits
             # first.
@@ -196,4 +196,5 @@ class SplitAttention(SpatialUnit):
             gate = nn.softmax(gate.swapaxes(1, 2), axis=1)
         else:
             gate = nn.sigmoid(gate)
-        return jnp.sum(splits * gate.reshape(x.shape[0], 1, 1, radix, self.features), axis=-2)
+        gate = gate.reshape(x.shape[0], radix, self.features)
+        return jnp.sum(splits * gate[:, None, None], axis=-2)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 
 from resnet_jax.models.attention import SpatialUnit
-from resnet_jax.models.layers import Activation, Conv, Norm, drop_path, relu
+from resnet_jax.models.layers import Activation, Conv, Norm, average_windows, drop_path, relu
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 from resnet_jax.ops.ordering import together
 from resnet_jax.ops.platform import num_devices
@@ -337,4 +337,4 @@ class PreActivationBottleneckBlock(PreActivationBlock):
 
 def _average_down(x: jax.Array, stride: int) -> jax.Array:
     """Return the mean of 3x3 windows with a padding of one pixel; zeros of the padding count."""
-    return nn.avg_pool(x, (3, 3), (stride, stride), ((1, 1), (1, 1)))
+    return average_windows(x, 3, stride, ((1, 1), (1, 1)))

@@ -1,7 +1,7 @@
 """Networks by name, with overrides."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
 import flax.linen as nn
@@ -43,6 +43,9 @@ class Overrides(TypedDict, total=False):
     bn_decay: float
     bn_epsilon: float
     bn_group_size: int | None
+    bn_axis_name: str | tuple[str, ...] | None
+    bn_axis_index_groups: Sequence[Sequence[int]] | None
+    bn_fast_variance: bool
     freeze_bn: bool | tuple[str, ...]
     act: Activation
     padding: Literal["symmetric", "same"]
@@ -108,6 +111,12 @@ def create_model(
         bn_epsilon: number that is added to the variance in BatchNorm.
         bn_group_size: number of consecutive images that share BatchNorm's statistics in training.
             None uses the whole batch, across all devices.
+        bn_axis_name: name of the axis of `jax.pmap` or `jax.shard_map` whose devices share
+            BatchNorm's statistics, or a tuple of names.  None uses the batch of each device alone.
+        bn_axis_index_groups: groups of indices along this axis that share statistics, such as
+            ``((0, 1), (2, 3))``.  None shares them between all devices.
+        bn_fast_variance: compute the variance in BatchNorm in one pass.  False takes a second pass,
+            which is exact even if the mean is much larger than the standard deviation.
         freeze_bn: use BatchNorm's running statistics in training, too, without updating them.  A
             tuple of module paths such as ``("stem/norm",)`` freezes only these layers.  A path
             that does not exist is refused when the network is initialized or applied.

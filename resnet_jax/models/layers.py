@@ -5,7 +5,7 @@ stride 2, ``SAME`` would pad only the bottom and the right, and published PyTorc
 different results.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.ops import convolution, pooling
+from resnet_jax.ops.platform import has_symbolic_pixels
 
 Conv = Callable[..., nn.Module]
 """Builds a convolution from (features, kernel_size, stride, *, dilation, groups, name)."""
@@ -116,9 +117,10 @@ class StandardizedConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        kernel = kernel - jnp.mean(kernel, axis=(0, 1, 2))
-        kernel *= jax.lax.rsqrt(jnp.mean(kernel**2, axis=(0, 1, 2)) + self.epsilon)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = kernel - jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
+        variance = jnp.mean(kernel**2, axis=(0, 1, 2), keepdims=True)
+        kernel *= jax.lax.rsqrt(variance + self.epsilon)
         padding = self.dilation * (self.kernel_size - 1) // 2
         return convolution.convolve(
             x.astype(self.dtype),
@@ -159,7 +161,36 @@ def average_pool(x: jax.Array, stride: int = 2) -> jax.Array:
         ValueError: the image is smaller than one square.
     """
     _check_pixels(x, stride, "averaged over squares")
-    return nn.avg_pool(x, (stride, stride), strides=(stride, stride))
+    return average_windows(x, stride, stride)
+
+
+def average_windows(
+    x: jax.Array,
+    size: int,
+    stride: int,
+    padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
+    *,
+    count_padding: bool = True,
+) -> jax.Array:
+    """Return the mean of each window, in the type of the images.
+
+    This is `flax.linen.avg_pool` without its divisor of another type, which
+    ``jax_numpy_dtype_promotion="strict"`` refuses.
+
+    Args:
+        x: [B, H, W, C].
+        size: height and width of the windows, in pixels.
+        stride: distance between windows, in pixels.
+        padding: zeros added (before, after) height and width.
+        count_padding: let these zeros count in the mean.
+    """
+
+    def total(x: jax.Array) -> jax.Array:
+        return nn.pool(x, 0.0, jax.lax.add, (size, size), (stride, stride), padding)
+
+    if count_padding:
+        return total(x) / size**2
+    return total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
 
 
 def blur_pool(x: jax.Array, stride: int = 2) -> jax.Array:
@@ -173,12 +204,23 @@ def blur_pool(x: jax.Array, stride: int = 2) -> jax.Array:
     """
     _check_pixels(x, 2, "blurred")
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    x = (x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:])[:, ::stride] / 4
-    return (x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:])[:, :, ::stride] / 4
+    x = subsample(x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:], stride, axes=(1,)) / 4
+    return subsample(x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:], stride, axes=(2,)) / 4
+
+
+def subsample(x: jax.Array, stride: int, axes: tuple[int, ...] = (1, 2)) -> jax.Array:
+    """Return every stride-th pixel along the axes of [B, H, W, C].
+
+    Its size is written as that of a strided convolution is, ``(H - 1) // stride + 1``.  JAX cannot
+    prove that the size of ``x[:, ::stride]`` is equal if H is symbolic.
+    """
+    for axis in axes:
+        x = jax.lax.slice_in_dim(x, 0, x.shape[axis], stride, axis)
+    return x
 
 
 def _check_pixels(x: jax.Array, least: int, what: str) -> None:
-    if min(x.shape[1:3]) < least:
+    if not has_symbolic_pixels(x) and min(x.shape[1:3]) < least:
         raise ValueError(
             f"the images are too small: a feature map of {x.shape[1]}x{x.shape[2]} pixels cannot "
             f"be {what}; give larger images, or small_input=True"
@@ -201,4 +243,5 @@ def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Arra
         key: PRNG key.
     """
     kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, 1, 1))
-    return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), 0)
+    # A product, because `jnp.where` would not accept explicitly sharded images.
+    return x / jnp.asarray(1 - rate, x.dtype) * kept.astype(x.dtype)

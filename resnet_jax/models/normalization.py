@@ -12,7 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.ops.batch_norm import affine, mean_over_groups, normalize
+from resnet_jax.ops.batch_norm import (
+    AxisName,
+    Statistics,
+    affine,
+    mean_over_groups,
+    normalize,
+)
 
 Leaves = tuple[tuple[str, str], ...]
 """The collection and the name of each variable of a layer; every variable is float32[C]."""
@@ -23,7 +29,9 @@ class BatchNorm(nn.Module):
 
     Statistics are computed and kept in float32 whatever the compute type.  Under `jax.jit` the
     batch axis is the global batch: the statistics depend on ``group_size`` and never on the number
-    of devices.  Groups that do not cross device boundaries need no communication.
+    of devices.  Groups that do not cross device boundaries need no communication.  Within
+    `jax.pmap` and `jax.shard_map` a layer sees the batch of one device, and ``axis_name`` names the
+    devices that share statistics, as in `flax.linen.BatchNorm`.
 
     ``momentum`` follows Flax: it is the fraction of the running value that is kept (0.9), which
     PyTorch calls 0.1.  The running variance is the biased one.  PyTorch stores the unbiased one,
@@ -37,6 +45,14 @@ class BatchNorm(nn.Module):
         frozen: use the running statistics in training too, without updating them.  Scale and bias
             remain trainable.  A tuple of module paths within the network, such as
             ``("stem/norm", "stage1/block1/norm1")``, freezes the layers at these paths only.
+        axis_name: name, or tuple of names, of the axes of `jax.pmap` or `jax.shard_map` whose
+            devices share the statistics.  None uses the batch of each device alone.
+        axis_index_groups: groups of indices along the axis, such as ``((0, 1), (2, 3))``, whose
+            devices share the statistics.  None shares them between all devices of the axis.
+        use_fast_variance: compute the variance as E[x^2] - E[x]^2, in one pass.  The error of the
+            normalized values is about 1e-7 (mean / std)^2, which is too much for inputs whose mean
+            is hundreds of times their standard deviation.  False takes a second pass, as PyTorch
+            does.
         scale_init: initializer of the scale.
         dtype: type of the output.
     """
@@ -52,8 +68,17 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     group_size: int | None = None
     frozen: bool | tuple[str, ...] = False
+    axis_name: AxisName = None
+    axis_index_groups: tuple[tuple[int, ...], ...] | None = None
+    use_fast_variance: bool = True
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.axis_index_groups is not None:
+            # Lists, as Flax takes them, could not be hashed.
+            self.axis_index_groups = tuple(tuple(group) for group in self.axis_index_groups)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
@@ -69,13 +94,14 @@ class BatchNorm(nn.Module):
             dtype[B, ..., C].
 
         Raises:
-            ValueError: the batch does not consist of whole groups.
+            ValueError: the batch does not consist of whole groups, or the layer has both groups of
+                examples and an axis of devices.
         """
         channels = x.shape[-1]
-        scale = self.param("scale", self.scale_init, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
 
         if self._is_frozen() or not train:
             factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
@@ -85,7 +111,7 @@ class BatchNorm(nn.Module):
         # A single group gets no axis: XLA would recompute the input of the reshape after it.
         groups, weights = self._groups(x, mask) if grouped else (x, mask)
         y, *moments = normalize(
-            groups, scale, bias, weights, self.epsilon, int(grouped), self.dtype
+            groups, scale, bias, weights, self._statistics(batch_axis=int(grouped)), self.dtype
         )
         if not self.is_initializing():
             for running, value in zip((running_mean, running_var), moments, strict=True):
@@ -93,6 +119,22 @@ class BatchNorm(nn.Module):
                 new = mean_over_groups(new, weights) if grouped else new.reshape(channels)
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
         return y.reshape(x.shape)
+
+    def _statistics(self, batch_axis: int) -> Statistics:
+        if self.axis_name is not None and self.group_size is not None:
+            raise ValueError(
+                f"BatchNorm has group_size={self.group_size} and axis_name={self.axis_name!r}; "
+                "give only one of them"
+            )
+        # Networks are usually initialized outside of the function that has the axis.
+        axis_name = None if self.is_initializing() else self.axis_name
+        return Statistics(
+            self.epsilon,
+            batch_axis,
+            self.use_fast_variance,
+            axis_name,
+            self.axis_index_groups,
+        )
 
     def _is_frozen(self) -> bool:
         if isinstance(self.frozen, bool):
@@ -147,8 +189,8 @@ class GroupNorm(nn.Module):
                 f"GroupNorm cannot split {channels} channels into {self.num_groups} groups; give "
                 f"norm=partial(GroupNorm, num_groups={math.gcd(channels, self.num_groups)})"
             )
-        scale = self.param("scale", self.scale_init, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
 
         def mean(x: jax.Array) -> jax.Array:
             return jnp.mean(jnp.mean(x, axis=(1, 2), keepdims=True), axis=-1, keepdims=True)
@@ -157,6 +199,7 @@ class GroupNorm(nn.Module):
         groups = x.astype(jnp.float32).reshape(*x.shape[:-1], self.num_groups, group_channels)
         centered = groups - mean(groups)
         normalized = centered * jax.lax.rsqrt(mean(centered**2) + self.epsilon)
+        scale, bias = (jax.lax.expand_dims(values, range(x.ndim - 1)) for values in (scale, bias))
         return (normalized.reshape(x.shape) * scale + bias).astype(self.dtype)
 
 
@@ -178,5 +221,6 @@ class Shift(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        bias = jax.lax.expand_dims(bias, range(x.ndim - 1))
         return x.astype(self.dtype) + bias.astype(self.dtype)

@@ -46,9 +46,19 @@ class Allowed(NamedTuple):
 POSITIVE = Allowed(lambda value: value > 0, "positive")
 POSITIVE_OR_NONE = Allowed(lambda value: value is None or value > 0, "positive or None")
 RATE = Allowed(lambda value: 0 <= value < 1, "in [0, 1)")
+BOOLEAN = Allowed(lambda value: value in (False, True), "False or True")
 _BUILDER_OR_NONE = Allowed(
     lambda value: value is None or callable(value), "None or a function that builds a layer"
 )
+
+
+def _is_axis(value: Any) -> bool:
+    names = value if isinstance(value, tuple) else (value,)
+    return value is None or (bool(names) and all(isinstance(name, str) for name in names))
+
+
+def _are_groups(value: Any) -> bool:
+    return value is None or all(i >= 0 for group in value for i in group)
 
 
 class Option(NamedTuple):
@@ -93,7 +103,7 @@ OPTIONS: dict[str, Option] = {
         "block",
         (BottleneckBlock, PreActivationBottleneckBlock),
         "stride_in_1x1",
-        Allowed(lambda value: value in (False, True), "False or True"),
+        BOOLEAN,
     ),
     "block_dropout_rate": Option("block", (PreActivationBlock,), "dropout_rate", RATE),
     "bn_decay": Option(
@@ -101,6 +111,16 @@ OPTIONS: dict[str, Option] = {
     ),
     "bn_epsilon": Option("norm", (BatchNorm,), "epsilon", POSITIVE),
     "bn_group_size": Option("norm", (BatchNorm,), "group_size", POSITIVE_OR_NONE),
+    "bn_axis_name": Option(
+        "norm", (BatchNorm,), "axis_name", Allowed(_is_axis, "None, a name or a tuple of names")
+    ),
+    "bn_axis_index_groups": Option(
+        "norm",
+        (BatchNorm,),
+        "axis_index_groups",
+        Allowed(_are_groups, "None or groups of indices such as ((0, 1), (2, 3))"),
+    ),
+    "bn_fast_variance": Option("norm", (BatchNorm,), "use_fast_variance", BOOLEAN),
     "freeze_bn": Option(
         "norm",
         (BatchNorm,),

@@ -39,6 +39,7 @@ from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 from resnet_jax.models.stage import Stage
 from resnet_jax.models.stem import ConvPool, Stem
 
+_COMPUTE_TYPES = ("float32", "bfloat16", "float16", "float64")
 _ALLOWED: dict[str, Allowed] = {
     "num_classes": Allowed(lambda value: value >= 0, "0, for no head, or more"),
     "in_channels": POSITIVE_OR_NONE,
@@ -49,6 +50,10 @@ _ALLOWED: dict[str, Allowed] = {
         lambda value: value in ("avg", "max", "avgmax", "none"), "avg, max, avgmax or none"
     ),
     "output_stride": Allowed(lambda value: value in (8, 16, 32), "8, 16 or 32"),
+    "dtype": Allowed(
+        lambda value: value is not None and jnp.dtype(value).name in _COMPUTE_TYPES,
+        f"one of {', '.join(_COMPUTE_TYPES)}, such as jnp.bfloat16",
+    ),
     "dropout_rate": RATE,
     "drop_path_rate": RATE,
 }

@@ -2,9 +2,10 @@
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 
-from resnet_jax.models.layers import Conv, Norm
+from resnet_jax.models.layers import Conv, Norm, average_windows, subsample
 
 
 class Shortcut(nn.Module):
@@ -55,11 +56,13 @@ class AveragePoolShortcut(Shortcut):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.stride > 1:
-            padding = tuple((0, size % self.stride) for size in x.shape[1:3])
-            strides = (self.stride, self.stride)
-            x = nn.avg_pool(x, (2, 2), strides, padding, count_include_pad=False)
+            # The last pixel of an odd size needs padding; to pad an even size changes nothing.
+            rows, columns = (
+                (0, 1 if jax.export.is_symbolic_dim(size) else size % 2) for size in x.shape[1:3]
+            )
+            x = average_windows(x, 2, 2, (rows, columns), count_padding=False)
         elif self.dilation > 1:
-            x = nn.avg_pool(x, (2, 2), (1, 1), ((0, 1), (0, 1)))
+            x = average_windows(x, 2, 1, ((0, 1), (0, 1)))
         return self.project(x, 1, train=train)
 
 
@@ -73,7 +76,7 @@ class PadShortcut(Shortcut):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # This shortcut has no statistics.
-        x = x[:, :: self.stride, :: self.stride]
+        x = subsample(x, self.stride)
         missing = self.features - x.shape[-1]
         before = missing // 2
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, missing - before)))

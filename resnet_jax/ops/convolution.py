@@ -17,10 +17,12 @@ from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from resnet_jax.ops.gradients import custom_gradient
+from resnet_jax.ops.manual_axes import vary_over, varying_axes
 from resnet_jax.ops.platform import (
     Program,
     by_platform,
@@ -28,6 +30,7 @@ from resnet_jax.ops.platform import (
     chosen_program,
     num_devices,
 )
+from resnet_jax.ops.precision import accumulation_type
 from resnet_jax.ops.windows import Pads, Sizes, explicit_pads, fitted_pads, one_tap
 
 CONVOLUTION = "convolution"
@@ -104,7 +107,8 @@ def convolve(
     dilation = _pair(rhs_dilation or (1, 1))
     window = _reach(kernel, dilation)
     pads = explicit_pads(x, window, strides, padding)
-    geometry = Geometry(_pair(strides), pads, dilation, precision, chosen_program(), num_devices())
+    program = chosen_program(x, kernel)
+    geometry = Geometry(_pair(strides), pads, dilation, precision, program, num_devices())
     # Named so that `resnet_jax.ops.rematerialization.keep_convolutions` finds it.
     return checkpoint_name(_selected(x, kernel, geometry, feature_group_count), CONVOLUTION)
 
@@ -262,7 +266,7 @@ def _product_gradients(
         jax.lax.dot_general,
         dimension_numbers=(((0,), (0,)), ((), ())),
         precision=geometry.precision,
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+        preferred_element_type=accumulation_type(x.dtype),
     )
     if pixels.shape[1] <= gradients.shape[1]:
         of_kernel = over_pixels(pixels, gradients)
@@ -349,7 +353,7 @@ def _kernel_gradient_of_slices(
     is the gradient, and stride and dilation swap their roles.  Written that way it is fast within
     loops, where XLA's CPU backend is slow at the transpose of a convolution.
     """
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = accumulation_type(x.dtype)
     x, gradient = x.astype(wide), gradient.astype(wide)
     number = _num_slices(x, kernel, gradient, geometry.devices)
     # Slices take every number-th example, so that each device holds an equal share of each slice
@@ -372,7 +376,8 @@ def _kernel_gradient_of_slices(
         # In a loop, the devices would wait for each other after every iteration.
         total = reduce(jnp.add, map(of_slice, range(number)))
     else:
-        total = jnp.zeros((kernel.shape[2], *kernel.shape[:2], kernel.shape[3]), wide)
+        shape = (kernel.shape[2], *kernel.shape[:2], kernel.shape[3])
+        total = vary_over(varying_axes(x, gradient), jnp.zeros(shape, wide))
         total = jax.lax.fori_loop(0, number, lambda i, total: total + of_slice(i), total)
     return total.transpose(1, 2, 0, 3)
 
@@ -383,7 +388,7 @@ def _num_slices(x: jax.Array, kernel: jax.Array, gradient: jax.Array, devices: i
     It divides the number of examples on each device.
     """
     batch = x.shape[0]
-    if batch % devices:
+    if jax.export.is_symbolic_dim(batch) or batch % devices:
         return 1
     share = batch // devices
     wanted = (x.nbytes + gradient.nbytes) / devices / max(_SLICE_BYTES, kernel.nbytes)

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from resnet_jax.ops.manual_axes import vary_over, varying_axes
+
 _automatic: ContextVar[bool] = ContextVar("automatic_gradients", default=False)
 
 _HINT = (
@@ -58,14 +60,21 @@ def custom_gradient(
         differentiated in forward mode outside of `jax.jit`.
     """
 
+    def typed_backward(*args: Any) -> Any:
+        # The gradient of an argument must vary over the same axes as the argument itself.
+        return vary_over(varying_axes(args[len(static) :]), backward(*args))
+
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         differentiable = jax.custom_vjp(function, nondiff_argnums=static)
-        differentiable.defvjp(forward, backward)
+        differentiable.defvjp(forward, typed_backward)
 
         @wraps(function)
         def call(*args: Any) -> Any:
             if gradients_are_automatic():
                 return function(*args)
+            arrays = [arg for i, arg in enumerate(args) if i not in static]
+            axes = varying_axes(arrays)
+            args = tuple(arg if i in static else vary_over(axes, arg) for i, arg in enumerate(args))
             try:
                 return differentiable(*args)
             except TypeError as error:

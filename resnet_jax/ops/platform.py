@@ -15,6 +15,9 @@ from contextvars import ContextVar
 from typing import Any, Literal
 
 import jax
+import jax.export
+
+from resnet_jax.ops.manual_axes import vary_over, varying_axes
 
 Formulation = Literal["parts", "convolution", "product", "space_to_depth"]
 Program = Literal["cpu", "default", "by platform"]
@@ -50,12 +53,30 @@ def chosen_formulation() -> Formulation | None:
     return _formulation.get()
 
 
-def chosen_program() -> Program:
-    """Return which program `by_platform` is to use under the current formulation.
+def has_symbolic_pixels(x: jax.Array) -> bool:
+    """Return whether the height or width of [B, H, W, C] is a symbolic dimension of `jax.export`.
+
+    Such a size cannot be compared with a number.
+    """
+    return any(jax.export.is_symbolic_dim(pixels) for pixels in x.shape[1:3])
+
+
+def chosen_program(x: jax.Array, *others: jax.Array) -> Program:
+    """Return which program `by_platform` is to use for images under the current formulation.
+
+    The programs for CPUs depend on the size of the images, and they leave it to XLA how to shard
+    what they compute.  They are not used if the size is symbolic, or if an array has a sharding in
+    its type (`jax.sharding.AxisType.Explicit`).
 
     Gradients are traced after the functions that they belong to, perhaps under another setting.
     An operation therefore asks once, when it is called, and hands the answer to both rules.
+
+    Args:
+        x: [B, H, W, C].
+        others: the other operands.
     """
+    if has_symbolic_pixels(x) or any(any(jax.typeof(y).sharding.spec) for y in (x, *others)):
+        return "default"
     name, platform = chosen_formulation(), stated_platform()
     if name is not None:
         return "cpu" if name == "parts" else "default"
@@ -117,4 +138,9 @@ def by_platform(
             return cpu(*args)
         case "default":
             return default(*args)
-    return jax.lax.platform_dependent(*args, cpu=cpu, default=default)
+    axes = varying_axes(args)
+    return jax.lax.platform_dependent(
+        *args,
+        cpu=lambda *args: vary_over(axes, cpu(*args)),
+        default=lambda *args: vary_over(axes, default(*args)),
+    )

@@ -56,7 +56,7 @@ def max_pool(
         [B, H', W', C].
     """
     pads = explicit_pads(x, (size, size), (stride, stride), padding)
-    return _max_pool(x, Windows(size, stride, pads, chosen_program()))
+    return _max_pool(x, Windows(size, stride, pads, chosen_program(x)))
 
 
 def _forward(x: jax.Array, windows: Windows) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -162,7 +162,7 @@ def _looked_up(x: jax.Array, taps: jax.Array, gradient: jax.Array, windows: Wind
     # All pixels of a square are in the same windows, and each tap of a window sees one of them.
     height, width = (length - reach + 1 for length in gradient.shape[1:3])
     places = jnp.arange(stride, dtype=_TAP)
-    places = _TAP(row) * places[:, None, None, None] + places[:, None]
+    places = _TAP(row) * places.reshape(1, 1, -1, 1, 1, 1) + places.reshape(1, 1, 1, 1, -1, 1)
     total = jnp.zeros((), gradient.dtype)
     for i, j in itertools.product(range(reach), repeat=2):
         shifted = (

@@ -20,6 +20,7 @@ from flax.linen.transforms import lift_transform
 
 from resnet_jax.ops.convolution import CONVOLUTION
 from resnet_jax.ops.gradients import custom_gradient, gradients_are_automatic
+from resnet_jax.ops.manual_axes import within_shard_map
 from resnet_jax.ops.ordering import after
 from resnet_jax.ops.platform import by_platform, chosen_program, stated_platform
 
@@ -30,7 +31,8 @@ def remat(apply: Callable[..., Any]) -> Callable[..., Any]:
     Args:
         apply: (module, float[B, ...], anything) -> outputs, the first of which is float[B, ...].
     """
-    if gradients_are_automatic():
+    if gradients_are_automatic() or within_shard_map():
+        # Inside `jax.shard_map`, a second trace of the program would need other types.
         return nn.remat(apply)
     return lift_transform(_lifted, apply)
 
@@ -76,7 +78,7 @@ def _recomputed(computed: Callable[[Any, jax.Array], Any], state: Any, x: jax.Ar
         lambda x, *leaves: computed(jax.tree.unflatten(structure, leaves), x), return_shape=True
     )(x, *leaves)
     ordered = partial(
-        by_platform, cpu=_after_gradient, default=_behind_barrier, program=chosen_program()
+        by_platform, cpu=_after_gradient, default=_behind_barrier, program=chosen_program(x)
     )
 
     def run(x: jax.Array, *others: Any) -> list[jax.Array]:

@@ -265,6 +265,25 @@ def _match(
     return variables, report
 
 
+def num_classes_of(model: ResNet, tensors: Mapping[str, Any]) -> int:
+    """Return the number of classes that weights of a network have, 0 if they have no head.
+
+    Args:
+        model: The network, with any number of classes.
+        tensors: Named tensors, from `named_tensors`.
+
+    Raises:
+        ValueError: The tensors contain several networks.
+    """
+    rules = torch_rules(model)
+    headless = model.clone(scan=False, num_classes=0)
+    wanted, _ = _wanted(headless, model.in_channels or 3, rules)
+    sizes = {name: leaf.size for name, leaf in wanted.items()}
+    prefix = find_prefix(tensors, sizes, None, strict=True)
+    head = tensors.get(prefix + torch_name(["params", "head", "kernel"], rules))
+    return 0 if head is None else head.shape[0]
+
+
 def _wanted(
     model: ResNet, channels: int, rules: Rules
 ) -> tuple[dict[str, jax.ShapeDtypeStruct], Any]:

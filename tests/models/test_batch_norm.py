@@ -16,7 +16,13 @@ from resnet_jax import BatchNorm, create_model
 from resnet_jax.config import ModelConfig, SGDConfig, SyntheticConfig, TrainConfig
 from resnet_jax.data import Batch
 from resnet_jax.models.normalization import GroupNorm, Shift
-from resnet_jax.ops.batch_norm import affine, affine_formula, normalize, normalize_formula
+from resnet_jax.ops.batch_norm import (
+    Statistics,
+    affine,
+    affine_formula,
+    normalize,
+    normalize_formula,
+)
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.setup import check
 from resnet_jax.training.state import state_of
@@ -217,11 +223,12 @@ def assert_equal_gradients(actual: Sequence[jax.Array], expected: Sequence[jax.A
         np.testing.assert_allclose(left, right, atol=tolerance * abs(right).max())
 
 
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "exact"])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("shape", [(8, 3, 3, 4), (2, 4, 3, 3, 4)], ids=["batch", "groups"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_written_gradient_is_that_of_the_formula(
-    shape: tuple[int, ...], dtype: Any, masked: bool
+    shape: tuple[int, ...], dtype: Any, masked: bool, fast: bool
 ) -> None:
     keys = jax.random.split(jax.random.key(0), 4)
     axis = len(shape) - 4
@@ -230,7 +237,7 @@ def test_the_written_gradient_is_that_of_the_formula(
     mask = jnp.arange(8).reshape(shape[: axis + 1]) % 3 > 0 if masked else None
 
     def normalized(function: Any, *inputs: jax.Array) -> jax.Array:
-        return function(*inputs, mask, 1e-5, axis, dtype)[0]
+        return function(*inputs, mask, Statistics(1e-5, axis, fast), dtype)[0]
 
     expected, plain = jax.vjp(partial(normalized, normalize_formula), x, scale, bias)
     actual, written = jax.vjp(partial(normalized, normalize), x, scale, bias)
@@ -266,7 +273,7 @@ def test_double_precision_is_kept_by_the_written_gradient() -> None:
         scale = jnp.full(4, 0.3, jnp.float32)
 
         def normalized(x: jax.Array, scale: jax.Array) -> jax.Array:
-            return normalize(x, scale, scale, None, 1e-5, 0, jnp.float64)[0]
+            return normalize(x, scale, scale, None, Statistics(1e-5), jnp.float64)[0]
 
         y, transposed = jax.vjp(normalized, x, scale)
         assert y.dtype == jnp.float64
