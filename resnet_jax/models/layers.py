@@ -39,6 +39,11 @@ def relu(x: jax.Array) -> jax.Array:
     return nn.relu(x)
 
 
+def identity(x: jax.Array) -> jax.Array:
+    """Return x: the activation of networks whose normalization layers activate."""
+    return x
+
+
 def conv(
     features: int,
     kernel_size: int,
@@ -160,6 +165,14 @@ def average_pool(x: jax.Array, stride: int = 2) -> jax.Array:
     """
     _check_pixels(x, stride, "averaged over squares")
     return nn.avg_pool(x, (stride, stride), strides=(stride, stride))
+
+
+def centered_average_pool(x: jax.Array, stride: int) -> jax.Array:
+    """Return the mean of 3x3 windows with a padding of one pixel; zeros of the padding count.
+
+    Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+    """
+    return nn.avg_pool(x, (3, 3), (stride, stride), ((1, 1), (1, 1)))
 
 
 def blur_pool(x: jax.Array, stride: int = 2) -> jax.Array:
