@@ -10,7 +10,7 @@ from flax.linen.module import InterceptorContext
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resnet_jax.models import BatchNorm, ResNet, stack_blocks, unstack_blocks
-from resnet_jax.models.normalization import Shift
+from resnet_jax.models.normalization import InstanceBatchNorm, Shift
 
 Path = tuple[str, ...]
 
@@ -48,7 +48,9 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
         )
         for name in ("kernel", "bias"):
             if (*layer, name) in params:
-                params[*layer, name] *= factor
+                # The channels before those of the BatchNorm have an InstanceNorm (IBN-Net-a).
+                others = params[*layer, name].shape[-1] - factor.size
+                params[*layer, name] *= jnp.pad(factor, (others, 0), constant_values=1)
         params[*norm, "bias"] -= statistics[*norm, "mean"] * factor
     folded = {"params": unflatten_dict(params)}
     return model.clone(norm=Shift), stack_blocks(folded) if model.scan else folded
@@ -58,6 +60,7 @@ def _folds(model: ResNet, variables: Any) -> list[tuple[Path, Path]]:
     """Return the path of each BatchNorm with the path of the layer that it normalizes."""
     # Keep references to the arrays: the id() of a freed array can be reused.
     outputs: dict[int, tuple[Path, Any]] = {}
+    halves: dict[Path, int] = {}
     folds: list[tuple[Path, Path]] = []
 
     def record(
@@ -66,13 +69,16 @@ def _folds(model: ResNet, variables: Any) -> list[tuple[Path, Path]]:
         module = context.module
         if context.method_name != "__call__":
             return call(*args, **kwargs)
+        if isinstance(module, InstanceBatchNorm):
+            halves[module.path] = id(args[0])
         if isinstance(module, BatchNorm):
-            if id(args[0]) not in outputs:
+            source = halves.get(module.path[:-1], id(args[0]))
+            if source not in outputs:
                 raise ValueError(
                     f"{'/'.join(module.path)} does not follow a plain convolution and cannot be "
                     "folded; only post-activation networks of plain convolutions can"
                 )
-            folds.append((module.path, outputs[id(args[0])][0]))
+            folds.append((module.path, outputs[source][0]))
         result = call(*args, **kwargs)
         if isinstance(module, nn.Conv | nn.Dense):
             outputs[id(result)] = module.path, result

@@ -1,15 +1,16 @@
-"""Channel attention, at the end of a block or as part of what replaces its 3x3 convolution.
+"""Channel attention, and the units that replace the 3x3 convolution of a block.
 
 As in timm, the layers that compute the attention use ReLU, whatever the activation of the network.
 """
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models.layers import Activation, Conv, Norm
+from resnet_jax.models.layers import Activation, Conv, Norm, centered_average_pool
 
 
 def divisible(value: float, divisor: int, *, minimum: int = 0, keep: float = 0.0) -> int:
@@ -32,17 +33,20 @@ class SqueezeExcite(nn.Module):
     Attributes:
         reduction: number of hidden channels divided by C.  The product is rounded to a multiple of
             8.
+        use_bias: whether both dense layers have a bias.
     """
 
     reduction: float = 1 / 16
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         reduced = divisible(channels * self.reduction, 8)
         gate = jnp.mean(x, axis=(1, 2))
-        gate = nn.relu(nn.Dense(reduced, dtype=x.dtype, name="reduce")(gate))
-        gate = nn.sigmoid(nn.Dense(channels, dtype=x.dtype, name="expand")(gate))
+        dense = partial(nn.Dense, use_bias=self.use_bias, dtype=x.dtype)
+        gate = nn.relu(dense(reduced, name="reduce")(gate))
+        gate = nn.sigmoid(dense(channels, name="expand")(gate))
         return x * gate[:, None, None, :]
 
 
@@ -50,12 +54,18 @@ class EfficientChannelAttention(nn.Module):
     """Efficient channel attention (Wang et al. 2019), from [B, H, W, C] to the same shape.
 
     A 1D convolution over the pooled channels computes a factor for each channel.  The size of its
-    kernel grows with the logarithm of C.
+    kernel grows with the logarithm of the number of channels.
+
+    Attributes:
+        channels: number of channels that the size of the kernel follows from.  None takes C.  A
+            pruned network keeps the kernels of the network that it was pruned from.
     """
+
+    channels: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        size = int((math.log2(x.shape[-1]) + 1) / 2)
+        size = int((math.log2(self.channels or x.shape[-1]) + 1) / 2)
         size = max(size + 1 - size % 2, 3)
         gate = jnp.mean(x, axis=(1, 2))[..., None]
         conv = nn.Conv(1, (size,), padding=size // 2, use_bias=False, dtype=x.dtype, name="conv")
@@ -76,6 +86,9 @@ class SpatialUnit(nn.Module):
         conv: builds a convolution.
         norm: builds a normalization layer.
         act: activation function.
+        projects: whether the block has a layer in its shortcut, as the first block of a stage has.
+        scale: number of parts that the channels are split into.  A bottleneck has this many times
+            the channels of one without a spatial unit.
     """
 
     features: int
@@ -85,6 +98,8 @@ class SpatialUnit(nn.Module):
     conv: Conv
     norm: Norm
     act: Activation
+    projects: bool = False
+    scale: int = 1
 
 
 class SelectiveKernelPath(SpatialUnit):
@@ -198,3 +213,39 @@ class SplitAttention(SpatialUnit):
             gate = nn.sigmoid(gate)
         gate = gate.reshape(x.shape[0], radix, self.features)
         return jnp.sum(splits * gate[:, None, None], axis=-2)
+
+
+class MultiScale(SpatialUnit):
+    """The hierarchy of 3x3 convolutions of Res2Net (Gao et al. 2019, figure 2b).
+
+    The channels are split into ``scale`` parts.  Each part but the last is convolved, after the
+    result of the previous part is added to it.  In a block with a layer in its shortcut nothing is
+    added, and the last part is averaged over 3x3 windows instead of passing unchanged.
+    """
+
+    scale: int = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.features % self.scale:
+            raise ValueError(
+                f"MultiScale cannot split {self.features} channels into {self.scale} equal parts; "
+                "change scale or width"
+            )
+        parts = jnp.split(x, self.scale, axis=-1)
+        last = parts.pop() if self.scale > 1 else None
+        results: list[jax.Array] = []
+        for i, part in enumerate(parts, start=1):
+            y = part if self.projects or not results else part + results[-1]
+            y = self.conv(
+                self.features // self.scale,
+                3,
+                self.stride,
+                dilation=self.dilation,
+                groups=self.groups,
+                name=f"conv{i}",
+            )(y)
+            results.append(self.act(self.norm(name=f"norm{i}")(y, train=train)))
+        if last is not None:
+            results.append(centered_average_pool(last, self.stride) if self.projects else last)
+        return jnp.concatenate(results, axis=-1)

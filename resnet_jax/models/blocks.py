@@ -11,7 +11,15 @@ import flax.linen as nn
 import jax
 
 from resnet_jax.models.attention import SpatialUnit
-from resnet_jax.models.layers import Activation, Conv, Norm, average_windows, drop_path, relu
+from resnet_jax.models.layers import (
+    Activation,
+    Conv,
+    Norm,
+    centered_average_pool,
+    drop_path,
+    relu,
+)
+from resnet_jax.models.normalization import InstanceBatchNorm, InstanceNorm
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 from resnet_jax.ops.ordering import together
 from resnet_jax.ops.platform import num_devices
@@ -60,14 +68,23 @@ class ResidualBlock(nn.Module):
     attention: Callable[..., nn.Module] | None = None
     zero_init_residual: bool = False
 
+    @property
+    def out_features(self) -> int:
+        """Number of output channels."""
+        return self.expansion * self.features
+
+    @nn.nowrap
+    def projects(self, x: jax.Array) -> bool:
+        """Return whether the shortcut of ``x`` has a layer, because the block changes its shape."""
+        return self.stride > 1 or x.shape[-1] != self.out_features
+
     def at_once(self, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return both inputs unchanged, with their gradients tied so that all-reduces can merge.
 
         The inputs are those of the last convolution and of the shortcut.  With several devices, the
         sums for the gradients of both normalizations are exchanged in one all-reduce.
         """
-        projects = self.stride > 1 or x.shape[-1] != self.expansion * self.features
-        if not projects or num_devices() == 1:
+        if not self.projects(x) or num_devices() == 1:
             return y, x
         return together(y, x)
 
@@ -102,6 +119,7 @@ class ResidualBlock(nn.Module):
             features=residual.shape[-1],
             stride=self.stride,
             dilation=self.dilation,
+            first_dilation=self.first_dilation,
             preactivation=self.preactivation,
             conv=self.conv,
             norm=self.norm,
@@ -119,17 +137,44 @@ class PostActivationBlock(ResidualBlock):
             there would be a strided one.
         average_down: where 3x3 average pooling subsamples instead of a stride: before or after the
             3x3 convolution (ResNeSt).
+        ibn: where each image is normalized by itself (IBN-Net, Pan et al. 2018).  ``"a"``: in the
+            first half of the channels after the first convolution.  ``"b"``: the sum of residual
+            branch and shortcut, before the last activation.
+        widths: number of output channels of each convolution, as pruning leaves them.  None derives
+            them from ``features``.
     """
 
     spatial_unit: Callable[..., SpatialUnit] | None = None
     antialias: Callable[[jax.Array, int], jax.Array] | None = None
     average_down: Literal["before", "after"] | None = None
+    ibn: Literal["a", "b"] | None = None
+    widths: tuple[int, ...] | None = None
+
+    @property
+    def out_features(self) -> int:
+        """Number of output channels."""
+        return self.widths[-1] if self.widths else super().out_features
+
+    @nn.nowrap
+    def widths_or(self, *default: int) -> tuple[int, ...]:
+        """Return the number of output channels of each convolution.
+
+        Raises:
+            ValueError: the block has another number of convolutions.
+        """
+        if self.widths is not None and len(self.widths) != len(default):
+            raise ValueError(
+                f"widths of a {type(self).__name__} must be {len(default)} numbers, but it is "
+                f"{self.widths}"
+            )
+        return self.widths or default
 
     @property
     def unbound_spatial_unit(self) -> SpatialUnit | None:
         """A spatial unit outside any network, to read its class and options; None without one."""
-        return self._spatial_unit(self.features, self.stride, groups=1, parent=None)
+        return self._spatial_unit(self.features, self.stride, groups=1, projects=False, parent=None)
 
+    @nn.nowrap
     def _spatial_unit(
         self, features: int, stride: int, *, groups: int, **kwargs: Any
     ) -> SpatialUnit | None:
@@ -151,10 +196,34 @@ class PostActivationBlock(ResidualBlock):
     ) -> jax.Array:
         """Apply a 1x1 convolution, normalization and activation."""
         x = self.conv(features, 1, stride, name=f"conv{index}")(x)
-        return self.act(self.norm(name=f"norm{index}")(x, train=train))
+        return self.act(self._inner_norm(index)(x, train=train))
+
+    @nn.nowrap
+    def _inner_norm(self, index: int) -> nn.Module:
+        """Return the normalization after a convolution that is not the last of the block."""
+        if self.ibn == "a" and index == 1:
+            return InstanceBatchNorm(self.norm, name=f"norm{index}")
+        return self.norm(name=f"norm{index}")
+
+    def activated_sum(
+        self, x: jax.Array, residual: jax.Array, *, train: bool, drop_path_rate: Rate
+    ) -> jax.Array:
+        """Return ``act(residual + shortcut(x))``, the result of the block."""
+        x = self.add(x, residual, train=train, drop_path_rate=drop_path_rate)
+        if self.ibn == "b":
+            x = InstanceNorm(dtype=x.dtype, name="output_norm")(x, train=train)
+        return self.act(x)
 
     def strided_conv(
-        self, x: jax.Array, features: int, stride: int, index: int, *, groups: int, train: bool
+        self,
+        x: jax.Array,
+        features: int,
+        stride: int,
+        index: int,
+        *,
+        groups: int,
+        projects: bool,
+        train: bool,
     ) -> jax.Array:
         """Apply the 3x3 convolution with the stride, or what replaces it, and activate.
 
@@ -164,6 +233,7 @@ class PostActivationBlock(ResidualBlock):
             stride: stride in pixels.
             index: number of the layer in its block, counted from 1.
             groups: number of groups of the convolution.
+            projects: whether the block has a layer in its shortcut.
             train: whether normalization uses the statistics of the batch.
         """
         pooled = self.average_down if stride > 1 else None
@@ -171,8 +241,10 @@ class PostActivationBlock(ResidualBlock):
         blurred = self.antialias is not None and (stride > 1 or self.first_dilation < self.dilation)
         conv_stride = 1 if pooled or blurred else stride
         if pooled == "before":
-            x = _average_down(x, stride)
-        unit = self._spatial_unit(features, conv_stride, groups=groups, name=f"conv{index}")
+            x = centered_average_pool(x, stride)
+        unit = self._spatial_unit(
+            features, conv_stride, groups=groups, projects=projects, name=f"conv{index}"
+        )
         if unit is None:
             x = self.conv(
                 features,
@@ -182,11 +254,11 @@ class PostActivationBlock(ResidualBlock):
                 groups=groups,
                 name=f"conv{index}",
             )(x)
-            x = self.act(self.norm(name=f"norm{index}")(x, train=train))
+            x = self.act(self._inner_norm(index)(x, train=train))
         else:
             x = unit(x, train=train)
         if pooled == "after":
-            x = _average_down(x, stride)
+            x = centered_average_pool(x, stride)
         if blurred and self.antialias is not None:
             x = self.antialias(x, stride)
         return x
@@ -209,10 +281,13 @@ class BasicBlock(PostActivationBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
-        y = self.strided_conv(x, self.features, self.stride, 1, groups=1, train=train)
+        widths = self.widths_or(self.features, self.features)
+        y = self.strided_conv(
+            x, widths[0], self.stride, 1, groups=1, projects=self.projects(x), train=train
+        )
         y, x = self.at_once(y, x)
-        y = self.last_conv(y, self.features, 3, 2, train=train)
-        return self.act(self.add(x, y, train=train, drop_path_rate=drop_path_rate))
+        y = self.last_conv(y, widths[1], 3, 2, train=train)
+        return self.activated_sum(x, y, train=train, drop_path_rate=drop_path_rate)
 
 
 class BottleneckBlock(PostActivationBlock):
@@ -225,6 +300,8 @@ class BottleneckBlock(PostActivationBlock):
         cardinality: number of groups of the 3x3 convolution (ResNeXt, Xie et al. 2016).
         base_width: number of channels of each group in the first stage.  Wide ResNets have more
             than 64.
+        reduce_first: number by which the number of channels of the first convolution is divided
+            (2 in SENet-154).
         stride_in_1x1: put the stride in the first 1x1 convolution, as in the paper ("v1").
     """
 
@@ -232,17 +309,29 @@ class BottleneckBlock(PostActivationBlock):
 
     cardinality: int = 1
     base_width: int = 64
+    reduce_first: int = 1
     stride_in_1x1: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
+        unit = self.unbound_spatial_unit
         width = self.features * self.base_width // 64 * self.cardinality
+        width *= unit.scale if unit else 1
+        widths = self.widths_or(width // self.reduce_first, width, self.out_features)
         strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
-        y = self.pointwise_conv(x, width, strides[0], 1, train=train)
-        y = self.strided_conv(y, width, strides[1], 2, groups=self.cardinality, train=train)
+        y = self.pointwise_conv(x, widths[0], strides[0], 1, train=train)
+        y = self.strided_conv(
+            y,
+            widths[1],
+            strides[1],
+            2,
+            groups=self.cardinality,
+            projects=self.projects(x),
+            train=train,
+        )
         y, x = self.at_once(y, x)
-        y = self.last_conv(y, self.expansion * self.features, 1, 3, train=train)
-        return self.act(self.add(x, y, train=train, drop_path_rate=drop_path_rate))
+        y = self.last_conv(y, widths[2], 1, 3, train=train)
+        return self.activated_sum(x, y, train=train, drop_path_rate=drop_path_rate)
 
 
 class PreActivationBlock(ResidualBlock):
@@ -333,8 +422,3 @@ class PreActivationBottleneckBlock(PreActivationBlock):
         strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         layers = ((width, 1, strides[0]), (width, 3, strides[1]), (self.expansion * width, 1, 1))
         return self.residual(x, layers, train=train, drop_path_rate=drop_path_rate)
-
-
-def _average_down(x: jax.Array, stride: int) -> jax.Array:
-    """Return the mean of 3x3 windows with a padding of one pixel; zeros of the padding count."""
-    return average_windows(x, 3, stride, ((1, 1), (1, 1)))

@@ -8,10 +8,9 @@ import flax.linen as nn
 import jax
 
 from resnet_jax.models.attention import SpatialUnit
-from resnet_jax.models.blocks import ResidualBlock
 from resnet_jax.models.layers import Activation, Conv, Norm
 from resnet_jax.models.normalization import BatchNorm
-from resnet_jax.models.options import options_to_partials
+from resnet_jax.models.options import Blocks, options_to_partials
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.shortcuts import Shortcut
 from resnet_jax.models.stem import ConvPool
@@ -24,12 +23,12 @@ class Overrides(TypedDict, total=False):
     num_classes: int
     in_channels: int | None
     stage_sizes: tuple[int, ...]
-    width: int
+    width: int | tuple[int, ...]
     stem_widths: tuple[int, ...] | None
     stem_kernel_size: int
     stem_stride: int
     stem_pool: Callable[[jax.Array], jax.Array] | type[ConvPool] | None
-    block: Callable[..., ResidualBlock]
+    block: Blocks
     shortcut: type[Shortcut]
     attention: Callable[..., nn.Module] | None
     spatial_unit: Callable[..., SpatialUnit] | None
@@ -37,9 +36,12 @@ class Overrides(TypedDict, total=False):
     average_down: Literal["before", "after", "behind"] | None
     cardinality: int
     base_width: int
+    reduce_first: int
+    ibn: Literal["a", "b"] | None
     stride_in_1x1: bool
     conv: Conv
     norm: Norm
+    stem_norm: Norm | None
     bn_decay: float
     bn_epsilon: float
     bn_group_size: int | None
@@ -80,7 +82,8 @@ def create_model(
             features.
         in_channels: number of image channels.  None lets the first images decide.
         stage_sizes: number of blocks of each stage.
-        width: number of inner channels of the first stage.  Each stage doubles it.
+        width: number of inner channels of the first stage, which each stage doubles, or a tuple
+            with the number of each stage.
         stem_widths: number of channels of each convolution of the stem.  None means one convolution
             of ``width`` channels.
         stem_kernel_size: height and width of the kernels of the stem in pixels, odd.
@@ -88,9 +91,10 @@ def create_model(
         stem_pool: pooling between the stem and the first stage: a function or
             `resnet_jax.models.stem.ConvPool`.  None leaves it out.
         block: `BasicBlock`, `BottleneckBlock`, `PreActivationBasicBlock` or
-            `PreActivationBottleneckBlock`, or a partial of one that sets some of its options.
-        shortcut: `ProjectionShortcut`, `AveragePoolShortcut` or `PadShortcut` from
-            `resnet_jax.models.shortcuts`.
+            `PreActivationBottleneckBlock`, or a partial of one that sets some of its options.  A
+            tuple has one for each stage, or a tuple with one for each block of the stage.
+        shortcut: `ProjectionShortcut`, `AveragePoolShortcut`, `SpatialShortcut` or `PadShortcut`
+            from `resnet_jax.models.shortcuts`.
         attention: builds the channel attention of each block, such as
             `resnet_jax.models.attention.SqueezeExcite`.  None means no attention.
         spatial_unit: builds what replaces the first 3x3 convolution of each block, such as
@@ -102,11 +106,16 @@ def create_model(
         cardinality: number of groups of the 3x3 convolutions of a `BottleneckBlock` (ResNeXt).
         base_width: number of channels of each group in the first stage.  Wide ResNets have more
             than 64.
+        reduce_first: number by which the number of channels of the first convolution of a
+            bottleneck is divided (2 in SENet-154).
+        ibn: ``"a"`` normalizes half of the channels after the first convolution of each block by
+            image, and ``"b"`` the output of each block (IBN-Net).
         stride_in_1x1: put the stride of bottlenecks in their first 1x1 convolution, as in the paper
             of 2015 ("v1").
         conv: builds convolutions: `conv` or `StandardizedConv` from `resnet_jax.models.layers`.
         norm: `BatchNorm`, `GroupNorm` or a partial of one, such as
-            ``partial(GroupNorm, num_groups=16)``.
+            ``partial(GroupNorm, num_groups=16)``.  `resnet_jax.models.normalization` has more.
+        stem_norm: normalization of the stem, if it differs from ``norm``.
         bn_decay: fraction of BatchNorm's running statistics that a training step keeps, 0 to 1.
         bn_epsilon: number that is added to the variance in BatchNorm.
         bn_group_size: number of consecutive images that share BatchNorm's statistics in training.

@@ -40,6 +40,11 @@ def relu(x: jax.Array) -> jax.Array:
     return nn.relu(x)
 
 
+def identity(x: jax.Array) -> jax.Array:
+    """Return x: the activation of networks whose normalization layers activate."""
+    return x
+
+
 def conv(
     features: int,
     kernel_size: int,
@@ -191,6 +196,14 @@ def average_windows(
     if count_padding:
         return total(x) / size**2
     return total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+
+
+def centered_average_pool(x: jax.Array, stride: int) -> jax.Array:
+    """Return the mean of 3x3 windows with a padding of one pixel; zeros of the padding count.
+
+    Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+    """
+    return average_windows(x, 3, stride, ((1, 1), (1, 1)))
 
 
 def blur_pool(x: jax.Array, stride: int = 2) -> jax.Array:

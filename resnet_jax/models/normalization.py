@@ -2,7 +2,8 @@
 
 A network builds its layers by calling ``norm``, a layer class or a `functools.partial` of one.
 ``norm(parent=None)`` builds a layer that belongs to no network.  Its fields and the class attribute
-``leaves`` tell what the layers of the network are like.
+``leaves`` tell what the layers of the network are like.  A layer with ``activates`` contains its
+activation.
 """
 
 import math
@@ -12,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnet_jax.models.layers import Norm
 from resnet_jax.ops.batch_norm import (
     AxisName,
     Statistics,
@@ -22,6 +24,8 @@ from resnet_jax.ops.batch_norm import (
 
 Leaves = tuple[tuple[str, str], ...]
 """The collection and the name of each variable of a layer; every variable is float32[C]."""
+
+_ZEROS = nn.initializers.zeros
 
 
 class BatchNorm(nn.Module):
@@ -183,24 +187,128 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
-        channels = x.shape[-1]
-        if channels % self.num_groups:
-            raise ValueError(
-                f"GroupNorm cannot split {channels} channels into {self.num_groups} groups; give "
-                f"norm=partial(GroupNorm, num_groups={math.gcd(channels, self.num_groups)})"
-            )
-        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-
-        def mean(x: jax.Array) -> jax.Array:
-            return jnp.mean(jnp.mean(x, axis=(1, 2), keepdims=True), axis=-1, keepdims=True)
-
-        group_channels = channels // self.num_groups
-        groups = x.astype(jnp.float32).reshape(*x.shape[:-1], self.num_groups, group_channels)
-        centered = groups - mean(groups)
-        normalized = centered * jax.lax.rsqrt(mean(centered**2) + self.epsilon)
-        scale, bias = (jax.lax.expand_dims(values, range(x.ndim - 1)) for values in (scale, bias))
+        scale, bias = _per_channel(self, x, ("scale", self.scale_init), ("bias", _ZEROS))
+        centered = _centered(_groups(self, x))
+        normalized = centered * jax.lax.rsqrt(_group_mean(centered**2) + self.epsilon)
         return (normalized.reshape(x.shape) * scale + bias).astype(self.dtype)
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalization (Ulyanov et al. 2016): each channel of each image by itself.
+
+    Training and evaluation are the same.  Float[B, H, W, C] to dtype[B, H, W, C].
+
+    Attributes:
+        epsilon: added to the variance.
+        scale_init: initializer of the scale.
+        dtype: type of the output.
+    """
+
+    leaves: ClassVar[Leaves] = (("params", "scale"), ("params", "bias"))
+
+    epsilon: float = 1e-5
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        scale, bias = _per_channel(self, x, ("scale", self.scale_init), ("bias", _ZEROS))
+        x = x.astype(jnp.float32)
+        centered = x - jnp.mean(x, axis=(1, 2), keepdims=True)
+        variance = jnp.mean(centered**2, axis=(1, 2), keepdims=True)
+        return (centered * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+
+
+class InstanceBatchNorm(nn.Module):
+    """Instance normalization of the first half of the channels, and ``norm`` of the others.
+
+    This is the layer of IBN-Net-a (Pan et al. 2018).  Float[B, H, W, C] to the same shape.
+
+    Attributes:
+        norm: builds the normalization of the second half, usually `BatchNorm`.
+        dtype: type of the output of the first half.
+    """
+
+    norm: Norm
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        first, second = jnp.split(x, [x.shape[-1] // 2], axis=-1)
+        first = InstanceNorm(dtype=self.dtype, name="instance")(first, train=train)
+        second = self.norm(name="batch")(second, train=train)
+        return jnp.concatenate([first, second], axis=-1)
+
+
+class EvoNorm(nn.Module):
+    """EvoNorm-S0 (Liu et al. 2020), a normalization with its activation.
+
+    Each value x becomes ``x * sigmoid(slope * x) / std * scale + bias``, where ``std`` is the
+    standard deviation of a group of channels in one image.  It is only for pre-activation networks.
+    Training and evaluation are the same.  Float[B, H, W, C] to dtype[B, H, W, C].
+
+    Attributes:
+        num_groups: number of groups into which the channels are split.
+        epsilon: added to the variance.
+        scale_init: initializer of the scale.
+        dtype: type of the output.
+
+    Raises:
+        ValueError: the channels do not make whole groups.
+    """
+
+    activates: ClassVar[bool] = True
+    leaves: ClassVar[Leaves] = (("params", "scale"), ("params", "bias"), ("params", "slope"))
+
+    num_groups: int = 32
+    epsilon: float = 1e-5
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        scale, bias, slope = _per_channel(
+            self, x, ("scale", self.scale_init), ("bias", _ZEROS), ("slope", nn.initializers.ones)
+        )
+        x = x.astype(jnp.float32)
+        variance = _group_mean(_centered(_groups(self, x)) ** 2)
+        activated = _groups(self, x * nn.sigmoid(x * slope))
+        normalized = (activated * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
+        return (normalized * scale + bias).astype(self.dtype)
+
+
+class FilterResponseNorm(nn.Module):
+    """Filter response normalization with a learned threshold (Singh and Krishnan 2019).
+
+    Each channel of each image is divided by its root mean square, and the result of scale and bias
+    is ``max(x, threshold)``, which is the activation.  It is only for pre-activation networks.
+    Training and evaluation are the same.  Float[B, H, W, C] to dtype[B, H, W, C].
+
+    Attributes:
+        epsilon: added to the mean square.
+        scale_init: initializer of the scale.
+        dtype: type of the output.
+    """
+
+    activates: ClassVar[bool] = True
+    leaves: ClassVar[Leaves] = (("params", "scale"), ("params", "bias"), ("params", "threshold"))
+
+    epsilon: float = 1e-5
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        scale, bias, threshold = _per_channel(
+            self, x, ("scale", self.scale_init), ("bias", _ZEROS), ("threshold", _ZEROS)
+        )
+        x = x.astype(jnp.float32)
+        mean_square = jnp.mean(x**2, axis=(1, 2), keepdims=True)
+        normalized = x * jax.lax.rsqrt(mean_square + self.epsilon)
+        return jnp.maximum(normalized * scale + bias, threshold).astype(self.dtype)
 
 
 class Shift(nn.Module):
@@ -224,3 +332,38 @@ class Shift(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
         bias = jax.lax.expand_dims(bias, range(x.ndim - 1))
         return x.astype(self.dtype) + bias.astype(self.dtype)
+
+
+def _per_channel(
+    layer: nn.Module, x: jax.Array, *parameters: tuple[str, nn.initializers.Initializer]
+) -> list[jax.Array]:
+    """Return parameters of a layer, float32[C] each, with leading axes so that they fit x."""
+    return [
+        jax.lax.expand_dims(layer.param(name, init, (x.shape[-1],), jnp.float32), range(x.ndim - 1))
+        for name, init in parameters
+    ]
+
+
+def _groups(layer: "GroupNorm | EvoNorm", x: jax.Array) -> jax.Array:
+    """Return [B, H, W, C] as float32[B, H, W, G, C / G], where G is the number of groups.
+
+    Raises:
+        ValueError: the channels do not make whole groups.
+    """
+    name, channels, num_groups = type(layer).__name__, x.shape[-1], layer.num_groups
+    if channels % num_groups:
+        raise ValueError(
+            f"{name} cannot split {channels} channels into {num_groups} groups; give "
+            f"norm=partial({name}, num_groups={math.gcd(channels, num_groups)})"
+        )
+    return x.astype(jnp.float32).reshape(*x.shape[:-1], num_groups, channels // num_groups)
+
+
+def _group_mean(groups: jax.Array) -> jax.Array:
+    """Return the mean over an image and the channels of a group: float32[B, 1, 1, G, 1]."""
+    # Two short sums lose less than a long one.
+    return jnp.mean(jnp.mean(groups, axis=(1, 2), keepdims=True), axis=-1, keepdims=True)
+
+
+def _centered(groups: jax.Array) -> jax.Array:
+    return groups - _group_mean(groups)

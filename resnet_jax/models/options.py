@@ -47,7 +47,7 @@ POSITIVE = Allowed(lambda value: value > 0, "positive")
 POSITIVE_OR_NONE = Allowed(lambda value: value is None or value > 0, "positive or None")
 RATE = Allowed(lambda value: 0 <= value < 1, "in [0, 1)")
 BOOLEAN = Allowed(lambda value: value in (False, True), "False or True")
-_BUILDER_OR_NONE = Allowed(
+BUILDER_OR_NONE = Allowed(
     lambda value: value is None or callable(value), "None or a function that builds a layer"
 )
 
@@ -83,8 +83,8 @@ class Option(NamedTuple):
 
 
 OPTIONS: dict[str, Option] = {
-    "attention": Option("block", (ResidualBlock,), "attention", _BUILDER_OR_NONE),
-    "spatial_unit": Option("block", (PostActivationBlock,), "spatial_unit", _BUILDER_OR_NONE),
+    "attention": Option("block", (ResidualBlock,), "attention", BUILDER_OR_NONE),
+    "spatial_unit": Option("block", (PostActivationBlock,), "spatial_unit", BUILDER_OR_NONE),
     "antialias": Option(
         "block",
         (PostActivationBlock,),
@@ -99,6 +99,13 @@ OPTIONS: dict[str, Option] = {
     ),
     "cardinality": Option("block", (BottleneckBlock,), "cardinality", POSITIVE),
     "base_width": Option("block", (BottleneckBlock,), "base_width", POSITIVE),
+    "reduce_first": Option("block", (BottleneckBlock,), "reduce_first", POSITIVE),
+    "ibn": Option(
+        "block",
+        (PostActivationBlock,),
+        "ibn",
+        Allowed(lambda value: value in (None, "a", "b"), "None, a or b"),
+    ),
     "stride_in_1x1": Option(
         "block",
         (BottleneckBlock, PreActivationBottleneckBlock),
@@ -139,14 +146,40 @@ _ALIASES = {("average_down", "behind"): "after"}
 """Values that options had in earlier versions."""
 
 
-def unbound_block(block: Callable[..., ResidualBlock]) -> ResidualBlock:
+BlockBuilder = Callable[..., ResidualBlock]
+"""A class of blocks, or a partial of one."""
+
+Blocks = BlockBuilder | tuple[BlockBuilder | tuple[BlockBuilder, ...], ...]
+"""One builder for all blocks, or a tuple with one for each stage, or with a tuple of one for each
+block of the stage."""
+
+
+def map_blocks(change: Callable[[BlockBuilder], Any], blocks: Blocks) -> Any:
+    """Return ``change(builder)``, or tuples of such results where ``blocks`` has tuples."""
+    if isinstance(blocks, tuple):
+        return tuple(map_blocks(change, part) for part in blocks)
+    return change(blocks)
+
+
+def distinct_blocks(blocks: Blocks) -> list[BlockBuilder]:
+    """Return every builder once, in the order of the first block that it builds."""
+    found: dict[BlockBuilder, None] = {}
+    map_blocks(lambda builder: found.setdefault(builder), blocks)
+    return list(found)
+
+
+def unbound_block(block: BlockBuilder, features: int = 64) -> ResidualBlock:
     """Return a block outside any network, to read its class and its options.
+
+    Args:
+        block: builds it.
+        features: number of channels of the inner convolutions.
 
     Raises:
         ValueError: ``block`` does not build a residual block.
     """
     try:
-        built = block(features=64, stride=1, conv=conv, norm=BatchNorm, parent=None)
+        built = block(features=features, stride=1, conv=conv, norm=BatchNorm, parent=None)
     except TypeError as error:
         raise ValueError(f"block cannot be built: {error}") from error
     if not isinstance(built, ResidualBlock):
@@ -199,30 +232,48 @@ def options_to_partials(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The fields without the options.  ``block`` and ``norm`` are partials of the given ones if an
-        option changes their values, and otherwise the given ones themselves.
+        option changes their values, and otherwise the given ones themselves.  If there are several
+        blocks, an option changes those that have it.
 
     Raises:
-        ValueError: the block or the normalization layer does not have an option, and the value of
-            the option is not its default; or the block or the layer cannot be built.
+        ValueError: no block or normalization layer has an option, and the value of the option is
+            not its default; or a block or the layer cannot be built.
     """
     options = {name: value for name, value in fields.items() if name in OPTIONS}
     rest = {name: value for name, value in fields.items() if name not in OPTIONS}
     if not options:
         return rest
-    parts: dict[str, nn.Module] = {
-        "block": unbound_block(rest["block"]),
-        "norm": unbound_norm(rest["norm"]),
+    parts: dict[str, list[nn.Module]] = {
+        "block": [unbound_block(builder) for builder in distinct_blocks(rest["block"])],
+        "norm": [unbound_norm(rest["norm"])],
     }
-    changed: dict[str, dict[str, Any]] = {"block": {}, "norm": {}}
     for name, value in options.items():
-        option, part = OPTIONS[name], parts[OPTIONS[name].part]
-        value = _ALIASES.get((name, value), value) if isinstance(value, str) else value
-        if isinstance(part, option.owners):
-            if getattr(part, option.field) != value:
-                changed[option.part][option.field] = value
-        elif value != option.default:
-            raise ValueError(
-                f"{name} does nothing with {type(part).__name__}; leave it at {option.default!r}"
-            )
-    bound = {part: partial(rest[part], **values) for part, values in changed.items() if values}
-    return rest | bound
+        option = OPTIONS[name]
+        if isinstance(value, str):
+            options[name] = value = _ALIASES.get((name, value), value)
+        if not any(isinstance(part, option.owners) for part in parts[option.part]) and (
+            value != option.default
+        ):
+            owner = type(parts[option.part][0]).__name__
+            raise ValueError(f"{name} does nothing with {owner}; leave it at {option.default!r}")
+    return rest | {
+        "block": map_blocks(
+            lambda builder: _bound("block", builder, unbound_block(builder), options),
+            rest["block"],
+        ),
+        "norm": _bound("norm", rest["norm"], unbound_norm(rest["norm"]), options),
+    }
+
+
+def _bound(
+    part: str, builder: Callable[..., Any], built: nn.Module, options: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """Return the builder, or a partial of it with the options that change what it builds."""
+    changed = {
+        option.field: value
+        for name, value in options.items()
+        if (option := OPTIONS[name]).part == part
+        and isinstance(built, option.owners)
+        and getattr(built, option.field) != value
+    }
+    return partial(builder, **changed) if changed else builder

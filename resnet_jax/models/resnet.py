@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self
@@ -19,6 +19,7 @@ from resnet_jax.models.layers import (
     Conv,
     Norm,
     conv,
+    identity,
     max_pool,
     relu,
     same_max_pool,
@@ -26,11 +27,15 @@ from resnet_jax.models.layers import (
 )
 from resnet_jax.models.normalization import BatchNorm
 from resnet_jax.models.options import (
-    POSITIVE,
+    BUILDER_OR_NONE,
     POSITIVE_OR_NONE,
     RATE,
     Allowed,
+    BlockBuilder,
+    Blocks,
     check_options,
+    distinct_blocks,
+    map_blocks,
     options_to_partials,
     unbound_block,
     unbound_norm,
@@ -43,7 +48,11 @@ _COMPUTE_TYPES = ("float32", "bfloat16", "float16", "float64")
 _ALLOWED: dict[str, Allowed] = {
     "num_classes": Allowed(lambda value: value >= 0, "0, for no head, or more"),
     "in_channels": POSITIVE_OR_NONE,
-    "width": POSITIVE,
+    "width": Allowed(
+        lambda value: min(value if isinstance(value, tuple) else (value,)) > 0,
+        "positive, or a tuple with a positive number for each stage",
+    ),
+    "stem_norm": BUILDER_OR_NONE,
     "act": Allowed(callable, "a function such as jax.nn.silu"),
     "padding": Allowed(lambda value: value in ("symmetric", "same"), "symmetric or same"),
     "global_pool": Allowed(
@@ -89,13 +98,14 @@ class ResNet(nn.Module):
     Attributes:
         stage_sizes: number of blocks of each stage.
         block: `BasicBlock`, `BottleneckBlock` or one of the pre-activation blocks, or a partial of
-            one.
+            one.  A tuple has one for each stage, or a tuple with one for each block of the stage.
         num_classes: number of logits.  With 0 there is no head, and the network returns the pooled
             features.
         in_channels: number of image channels.  With None, the first call of ``init`` decides.
-        width: number of inner channels of the first stage.  Each stage doubles it.
+        width: number of inner channels of the first stage, which each stage doubles, or a tuple
+            with the number of each stage.
         stem_widths: number of channels of each convolution of the stem.  None means a single
-            convolution with ``width`` channels.
+            convolution with as many channels as the first stage has inner ones.
         stem_kernel_size: height and width of the kernels of the stem in pixels, odd.
         stem_stride: stride of the first convolution of the stem, in pixels.
         stem_pool: what halves the resolution between the stem and the first stage.  None keeps the
@@ -104,7 +114,9 @@ class ResNet(nn.Module):
             `PadShortcut` (option A).
         conv: builds convolutions: `conv` or `StandardizedConv`.
         norm: builds normalization layers: `BatchNorm`, `GroupNorm` or a partial of one, or `Shift`
-            in a network whose BatchNorm is folded.
+            in a network whose BatchNorm is folded.  `EvoNorm` and `FilterResponseNorm`, only in
+            pre-activation networks, activate too.
+        stem_norm: builds the normalization layers of the stem.  None takes ``norm``.
         act: activation function.
         padding: ``"symmetric"`` pads as PyTorch does.  ``"same"`` pads 3x3 convolutions and
             max-pooling as TensorFlow does, but not the convolutions of the stem; it is only for
@@ -127,10 +139,10 @@ class ResNet(nn.Module):
     """
 
     stage_sizes: tuple[int, ...]
-    block: Callable[..., ResidualBlock]
+    block: Blocks
     num_classes: int = 1000
     in_channels: int | None = None
-    width: int = 64
+    width: int | tuple[int, ...] = 64
     stem_widths: tuple[int, ...] | None = None
     stem_kernel_size: int = 7
     stem_stride: int = 2
@@ -138,6 +150,7 @@ class ResNet(nn.Module):
     shortcut: type[Shortcut] = ProjectionShortcut
     conv: Conv = conv
     norm: Norm = BatchNorm
+    stem_norm: Norm | None = None
     act: Activation = relu
     padding: Literal["symmetric", "same"] = "symmetric"
     zero_init_residual: bool = False
@@ -152,9 +165,22 @@ class ResNet(nn.Module):
     def __post_init__(self) -> None:
         for name, allowed in _ALLOWED.items():
             allowed.check(name, getattr(self, name))
-        check_options(unbound_block(self.block), unbound_norm(self.norm))
+        norm = unbound_norm(self.norm)
+        for builder in distinct_blocks(self.block):
+            check_options(unbound_block(builder), norm)
         if not self.stage_sizes or min(self.stage_sizes) < 1:
             raise ValueError(f"every stage needs a block, but stage_sizes is {self.stage_sizes}")
+        self._check_lengths()
+        if _activates(norm):
+            if not self.unbound_block.preactivation:
+                raise ValueError(
+                    f"{type(norm).__name__} activates, and the last normalization of a "
+                    f"{type(self.unbound_block).__name__} must not; take a pre-activation network"
+                )
+            if self.act not in (relu, identity):
+                raise ValueError(
+                    f"act does nothing with {type(norm).__name__}, which activates; leave it out"
+                )
         if self.global_pool == "none" and self.num_classes:
             raise ValueError("global_pool='none' has no vector for a head; set num_classes=0")
         if self.padding == "same" and (
@@ -165,6 +191,27 @@ class ResNet(nn.Module):
                 "leave it at 'symmetric'"
             )
         super().__post_init__()
+
+    def _check_lengths(self) -> None:
+        sizes = self.stage_sizes
+        if isinstance(self.width, tuple) and len(self.width) != len(sizes):
+            raise ValueError(
+                f"width lists {len(self.width)} stages, but stage_sizes is {sizes}; give both"
+            )
+        if isinstance(self.block, tuple):
+            lengths = [len(part) if isinstance(part, tuple) else None for part in self.block]
+            if len(lengths) != len(sizes) or any(
+                length not in (None, size) for length, size in zip(lengths, sizes, strict=True)
+            ):
+                raise ValueError(
+                    f"this network lists its blocks, and they do not fit stage_sizes={sizes}; "
+                    "leave stage_sizes out, or give block too"
+                )
+        listed = [getattr(unbound_block(b), "widths", None) for b in distinct_blocks(self.block)]
+        if all(listed) and self.width != ResNet.width:
+            raise ValueError("width does nothing in a network whose blocks list their widths")
+        if len({unbound_block(b).preactivation for b in distinct_blocks(self.block)}) > 1:
+            raise ValueError("block mixes pre-activation blocks with others, which do not fit")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ResNet) and _values(self) == _values(other)
@@ -190,8 +237,26 @@ class ResNet(nn.Module):
 
     @property
     def unbound_block(self) -> ResidualBlock:
-        """A block outside the network.  Its class and options are those of all blocks."""
-        return unbound_block(self.block)
+        """The first block, outside the network, to read its class and options."""
+        return unbound_block(distinct_blocks(self.block)[0])
+
+    @property
+    def blocks(self) -> tuple[tuple[BlockBuilder, ...], ...]:
+        """The builders of the blocks of each stage."""
+        stages = (
+            self.block if isinstance(self.block, tuple) else (self.block,) * len(self.stage_sizes)
+        )
+        return tuple(
+            stage if isinstance(stage, tuple) else (stage,) * size
+            for stage, size in zip(stages, self.stage_sizes, strict=True)
+        )
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Number of inner channels of each stage."""
+        if isinstance(self.width, tuple):
+            return self.width
+        return tuple(self.width * 2**i for i in range(len(self.stage_sizes)))
 
     @property
     def unbound_norm(self) -> nn.Module:
@@ -206,31 +271,36 @@ class ResNet(nn.Module):
             stem_pool = stem_pool and same_max_pool
         norm_layer = partial(self.norm, dtype=self.dtype)
         preactivation = self.unbound_block.preactivation
+        act = identity if _activates(self.unbound_norm) else self.act
         self.stem = Stem(
-            self.stem_widths or (self.width,),
+            self.stem_widths or self.stage_widths[:1],
             self.stem_kernel_size,
             self.stem_stride,
             preactivation=preactivation,
             conv=stem_conv,
-            norm=norm_layer,
-            act=self.act,
+            norm=partial(self.stem_norm or self.norm, dtype=self.dtype),
+            act=act,
         )
         if isinstance(stem_pool, type):
-            stem_pool = stem_pool(conv_layer, norm_layer, self.act, name="stem_pool")
+            stem_pool = stem_pool(conv_layer, norm_layer, act, name="stem_pool")
         self.pool = stem_pool
         num_blocks = sum(self.stage_sizes)
         stages, first_block, first_dilation = [], 0, 1
-        for i, (size, (stride, dilation)) in enumerate(
-            zip(self.stage_sizes, self._strides_and_dilations(), strict=True)
+        for i, (builders, (stride, dilation)) in enumerate(
+            zip(self.blocks, self._strides_and_dilations(), strict=True)
         ):
-            block = partial(
-                self.block,
-                features=self.width * 2**i,
-                conv=conv_layer,
-                norm=norm_layer,
-                act=self.act,
-                shortcut=self.shortcut,
-                zero_init_residual=self.zero_init_residual,
+            size = len(builders)
+            blocks = tuple(
+                partial(
+                    builder,
+                    features=self.stage_widths[i],
+                    conv=conv_layer,
+                    norm=norm_layer,
+                    act=act,
+                    shortcut=self.shortcut,
+                    zero_init_residual=self.zero_init_residual,
+                )
+                for builder in builders
             )
             rates = tuple(
                 self.drop_path_rate * j / max(1, num_blocks - 1)
@@ -238,13 +308,13 @@ class ResNet(nn.Module):
             )
             stages.append(
                 Stage(
-                    block,
+                    blocks,
                     stride,
                     first_dilation,
                     dilation,
                     rates,
                     self.remat,
-                    self.scan,
+                    self.scan and are_equal(builders[1:]),
                     name=f"stage{i + 1}",
                 )
             )
@@ -272,12 +342,12 @@ class ResNet(nn.Module):
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
         """Channels and stride of each feature map that `features` returns."""
-        info = {"stem": FeatureInfo((self.stem_widths or (self.width,))[-1], self.stem_stride)}
+        channels = (self.stem_widths or self.stage_widths)[-1 if self.stem_widths else 0]
+        info = {"stem": FeatureInfo(channels, self.stem_stride)}
         stride = self.stem_stride * (1 if self.stem_pool is None else 2)
-        expansion = self.unbound_block.expansion
         for i, (stage_stride, _) in enumerate(self._strides_and_dilations()):
             stride *= stage_stride
-            channels = self.width * 2**i * expansion
+            channels = unbound_block(self.blocks[i][-1], self.stage_widths[i]).out_features
             info[f"stage{i + 1}"] = FeatureInfo(channels, stride)
         return info
 
@@ -397,7 +467,8 @@ class ResNet(nn.Module):
         x = features
         if self.unbound_block.preactivation:
             with _masked(mask):
-                x = self.act(self.final_norm(x, train=train))
+                x = self.final_norm(x, train=train)
+                x = x if _activates(self.unbound_norm) else self.act(x)
         x = x.astype(jnp.float32)
         match self.global_pool:
             case "avg":
@@ -456,9 +527,20 @@ def _masked(mask: jax.Array | None) -> AbstractContextManager[None]:
     return nn.intercept_methods(give)
 
 
+def are_equal(builders: Sequence[BlockBuilder]) -> bool:
+    """Return whether all builders build blocks with the same class and options."""
+    distinct = distinct_blocks(tuple(builders))
+    return len({_comparable(unbound_block(builder)) for builder in distinct}) <= 1
+
+
+def _activates(norm: nn.Module) -> bool:
+    """Return whether a normalization layer contains its activation."""
+    return getattr(norm, "activates", False)
+
+
 def _values(network: ResNet) -> tuple[Any, ...]:
     """Return the values of all fields, in a form that can be compared and hashed."""
-    parts = {"block": network.unbound_block, "norm": network.unbound_norm}
+    parts = {"block": map_blocks(unbound_block, network.block), "norm": network.unbound_norm}
     return type(network), tuple(
         _comparable(parts.get(field.name, getattr(network, field.name)))
         for field in dataclasses.fields(network)
@@ -471,6 +553,8 @@ def _comparable(value: Any) -> Any:
     # values of their fields, so that a default value may be given or left out.
     if isinstance(value, partial):
         return value.func, value.args, frozenset(_items(value.keywords))
+    if isinstance(value, tuple):
+        return tuple(map(_comparable, value))
     if isinstance(value, nn.Module) and value.parent is None:
         fields = {
             field.name: getattr(value, field.name)

@@ -17,6 +17,7 @@ class Shortcut(nn.Module):
         features: number of output channels.
         stride: stride in pixels.
         dilation: dilation of the block in pixels; above 1 where dilation replaces a stride.
+        first_dilation: dilation of the first 3x3 convolution of the block, in pixels.
         preactivation: leave the normalization to the next block.
         conv: builds a convolution.
         norm: builds a normalization layer.
@@ -28,13 +29,16 @@ class Shortcut(nn.Module):
     preactivation: bool
     conv: Conv
     norm: Norm
+    first_dilation: int = 1
 
-    def project(self, x: jax.Array, stride: int, *, train: bool) -> jax.Array:
-        """Apply a 1x1 convolution and normalize its output.
+    def project(
+        self, x: jax.Array, stride: int, *, train: bool, kernel_size: int = 1, dilation: int = 1
+    ) -> jax.Array:
+        """Apply a convolution and normalize its output.
 
         In a pre-activation network there is only the convolution.
         """
-        x = self.conv(self.features, 1, stride, name="conv")(x)
+        x = self.conv(self.features, kernel_size, stride, dilation=dilation, name="conv")(x)
         return x if self.preactivation else self.norm(name="norm")(x, train=train)
 
 
@@ -44,6 +48,19 @@ class ProjectionShortcut(Shortcut):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         return self.project(x, self.stride, train=train)
+
+
+class SpatialShortcut(Shortcut):
+    """A 3x3 convolution and normalization (SENet-154, Hu et al. 2017).
+
+    Its kernel is 1x1 in a block that has neither a stride nor a dilation.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        pointwise = self.stride == 1 and self.dilation == 1
+        kernel_size, dilation = (1, 1) if pointwise else (3, self.first_dilation)
+        return self.project(x, self.stride, train=train, kernel_size=kernel_size, dilation=dilation)
 
 
 class AveragePoolShortcut(Shortcut):

@@ -1,8 +1,8 @@
 """The two layouts of the variables of identical blocks: separate, or stacked for ``scan``.
 
 With ``scan=False``, a stage has ``block1``, ``block2`` and so on.  With ``scan=True``, a stage that
-is long enough for a loop has ``block1``, and ``blocks`` for all blocks after it.  The arrays of
-``blocks`` have a leading axis over these blocks.
+is long enough for a loop, and whose blocks after the first are equal, has ``block1``, and
+``blocks`` for all blocks after it.  The arrays of ``blocks`` have a leading axis over these blocks.
 """
 
 import re
@@ -40,7 +40,17 @@ def stack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: ``variables`` is a single collection without its name.
     """
-    return _of_collections(_stack, variables)
+    _check_collections(variables)
+    # Blocks that differ in their parameters may have the same statistics.
+    separate = {
+        name
+        for tree in variables.values()
+        for name, blocks in tree.items()
+        if name.startswith("stage") and not _are_alike(blocks)
+    }
+    return _of_stages(
+        lambda name, blocks: blocks if name in separate else _stack(blocks), variables
+    )
 
 
 def unstack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +58,8 @@ def unstack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
 
     This is the inverse of `stack_blocks`, with the same arguments and errors.
     """
-    return _of_collections(_unstack, variables)
+    _check_collections(variables)
+    return _of_stages(lambda _, blocks: _unstack(blocks), variables)
 
 
 def unstacked_paths(path: Sequence[str], shape: Sequence[int]) -> list[str]:
@@ -69,29 +80,39 @@ def unstacked_paths(path: Sequence[str], shape: Sequence[int]) -> list[str]:
     return ["/".join((stage, f"block{i + 2}", *layers)) for i in range(shape[0])]
 
 
-def _of_collections(
-    change: Callable[[Mapping[str, Any]], dict[str, Any]], variables: Mapping[str, Any]
-) -> dict[str, Any]:
+def _check_collections(variables: Mapping[str, Any]) -> None:
     if "stage1" in variables:
         raise ValueError(
             'these are the variables of one collection; give {"params": variables} instead'
         )
-    return {name: _of_stages(change, tree) for name, tree in variables.items()}
 
 
 def _of_stages(
-    change: Callable[[Mapping[str, Any]], dict[str, Any]], tree: Mapping[str, Any]
+    change: Callable[[str, Mapping[str, Any]], Mapping[str, Any]], variables: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
-        name: change(blocks) if name.startswith("stage") else blocks
-        for name, blocks in tree.items()
+        collection: {
+            name: dict(change(name, blocks)) if name.startswith("stage") else blocks
+            for name, blocks in tree.items()
+        }
+        for collection, tree in variables.items()
     }
 
 
+def _are_alike(blocks: Mapping[str, Any]) -> bool:
+    """Return whether all blocks after the first have variables of the same names and shapes."""
+    _, *others = [jax.tree.map(jnp.shape, blocks[name]) for name in _numbered(blocks)]
+    return all(other == others[0] for other in others)
+
+
+def _numbered(blocks: Mapping[str, Any]) -> list[str]:
+    """Return the names of the separate blocks in their order."""
+    return sorted(filter(_BLOCK.fullmatch, blocks), key=lambda name: int(name[len("block") :]))
+
+
 def _stack(blocks: Mapping[str, Any]) -> dict[str, Any]:
-    numbered = sorted((int(m[1]), name) for name in blocks if (m := _BLOCK.fullmatch(name)))
-    first, *others = [name for _, name in numbered]
-    if not loop_length(len(numbered)):
+    first, *others = _numbered(blocks)
+    if not loop_length(1 + len(others)):
         return dict(blocks)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(blocks[name] for name in others))
     return {first: blocks[first], _STACK: stacked}

@@ -18,17 +18,17 @@ class Stage(nn.Module):
     Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C'].
 
     Attributes:
-        block: builds a block from ``stride``, ``first_dilation``, ``dilation`` and ``name``.
+        blocks: builds each block from ``stride``, ``first_dilation``, ``dilation`` and ``name``.
         stride: stride of the first block in pixels.
         first_dilation: dilation of the first 3x3 convolution of the stage, in pixels.
         dilation: dilation of all other 3x3 convolutions, in pixels.
-        drop_path_rates: the probability of each block that an example skips it in training.  There
-            are as many blocks as rates.
+        drop_path_rates: the probability of each block that an example skips it in training.
         remat: store only the input of each block for the backward pass and recompute the rest.
-        scan: run all blocks after the first one as a loop if the stage has enough blocks.
+        scan: run all blocks after the first one as a loop if the stage has enough blocks.  They
+            must be equal.
     """
 
-    block: Callable[..., ResidualBlock]
+    blocks: tuple[Callable[..., ResidualBlock], ...]
     stride: int
     first_dilation: int
     dilation: int
@@ -41,11 +41,11 @@ class Stage(nn.Module):
         def apply(block: ResidualBlock, x: jax.Array, drop_path_rate: Rate = None) -> jax.Array:
             return block(x, train=train, drop_path_rate=drop_path_rate)
 
-        size = len(self.drop_path_rates)
+        size = len(self.blocks)
         looped = loop_length(size) if self.scan else 0
         self._check_stacking(stacked=looped > 0)
         for i, rate in enumerate(self.drop_path_rates[: size - looped]):
-            block = self.block(
+            block = self.blocks[i](
                 stride=self.stride if i == 0 else 1,
                 first_dilation=self.first_dilation if i == 0 else self.dilation,
                 dilation=self.dilation,
@@ -54,7 +54,7 @@ class Stage(nn.Module):
             step = partial(apply, drop_path_rate=rate or None)
             x = (remat(step) if self.remat else step)(block, x)
         if looped:
-            block = self.block(
+            block = self.blocks[1](
                 stride=1, first_dilation=self.dilation, dilation=self.dilation, name="blocks"
             )
             rates = self.drop_path_rates[1:]

@@ -5,8 +5,10 @@ import fnmatch
 from functools import partial
 from typing import Any
 
+from resnet_jax.models import pruned
 from resnet_jax.models.attention import (
     EfficientChannelAttention,
+    MultiScale,
     SelectiveKernel,
     SplitAttention,
     SqueezeExcite,
@@ -24,8 +26,14 @@ from resnet_jax.models.layers import (
     blurred_max_pool,
     zero_padded_max_pool,
 )
-from resnet_jax.models.normalization import GroupNorm
-from resnet_jax.models.shortcuts import AveragePoolShortcut, PadShortcut
+from resnet_jax.models.normalization import (
+    EvoNorm,
+    FilterResponseNorm,
+    GroupNorm,
+    InstanceNorm,
+)
+from resnet_jax.models.options import Blocks
+from resnet_jax.models.shortcuts import AveragePoolShortcut, PadShortcut, SpatialShortcut
 from resnet_jax.models.stem import ConvPool
 
 Fields = dict[str, Any]
@@ -34,6 +42,7 @@ Fields = dict[str, Any]
 # Number of blocks of each stage, by depth.
 _18, _34, _101, _152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
 _50, _200, _269 = _34, (3, 24, 36, 3), (3, 30, 48, 8)
+_ONE = (1, 1, 1, 1)
 
 # Stems and shortcuts, by the letter that timm and GluonCV append to a name (He et al. 2018).
 _C: Fields = {"stem_widths": (32, 32, 64), "stem_kernel_size": 3}
@@ -43,6 +52,7 @@ _E: Fields = _S | {"shortcut": AveragePoolShortcut}
 _T: Fields = _D | {"stem_widths": (24, 32, 64)}
 
 _SE: Fields = {"attention": SqueezeExcite}
+_SE_IBN: Fields = {"attention": partial(SqueezeExcite, use_bias=False)}
 _ECA: Fields = {"attention": EfficientChannelAttention}
 _RS: Fields = _D | {
     "attention": partial(SqueezeExcite, reduction=0.25),
@@ -90,11 +100,43 @@ def _preact(sizes: tuple[int, ...], *fields: Fields) -> Fields:
     return _network(sizes, PreActivationBottleneckBlock, *fields)
 
 
-def _network(sizes: tuple[int, ...], block: type, *fields: Fields) -> Fields:
+def _network(sizes: tuple[int, ...], block: Blocks, *fields: Fields) -> Fields:
     merged: Fields = {"stage_sizes": sizes, "block": block}
     for group in fields:
         merged |= group
     return merged
+
+
+def _res2net(width: int, scale: int, cardinality: int = 1) -> Fields:
+    """Res2Net (Gao et al. 2019): number of channels of each part, parts, and groups."""
+    return _x(cardinality, width) | {"spatial_unit": partial(MultiScale, scale=scale)}
+
+
+def _ibn_a(sizes: tuple[int, ...], block: type, *fields: Fields) -> Fields:
+    """IBN-Net-a (Pan et al. 2018): instance normalization in every block of the first stages."""
+    return _network(sizes, (*(partial(block, ibn="a"),) * 3, block), *fields)
+
+
+def _ibn_b(sizes: tuple[int, ...], block: type) -> Fields:
+    """IBN-Net-b: instance normalization after the stem and at the end of the first two stages."""
+    ends = tuple((block,) * (size - 1) + (partial(block, ibn="b"),) for size in sizes[:2])
+    return _network(sizes, (*ends, block, block), {"stem_norm": InstanceNorm})
+
+
+def _pruned(*stages: tuple[pruned.Widths, ...]) -> Fields:
+    """A pruned ECA-ResNet-D, by the numbers of channels of each block of each stage."""
+    blocks = tuple(
+        tuple(
+            partial(
+                BottleneckBlock,
+                widths=widths,
+                attention=partial(EfficientChannelAttention, channels=256 * 2**i),
+            )
+            for widths in stage
+        )
+        for i, stage in enumerate(stages)
+    )
+    return _network(tuple(map(len, stages)), blocks, _D)
 
 
 def _bit(sizes: tuple[int, ...], factor: int) -> Fields:
@@ -128,10 +170,11 @@ def _wide(depth: int, factor: int) -> Fields:
     )
 
 
-# ImageNet networks have the names that torchvision and timm give to them, and are equal to them.
+# ImageNet networks have the names that torchvision, timm and XingangPan/IBN-Net give to them, and
+# are equal to them.
 _VARIANTS: dict[str, Fields] = {
-    "resnet10t": _basic((1, 1, 1, 1), _T),
-    "resnet14t": _bottleneck((1, 1, 1, 1), _T),
+    "resnet10t": _basic(_ONE, _T),
+    "resnet14t": _bottleneck(_ONE, _T),
     "resnet18": _basic(_18),
     "resnet18d": _basic(_18, _D),
     "resnet26": _bottleneck(_18),
@@ -182,12 +225,20 @@ _VARIANTS: dict[str, Fields] = {
     "seresnext101_64x4d": _bottleneck(_101, _SE, _x(64, 4)),
     "seresnetaa50d": _bottleneck(_50, _SE, _AA, _D),
     "seresnextaa101d_32x8d": _bottleneck(_101, _SE, _AA, _x(32, 8), _D),
+    "seresnextaa201d_32x8d": _bottleneck((3, 24, 36, 4), _SE, _AA, _x(32, 8), _E),
+    "senet154": _bottleneck(
+        _152, _SE, _x(64, 4), _S, {"reduce_first": 2, "shortcut": SpatialShortcut}
+    ),
     "ecaresnet26t": _bottleneck(_18, _ECA, _T),
     "ecaresnet50d": _bottleneck(_50, _ECA, _D),
     "ecaresnet50t": _bottleneck(_50, _ECA, _T),
     "ecaresnet101d": _bottleneck(_101, _ECA, _D),
     "ecaresnet200d": _bottleneck(_200, _ECA, _D),
     "ecaresnet269d": _bottleneck(_269, _ECA, _D),
+    "ecaresnet50d_pruned": _pruned(*pruned.ECARESNET50D),
+    "ecaresnet101d_pruned": _pruned(*pruned.ECARESNET101D),
+    "ecaresnext26t_32x4d": _bottleneck(_18, _ECA, _x(32, 4), _T),
+    "ecaresnext50t_32x4d": _bottleneck(_50, _ECA, _x(32, 4), _T),
     "ecaresnetlight": _bottleneck((1, 1, 11, 3), _ECA, {"shortcut": AveragePoolShortcut}),
     "skresnet18": _basic(_18, _sk(reduction=1 / 8, divisor=16)),
     "skresnet34": _basic(_34, _sk(reduction=1 / 8, divisor=16)),
@@ -202,7 +253,7 @@ _VARIANTS: dict[str, Fields] = {
     "resnetblur50": _bottleneck(_50, _BLUR),
     "resnetblur50d": _bottleneck(_50, _BLUR, _D),
     "resnetblur101d": _bottleneck(_101, _BLUR, _D),
-    "resnest14d": _bottleneck((1, 1, 1, 1), _split(), _D),
+    "resnest14d": _bottleneck(_ONE, _split(), _D),
     "resnest26d": _bottleneck(_18, _split(), _D),
     "resnest50d": _bottleneck(_50, _split(), _D),
     "resnest50d_1s4x24d": _bottleneck(_50, _split(1, 4, 24, "before"), _D),
@@ -217,6 +268,31 @@ _VARIANTS: dict[str, Fields] = {
     "resnetrs270": _bottleneck((4, 29, 53, 4), _RS),
     "resnetrs350": _bottleneck((4, 36, 72, 4), _RS),
     "resnetrs420": _bottleneck((4, 44, 87, 4), _RS),
+    "res2net50_14w_8s": _bottleneck(_50, _res2net(14, 8)),
+    "res2net50_26w_4s": _bottleneck(_50, _res2net(26, 4)),
+    "res2net50_26w_6s": _bottleneck(_50, _res2net(26, 6)),
+    "res2net50_26w_8s": _bottleneck(_50, _res2net(26, 8)),
+    "res2net50_48w_2s": _bottleneck(_50, _res2net(48, 2)),
+    "res2net50d": _bottleneck(_50, _res2net(26, 4), _D),
+    "res2net101_26w_4s": _bottleneck(_101, _res2net(26, 4)),
+    "res2net101d": _bottleneck(_101, _res2net(26, 4), _D),
+    "res2next50": _bottleneck(_50, _res2net(4, 4, cardinality=8)),
+    "resnet18_ibn_a": _ibn_a(_18, BasicBlock),
+    "resnet34_ibn_a": _ibn_a(_34, BasicBlock),
+    "resnet50_ibn_a": _ibn_a(_50, BottleneckBlock),
+    "resnet101_ibn_a": _ibn_a(_101, BottleneckBlock),
+    "resnet152_ibn_a": _ibn_a(_152, BottleneckBlock),
+    "resnext50_ibn_a": _ibn_a(_50, BottleneckBlock, _x(32, 4)),
+    "resnext101_ibn_a": _ibn_a(_101, BottleneckBlock, _x(32, 4)),
+    "resnext152_ibn_a": _ibn_a(_152, BottleneckBlock, _x(32, 4)),
+    "se_resnet50_ibn_a": _ibn_a(_50, BottleneckBlock, _SE_IBN),
+    "se_resnet101_ibn_a": _ibn_a(_101, BottleneckBlock, _SE_IBN),
+    "se_resnet152_ibn_a": _ibn_a(_152, BottleneckBlock, _SE_IBN),
+    "resnet18_ibn_b": _ibn_b(_18, BasicBlock),
+    "resnet34_ibn_b": _ibn_b(_34, BasicBlock),
+    "resnet50_ibn_b": _ibn_b(_50, BottleneckBlock),
+    "resnet101_ibn_b": _ibn_b(_101, BottleneckBlock),
+    "resnet152_ibn_b": _ibn_b(_152, BottleneckBlock),
     "resnetv2_18": _preact_basic(_18),
     "resnetv2_18d": _preact_basic(_18, _D),
     "resnetv2_34": _preact_basic(_34),
@@ -225,6 +301,8 @@ _VARIANTS: dict[str, Fields] = {
     "resnetv2_50d": _preact(_50, _D),
     "resnetv2_50t": _preact(_50, _T),
     "resnetv2_50d_gn": _preact(_50, _D, {"norm": GroupNorm}),
+    "resnetv2_50d_evos": _preact(_50, _D, {"norm": EvoNorm}),
+    "resnetv2_50d_frn": _preact(_50, _D, {"norm": FilterResponseNorm}),
     "resnetv2_101": _preact(_101),
     "resnetv2_101d": _preact(_101, _D),
     "resnetv2_152": _preact(_152),
@@ -235,6 +313,13 @@ _VARIANTS: dict[str, Fields] = {
     "resnetv2_101x3_bit": _bit(_101, 3),
     "resnetv2_152x2_bit": _bit(_152, 2),
     "resnetv2_152x4_bit": _bit(_152, 4),
+    # The network of timm's own tests: every stage has its own kind of block and width.
+    "test_resnet": _network(
+        _ONE,
+        (BasicBlock, BasicBlock, BottleneckBlock, BasicBlock),
+        _D,
+        {"stem_widths": (16, 16, 32), "width": (32, 48, 48, 96)},
+    ),
     "cifar_resnet20": _cifar(20),
     "cifar_resnet32": _cifar(32),
     "cifar_resnet44": _cifar(44),

@@ -1,8 +1,8 @@
 """The catalogue of published weights for members of the family.
 
-It covers the weights of torchvision, timm and others that timm hosts on the Hugging Face hub.  The
-data are in `catalogue.csv` next to this module; `tests/weights/regenerate_catalogue.py` documents
-their sources and rebuilds the file.
+It covers the weights of torchvision, timm and others that timm hosts on the Hugging Face hub, and
+those of IBN-Net.  The data are in `catalogue.csv` next to this module.
+`tests/weights/regenerate_catalogue.py` documents their sources and rebuilds the file.
 """
 
 import csv
@@ -18,8 +18,9 @@ class Pretrained:
 
     Attributes:
         name: Name of the network and of its training, such as ``resnet50.a1_in1k``.
-        top1: Top-1 accuracy on the ImageNet-1k validation images in percent, measured by timm.
-            None if timm's table has no entry, for example for weights of other classes.
+        top1: Top-1 accuracy on the ImageNet-1k validation images in percent, measured by timm,
+            or by the authors of IBN-Net.  None if neither table has an entry, for example for
+            weights of other classes.
         top5: Top-5 accuracy in percent from the same measurement.
         test_size: Side in pixels of the images on which the accuracies were measured.
         input_size: Side in pixels that timm uses by default, usually the training size.
@@ -31,6 +32,7 @@ class Pretrained:
         std: Standard deviation of the channels, to divide the difference by.
         licence: License of the weights as stated by timm; None if timm states none.
         num_classes: Number of logits; 0 if the weights have no head.
+        url: Address of the file, if timm does not host the weights; else None.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Pretrained:
     std: tuple[float, float, float]
     licence: str | None
     num_classes: int
+    url: str | None = None
 
     @property
     def model(self) -> str:
@@ -53,8 +56,12 @@ class Pretrained:
 
     @property
     def source(self) -> str:
-        """The source to pass to `load_weights`, such as ``hf://timm/resnet50.a1_in1k``."""
-        return f"hf://timm/{self.name}"
+        """The source to pass to `load_weights`, such as ``hf://timm/resnet50.a1_in1k``.
+
+        Weights that timm does not host have their ``url`` here.  Download it, and pass the path of
+        the file.
+        """
+        return self.url or f"hf://timm/{self.name}"
 
 
 def list_pretrained(pattern: str = "*") -> list[Pretrained]:
@@ -102,6 +109,7 @@ def _pretrained(row: dict[str, str]) -> Pretrained:
         std=_color(row["std"]),
         licence=row["licence"] or None,
         num_classes=int(row["num_classes"]),
+        url=row["url"] or None,
     )
 
 

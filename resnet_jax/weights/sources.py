@@ -79,8 +79,8 @@ def read_source(source: str | Path) -> Mapping[str, Any]:
             f"{source}: web addresses are not supported; download the file, or give hf://OWNER/NAME"
         )
     path = Path(source).expanduser()
-    if not path.exists() and list_pretrained(str(source)):
-        raise ValueError(f"{source}: there is no such file; did you mean hf://timm/{source}?")
+    if not path.exists() and (published := list_pretrained(str(source))):
+        raise ValueError(f"{source}: there is no such file; did you mean {published[0].source}?")
     if path.is_dir():
         weights = weight_file(path)
         return read_orbax(path) if weights is None else read_tensors(weights)

@@ -5,15 +5,18 @@ layers that create their variables and compute nothing.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models import BatchNorm, GroupNorm, ResNet
-from resnet_jax.models.layers import StandardizedConv, conv
-from resnet_jax.models.normalization import Shift
+from resnet_jax.models import ResNet
+from resnet_jax.models.layers import Norm, StandardizedConv, conv, identity
+from resnet_jax.models.normalization import Leaves
+from resnet_jax.models.options import unbound_norm
+from resnet_jax.models.resnet import are_equal
 
 Structure = dict[str, Any]
 
@@ -25,12 +28,19 @@ def structure(model: ResNet, in_channels: int) -> Structure:
         model: The network.  Layers other than our own convolutions and normalizations are traced.
         in_channels: Number of channels of the images.
     """
-    norm = _NORMS.get(type(model.unbound_norm))
+    norm = _replacement(model.norm)
     if norm is not None and model.conv in (conv, StandardizedConv):
-        model = model.clone(conv=_Conv, norm=norm, act=_unchanged, padding="symmetric")
-    # All blocks of a stage after the first have the same variables.
+        model = model.clone(
+            conv=_Conv,
+            norm=norm,
+            stem_norm=model.stem_norm and _replacement(model.stem_norm),
+            act=identity,
+            padding="symmetric",
+        )
+    # Blocks of a stage after the first have the same variables, except in networks that list them.
     sizes = model.stage_sizes
-    model = model.clone(stage_sizes=tuple(min(size, 2) for size in sizes))
+    blocks = tuple(stage[:2] if are_equal(stage[1:]) else stage for stage in model.blocks)
+    model = model.clone(stage_sizes=tuple(map(len, blocks)), block=blocks)
     found: Structure = {}
 
     def init() -> None:
@@ -43,13 +53,17 @@ def structure(model: ResNet, in_channels: int) -> Structure:
     for i, size in enumerate(sizes, start=1):
         for collection in found.values():
             stage = collection.get(f"stage{i}", {})
-            for j in range(3, size + 1):
+            for j in range(len(blocks[i - 1]) + 1, size + 1):
                 stage[f"block{j}"] = stage["block2"]
     return found
 
 
-def _unchanged(x: jax.Array) -> jax.Array:
-    return x
+def _replacement(norm: Norm) -> Norm | None:
+    """Return a builder of layers with the same variables, or None if these are not known."""
+    built = unbound_norm(norm)
+    # A subclass may have other variables than the class that it inherits ``leaves`` from.
+    leaves = vars(type(built)).get("leaves")
+    return partial(_Norm, leaves=leaves) if leaves else None
 
 
 def _float32(*shape: int) -> Callable[[], jax.ShapeDtypeStruct]:
@@ -86,8 +100,7 @@ class _Conv(nn.Module):
 class _Norm(nn.Module):
     """Replacement of a normalization layer that does not normalize."""
 
-    leaves: ClassVar[tuple[tuple[str, str], ...]]
-
+    leaves: Leaves = ()
     scale_init: Any = None
     dtype: Any = None
 
@@ -97,22 +110,3 @@ class _Norm(nn.Module):
         for collection, leaf in self.leaves:
             self.variable(collection, leaf, _float32(x.shape[-1]))
         return x
-
-
-class _Shift(_Norm):
-    leaves = (("params", "bias"),)
-
-
-class _GroupNorm(_Norm):
-    leaves = (("params", "scale"), ("params", "bias"))
-
-
-class _BatchNorm(_Norm):
-    leaves = (*_GroupNorm.leaves, ("batch_stats", "mean"), ("batch_stats", "var"))
-
-
-_NORMS: dict[type[nn.Module], type[_Norm]] = {
-    BatchNorm: _BatchNorm,
-    GroupNorm: _GroupNorm,
-    Shift: _Shift,
-}

@@ -27,7 +27,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -40,12 +40,14 @@ class Spec(TypedDict):
     """An architecture, as its reference implementation defines it."""
 
     source: str
-    """The package that defines it: torchvision or timm."""
+    """What defines it: torchvision, timm, or IBN-Net, which `ibn_net` rewrites."""
     versions: dict[str, str]
     """The versions of torch and of this package that computed the values."""
     image_size: int
     """Height and width of the images that the values were computed for."""
     num_classes: int
+    layers: NotRequired[list[int]]
+    """Number of blocks of each stage, if there are fewer than the architecture has."""
     parameters: int
     """Number of trainable parameters."""
     tensors: list[tuple[str, tuple[int, ...]]]
@@ -181,7 +183,7 @@ def values(arch: str) -> dict[str, np.ndarray]:
 
 
 class Member(TypedDict):
-    """The properties by which each of our architectures is compared with timm."""
+    """The properties by which each of our architectures is compared with timm or IBN-Net."""
 
     parameters: int
     """Number of trainable parameters."""
@@ -190,7 +192,7 @@ class Member(TypedDict):
 
 
 def members() -> dict[str, Member]:
-    """Return the members of the family, by their name in timm."""
+    """Return the members of the family, by their name in timm or IBN-Net."""
     return json.loads((DIRECTORY / "members.json").read_text())
 
 

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 import golden
+import ibn_net
 import numpy as np
 import timm
 import torch
@@ -48,8 +49,24 @@ CATALOGUE = {
     "resnetaa50": "timm",
     "resnet50_gn": "timm",
     "seresnext50_32x4d": "timm",
+    "senet154": "timm",
+    "test_resnet": "timm",
+    "resnetv2_50d_evos": "timm",
+    "resnetv2_50d_frn": "timm",
+    "res2next50": "timm",
+    "se_resnet50_ibn_a": "IBN-Net",
+    "resnet18_ibn_b": "IBN-Net",
 }
-"""From each architecture to the package that defines it, torchvision or timm."""
+"""From each architecture to what defines it: torchvision, timm, or `ibn_net` here."""
+
+LAYERS = {
+    "senet154": (2, 1, 1, 1),
+    "resnetv2_50d_evos": (1, 1, 1, 1),
+    "resnetv2_50d_frn": (1, 1, 1, 1),
+    "res2next50": (2, 1, 1, 1),
+    "se_resnet50_ibn_a": (1, 1, 1, 1),
+}
+"""Number of blocks of each stage, where fewer than the architecture has show every layer of it."""
 
 EVAL_ONLY = ("resnest", "skresnet")
 """Families without values of training, which is random or ill-conditioned for a batch of two."""
@@ -63,8 +80,11 @@ TOLERANCE = 1e-5
 
 def build(arch: str, num_classes: int = NUM_CLASSES) -> nn.Module:
     """Return a float64 network with golden weights."""
+    layers = {"layers": LAYERS[arch]} if arch in LAYERS else {}
     if CATALOGUE[arch] == "timm":
-        model = timm.create_model(arch, num_classes=num_classes)
+        model = timm.create_model(arch, num_classes=num_classes, **layers)
+    elif CATALOGUE[arch] == "IBN-Net":
+        model = ibn_net.create(arch, num_classes=num_classes, **layers)
     else:
         model = torchvision.models.get_model(arch, num_classes=num_classes)
     model.double()
@@ -89,9 +109,14 @@ def compute_spec(arch: str, model: nn.Module) -> golden.Spec:
     source = CATALOGUE[arch]
     return {
         "source": source,
-        "versions": {package: metadata.version(package) for package in ("torch", source)},
+        "versions": {
+            package: metadata.version(package)
+            for package in ("torch", source)
+            if package != "IBN-Net"
+        },
         "image_size": IMAGE_SIZE,
         "num_classes": NUM_CLASSES,
+        **({"layers": list(LAYERS[arch])} if arch in LAYERS else {}),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tensors": [(name, tuple(tensor.shape)) for name, tensor in named_tensors(model).items()],
     }
@@ -264,9 +289,9 @@ def check_options() -> bool:
 
 
 def compute_member(name: str) -> golden.Member:
-    """Return a description of an architecture of timm without allocating it."""
+    """Return a description of an architecture of timm or IBN-Net without allocating it."""
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model = ibn_net.create(name) if name in ibn_net.NAMES else timm.create_model(name)
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tensors": golden.digest((k, v.shape) for k, v in named_tensors(model).items()),

@@ -23,6 +23,9 @@ from tests.variables import random_variables
         ("skresnet18", {"width": 16}),
         ("resnest14d", {"width": 16}),
         ("cifar_resnet20", {"in_channels": 1}),
+        ("res2net50_26w_4s", {"width": 32, "stage_sizes": (2, 1)}),
+        ("resnet18_ibn_a", {"width": 8}),
+        ("resnet18_ibn_b", {"width": 8}),
     ],
 )
 def test_logits_stay(name: str, overrides: dict[str, Any]) -> None:
@@ -43,6 +46,7 @@ def test_logits_stay(name: str, overrides: dict[str, Any]) -> None:
     ("name", "message"),
     [
         ("resnet50_gn", "GroupNorm"),
+        ("resnetv2_50d_evos", "EvoNorm"),
         ("resnetv2_18", "stage1/block1/norm1 does not follow"),
     ],
 )

@@ -8,8 +8,18 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from resnet_jax import BatchNorm, GroupNorm, ResNet, create_model, stack_blocks, unstack_blocks
+from resnet_jax import (
+    BasicBlock,
+    BatchNorm,
+    GroupNorm,
+    PreActivationBasicBlock,
+    ResNet,
+    create_model,
+    stack_blocks,
+    unstack_blocks,
+)
 from resnet_jax.models.layers import blur_pool
+from resnet_jax.models.normalization import EvoNorm
 from tests.variables import abstract_variables
 
 
@@ -35,6 +45,20 @@ def apply(model: ResNet, images: jax.ShapeDtypeStruct, size: int = 64, channels:
         ("resnet18", {"bn_group_size": 0}, "bn_group_size must be positive or None"),
         ("resnet18", {"bn_decay": 1.1}, r"bn_decay must be in \[0, 1\]"),
         ("resnet18", {"stage_sizes": (2, 0)}, r"stage_sizes is \(2, 0\)"),
+        (
+            "resnet18",
+            {"width": (8, 16)},
+            r"width lists 2 stages, but stage_sizes is \(2, 2, 2, 2\)",
+        ),
+        ("resnet18", {"width": (8, 0, 8, 8)}, "width must be positive, or a tuple"),
+        ("test_resnet", {"stage_sizes": (1,)}, "width lists 4 stages"),
+        ("test_resnet", {"stage_sizes": (1,), "width": 8}, r"do not fit stage_sizes=\(1,\)"),
+        ("resnet18_ibn_b", {"stage_sizes": (2, 1, 1, 1)}, "lists its blocks"),
+        ("ecaresnet50d_pruned", {"width": 32}, "width does nothing in a network whose blocks"),
+        ("resnet50", {"block": (BasicBlock,) * 3 + (PreActivationBasicBlock,)}, "block mixes"),
+        ("resnet50", {"norm": EvoNorm}, "EvoNorm activates, and the last normalization of a Bott"),
+        ("resnetv2_50d_frn", {"act": jax.nn.silu}, "act does nothing with FilterResponseNorm"),
+        ("resnet50", {"ibn": "c"}, "ibn must be None, a or b"),
         ("resnet18", {"cardinality": 32}, "cardinality does nothing with BasicBlock"),
         ("resnet50", {"block_dropout_rate": 0.1}, "block_dropout_rate does nothing with Bottle"),
         ("resnetv2_18", {"stride_in_1x1": True}, "stride_in_1x1 does nothing with PreActivationB"),

@@ -35,6 +35,9 @@ def shapes(model: ResNet) -> dict[str, tuple[int, ...]]:
     [
         ("resnet50", {"cardinality": 32}, "block", "cardinality", 32),
         ("resnet50", {"base_width": 128}, "block", "base_width", 128),
+        ("resnet50", {"reduce_first": 2}, "block", "reduce_first", 2),
+        ("resnet50", {"ibn": "a"}, "block", "ibn", "a"),
+        ("resnet50_ibn_a", {"ibn": "b"}, "block", "ibn", "b"),
         ("resnet50", {"attention": SqueezeExcite}, "block", "attention", SqueezeExcite),
         ("resnet18", {"spatial_unit": SelectiveKernel}, "block", "spatial_unit", SelectiveKernel),
         ("resnet18", {"antialias": blur_pool}, "block", "antialias", blur_pool),
@@ -124,6 +127,9 @@ def test_a_network_has_a_name_as_in_linen() -> None:
         ("resnext50_32x4d", {"bn_decay": 0.5, "dtype": jnp.bfloat16}),
         ("resnetrs50", {"freeze_bn": ("stem/norm1",)}),
         ("skresnet18", {}),
+        ("test_resnet", {"bn_epsilon": 1e-3}),
+        ("resnet18_ibn_b", {}),
+        ("ecaresnet50d_pruned", {"attention": None}),
         ("resnetblur18", {"average_down": "after"}),
         ("resnetv2_50x1_bit", {"norm": partial(GroupNorm, num_groups=16)}),
         ("wrn_16_8", {"block_dropout_rate": 0.1}),
@@ -138,6 +144,26 @@ def test_a_network_is_a_value(name: str, overrides: dict[str, Any]) -> None:
         assert other != model
     assert copy.deepcopy(model) == model
     assert pickle.loads(pickle.dumps(model)) == model
+
+
+def test_an_option_changes_every_block_that_has_it() -> None:
+    model = create_model("test_resnet", cardinality=2, width=8)
+    kernels = shapes(model)
+    assert model.stage_widths == (8, 16, 32, 64)
+    assert kernels["params/stage1/block1/conv1/kernel"] == (3, 3, 32, 8)
+    assert kernels["params/stage3/block1/conv2/kernel"] == (3, 3, 32, 64)
+    with pytest.raises(ValueError, match="block_dropout_rate does nothing with BasicBlock"):
+        model.clone(block_dropout_rate=0.1)
+
+
+def test_blocks_can_be_listed_by_stage_and_by_block() -> None:
+    blocks = (BasicBlock, (partial(BasicBlock, widths=(3, 24)), BottleneckBlock))
+    model = create_model("resnet18", stage_sizes=(1, 2), width=(8, 6), block=blocks)
+    kernels = shapes(model)
+    assert kernels["params/stage1/block1/conv2/kernel"] == (3, 3, 8, 8)
+    assert kernels["params/stage2/block1/conv1/kernel"] == (3, 3, 8, 3)
+    assert kernels["params/stage2/block2/conv3/kernel"] == (1, 1, 6, 24)
+    assert [info.channels for info in model.feature_info.values()] == [8, 8, 24]
 
 
 def test_a_value_that_is_the_default_changes_nothing() -> None:

@@ -31,6 +31,11 @@ REPRESENTATIVES = [
         "ecaresnet50d",
         "resnetrs50",
         "resnetblur50",
+        "res2next50",
+        "resnetv2_50d_evos",
+        "resnetv2_50d_frn",
+        "resnet18_ibn_b",
+        "se_resnet50_ibn_a",
     )
 ]
 
@@ -43,7 +48,8 @@ def arch(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def network(arch: str) -> tuple[ResNet, dict[str, Any]]:
     spec = golden.specs()[arch]
-    model = create_model(arch, num_classes=spec["num_classes"])
+    layers = {"stage_sizes": tuple(spec["layers"])} if "layers" in spec else {}
+    model = create_model(arch, num_classes=spec["num_classes"], **layers)
     return model, load_weights(model, golden.state_dict(arch))
 
 

@@ -91,6 +91,8 @@ def test_output_stride_changes_strides_and_no_parameter(name: str, output_stride
         "resnetaa50",
         "resnetblur18",
         "resnetv2_18d",
+        "test_resnet",
+        "ecaresnet50d_pruned",
         "cifar_resnet20",
         "cifar_preresnet164",
         "wrn_16_8",

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from jax.flatten_util import ravel_pytree
 
 from resnet_jax import (
+    BasicBlock,
     ResNet,
     count_macs,
     count_parameters,
@@ -216,6 +217,21 @@ def test_weights_go_in_and_out(tmp_path: Path) -> None:
         loaded = load_weights(scanned, source)
         jax.tree.map(np.testing.assert_array_equal, loaded, stack_blocks(variables))
         jax.tree.map(np.testing.assert_array_equal, load_weights(unrolled, source), variables)
+
+
+def test_blocks_that_differ_are_no_loop() -> None:
+    # The last block has an InstanceNorm more, which has no statistics.
+    last = partial(BasicBlock, ibn="b")
+    unrolled = create_model(
+        "cifar_resnet20", **SMALL | {"block": (BasicBlock, (BasicBlock,) * 4 + (last,))}
+    )
+    variables = random_variables(unrolled, IMAGES)
+    assert jax.tree.structure(stack_blocks(variables)) == jax.tree.structure(variables)
+    scanned = unrolled.clone(scan=True)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        *(model.apply(variables, IMAGES[:1], train=False) for model in (scanned, unrolled)),
+    )
 
 
 def test_what_is_counted_is_the_same() -> None:

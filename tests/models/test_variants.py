@@ -43,7 +43,8 @@ def torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape in PyTorch of one of our tensors: output and input channels come first."""
     if len(shape) == 1:
         return shape
-    pixels = (1, 1) if len(shape) == 2 and name != "fc.weight" else shape[:-2]
+    dense = name == "fc.weight" or ".se.fc." in name
+    pixels = (1, 1) if len(shape) == 2 and not dense else shape[:-2]
     return (*shape[:-3:-1], *pixels)
 
 

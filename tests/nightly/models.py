@@ -22,6 +22,8 @@ from tests.ops.test_remat import assert_remat_gives_the_same_gradients
         ("seresnet18", {"small_input": True}),
         ("ecaresnet26t", {"small_input": True}),
         ("skresnet18", {"small_input": True, "width": 16}),
+        ("res2net50_26w_4s", {"small_input": True, "width": 16}),
+        ("resnet18", {"small_input": True, "ibn": "a"}),
         ("resnest14d", {"small_input": True, "width": 16, "act": jax.nn.silu}),
     ],
 )

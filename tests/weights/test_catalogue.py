@@ -11,7 +11,7 @@ def test_every_row_is_a_member_and_has_plausible_facts() -> None:
     for row in rows:
         assert row.model in list_models(), row
         assert create_model(row.model, num_classes=row.num_classes).num_classes == row.num_classes
-        assert row.source == f"hf://timm/{row.name}"
+        assert row.source == row.url or row.source == f"hf://timm/{row.name}"
         assert (row.top1 is None) == (row.top5 is None)
         if row.top1 is not None and row.top5 is not None:
             assert 60 < row.top1 < row.top5 < 99, row
@@ -21,7 +21,7 @@ def test_every_row_is_a_member_and_has_plausible_facts() -> None:
         assert row.interpolation in {"bilinear", "bicubic"}, row
         assert row.mean in {(0.485, 0.456, 0.406), (0.5, 0.5, 0.5)}, row
         assert row.std in {(0.229, 0.224, 0.225), (0.5, 0.5, 0.5)}, row
-        assert row.licence in {"apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", None}, row
+        assert row.licence in {"apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit", None}, row
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,9 @@ def test_every_row_is_a_member_and_has_plausible_facts() -> None:
         # From Wightman et al. 2021, table 3: A1 at 288 pixels has 81.0 to 81.4, depending on the
         # seed.
         ("resnet50.a1_in1k", 81.2),
+        # Top-1 errors of the README of IBN-Net, and of Gao et al. 2019, table 1.
+        ("resnet50_ibn_a.in1k", 100 - 22.54),
+        ("res2net50_26w_4s.in1k", 100 - 22.01),
     ],
 )
 def test_accuracies_are_those_published(name: str, published: float) -> None:

@@ -29,6 +29,12 @@ def initialized(model: ResNet, channels: int) -> Any:
         ("skresnext50_32x4d", {"stage_sizes": (1, 1, 1, 1)}),
         ("resnest50d_4s2x40d", {"stage_sizes": (2, 1, 1, 1)}),
         ("resnetv2_50x1_bit", {"stage_sizes": (1, 1, 1, 1), "dtype": jnp.bfloat16}),
+        ("senet154", {"stage_sizes": (1, 1, 1, 1)}),
+        ("res2next50", {"stage_sizes": (2, 1, 1, 1)}),
+        ("resnetv2_50d_evos", {"stage_sizes": (1, 1, 1, 1)}),
+        ("resnet18_ibn_b", {}),
+        ("se_resnet50_ibn_a", {"stage_sizes": (1, 1, 1, 1)}),
+        ("ecaresnet50d_pruned", {}),
         ("cifar_resnet20", {}),
         ("wrn_16_8", {"block_dropout_rate": 0.3}),
         # Layers that a user has written are traced.

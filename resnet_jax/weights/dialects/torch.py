@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from resnet_jax.models import ResNet, unstack_blocks
-from resnet_jax.models.attention import SelectiveKernel
+from resnet_jax.models.attention import SelectiveKernel, SqueezeExcite
 from resnet_jax.models.blocks import PostActivationBlock
 from resnet_jax.models.shortcuts import AveragePoolShortcut
 from resnet_jax.weights.dialects.renaming import Rules, renamed
@@ -37,6 +37,15 @@ _ATTENTION: Rules = (
     (_BLOCK + "attention/expand", "layer{stage}.{block0}.se.fc2"),
     (_BLOCK + "attention/conv", "layer{stage}.{block0}.se.conv"),
 )
+_ATTENTION_WITHOUT_BIAS: Rules = (
+    (_BLOCK + "attention/reduce", "layer{stage}.{block0}.se.fc.0"),
+    (_BLOCK + "attention/expand", "layer{stage}.{block0}.se.fc.2"),
+)
+_INSTANCE_NORM: Rules = (
+    (_BLOCK + r"norm(?P<n>\d)/instance", "layer{stage}.{block0}.bn{n}.IN"),
+    (_BLOCK + r"norm(?P<n>\d)/batch", "layer{stage}.{block0}.bn{n}.BN"),
+    (_BLOCK + r"output_norm", "layer{stage}.{block0}.IN"),
+)
 _PLAIN: Rules = (
     (_BLOCK + r"conv(?P<n>\d)", "layer{stage}.{block0}.conv{n}"),
     (_BLOCK + r"norm(?P<n>\d)", "layer{stage}.{block0}.bn{n}"),
@@ -47,6 +56,10 @@ _SPLIT_ATTENTION: Rules = (
     (_BLOCK + r"conv2/reduce", "layer{stage}.{block0}.conv2.fc1"),
     (_BLOCK + r"conv2/reduce_norm", "layer{stage}.{block0}.conv2.bn1"),
     (_BLOCK + r"conv2/expand", "layer{stage}.{block0}.conv2.fc2"),
+)
+_MULTI_SCALE: Rules = (
+    (_BLOCK + r"conv2/conv(?P<n>\d+)", "layer{stage}.{block0}.convs.{n0}"),
+    (_BLOCK + r"conv2/norm(?P<n>\d+)", "layer{stage}.{block0}.bns.{n0}"),
 )
 _SELECTIVE_KERNEL: Rules = (
     (_BLOCK + r"conv(?P<n>\d)", "layer{stage}.{block0}.conv{n}.conv"),
@@ -84,6 +97,8 @@ _LEAVES = {
     "kernel": "weight",
     "scale": "weight",
     "bias": "bias",
+    "slope": "v",
+    "threshold": "tau",
     "mean": "running_mean",
     "var": "running_var",
 }
@@ -95,14 +110,17 @@ def torch_rules(model: ResNet) -> Rules:
     if not isinstance(block, PostActivationBlock):
         return _PREACTIVATION
     selects = isinstance(block.unbound_spatial_unit, SelectiveKernel)
-    spatial = _SELECTIVE_KERNEL if selects else _SPLIT_ATTENTION + _PLAIN
+    spatial = _SELECTIVE_KERNEL if selects else _SPLIT_ATTENTION + _MULTI_SCALE + _PLAIN
+    gate = block.attention(parent=None) if block.attention else None
+    biased = not isinstance(gate, SqueezeExcite) or gate.use_bias
+    attention = _ATTENTION if biased else _ATTENTION_WITHOUT_BIAS
     # Index 0 of a pooling shortcut is its pooling layer, even if that layer does nothing.
     first = 1 if issubclass(model.shortcut, AveragePoolShortcut) else 0
     shortcut = (
         (_BLOCK + "shortcut/conv", f"layer{{stage}}.{{block0}}.downsample.{first}"),
         (_BLOCK + "shortcut/norm", f"layer{{stage}}.{{block0}}.downsample.{first + 1}"),
     )
-    return _STEM + shortcut + _ATTENTION + spatial
+    return _STEM + shortcut + attention + _INSTANCE_NORM + spatial
 
 
 def torch_name(path: Sequence[str], rules: Rules) -> str:
@@ -162,11 +180,12 @@ def to_torch_layout(array: np.ndarray, name: str) -> np.ndarray:
 
     Args:
         array: The variable.
-        name: Its name in PyTorch, where only ``fc.weight`` belongs to a dense layer.  All our other
-            dense layers are 1x1 convolutions there.
+        name: Its name in PyTorch, where only the head ``fc.weight`` and the layers of
+            ``_ATTENTION_WITHOUT_BIAS`` are dense.  All our other dense layers are 1x1 convolutions
+            there.
     """
     if array.ndim < 2:
         return array
-    dense = array.ndim == 2 and name != "fc.weight"
+    convolves = array.ndim == 2 and name != "fc.weight" and ".se.fc." not in name
     array = array.transpose(-1, -2, *range(array.ndim - 2))
-    return array[:, :, None, None] if dense else array
+    return array[:, :, None, None] if convolves else array
