@@ -31,7 +31,7 @@ from tests.data.images.test_tfds import tfrecord as tfrecord
 pytestmark = pytest.mark.xdist_group("train_images")
 
 OPTIONS = (
-    "--model.name=cifar_resnet20",
+    "--model.name=tiny_resnet",
     "--data.images.image-size=16",
     "--data.images.augment.policy=trivial",
     "--data.images.augment.mixup-alpha=0.2",
@@ -142,7 +142,7 @@ def test_a_small_imagenet_goes_through_the_recipe_of_imagenet(tmp_path: Path) ->
         "imagenet-resnet50",
         f"--data.directory={root}",
         f"--workdir={tmp_path / 'run'}",
-        "--model.name=cifar_resnet20",
+        "--model.name=tiny_resnet",
         "--data.images.image-size=32",
         "--batch-size=20",
         "--epochs=8",

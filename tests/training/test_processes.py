@@ -9,23 +9,14 @@ import numpy as np
 import pytest
 
 from resnet_jax.config import TrainConfig
-from resnet_jax.models.variants import _VARIANTS
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation
 from tests.training.ranks import TINY, Rank, run
-from tests.training.tiny_train import NETWORK
 
 # One worker runs the whole file, because its fixtures are expensive.
-pytestmark = pytest.mark.xdist_group("processes")
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the network of the processes known here, where their checkpoints are read."""
-    for name, factory in NETWORK.items():
-        monkeypatch.setitem(_VARIANTS, name, factory)
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.usefixtures("tiny_networks")]
 
 
 @pytest.fixture(scope="module")
