@@ -24,10 +24,11 @@ from resnet_jax.training.process import distributed
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
+from tests import fast_compilation
 from tests.training.tiny_train import GATE
 
 # One worker runs the whole file, because its fixture is expensive.
-pytestmark = pytest.mark.xdist_group("train")
+pytestmark = [pytest.mark.xdist_group("train"), pytest.mark.usefixtures("tiny_networks")]
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "train.py")
@@ -47,7 +48,7 @@ def command(*arguments: str, program: str = TINY_TRAIN) -> list[str]:
 
 
 def environment(num_devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    flags = f"--xla_force_host_platform_device_count={num_devices} {fast_compilation.FLAGS}"
     return {
         **os.environ,
         "XLA_FLAGS": flags,
@@ -85,7 +86,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def run_here(
-    tiny_networks: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
     """A function that runs `resnet-jax train` in this process, on its eight devices.
 
@@ -205,7 +206,7 @@ def test_another_configuration_is_refused(
 
 
 def test_killed_and_continued_equals_uninterrupted(
-    finished: tuple[Path, str], tiny_networks: None, tmp_path: Path
+    finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     straight, workdir = finished[0], tmp_path / "killed"
     arguments = (*SHORT, f"--workdir={workdir}")
