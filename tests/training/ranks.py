@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests import fast_compilation
-
 ROOT = Path(__file__).parents[2]
 # Six steps of eight images on a tiny network, with checkpoints of steps 3 and 6.
 TINY = (
@@ -85,7 +83,7 @@ def started(
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": (f"--xla_force_host_platform_device_count={devices} {fast_compilation.FLAGS}"),
+        "XLA_FLAGS": (f"--xla_force_host_platform_device_count={devices}"),
         "PYTHONPATH": str(ROOT),
     }
     port = free_port()
