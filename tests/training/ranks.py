@@ -83,7 +83,7 @@ def started(
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": (f"--xla_force_host_platform_device_count={devices}"),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(ROOT),
     }
     port = free_port()

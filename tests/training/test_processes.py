@@ -20,7 +20,7 @@ from tests.training.ranks import Rank, run
 pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.usefixtures("tiny_networks")]
 
 
-# On one block of few channels, rounding shows more: two processes were 3e-5 away from one.
+# Not the tiny network: without optimization of the machine code, it ended 3e-5 apart.
 TINY = (*ranks.TINY, "--model.name=cifar_resnet8")
 
 
