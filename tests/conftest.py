@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 # Keep the flags of the user, such as --xla_cpu_max_isa=AVX2. XLA uses the last value of a flag.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
@@ -24,3 +26,13 @@ collect_ignore = [
     "golden/regenerate.py",
     "nightly/preprocessing.py",
 ]
+
+
+@pytest.fixture
+def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the networks of `tests/training/tiny_train.py` known in this process."""
+    from resnet_jax.models.variants import _VARIANTS
+    from tests.training.tiny_train import NETWORKS
+
+    for name, fields in NETWORKS.items():
+        monkeypatch.setitem(_VARIANTS, name, fields)

@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 from benchmarks import digits
 from resnet_jax import create_model, list_models, list_pretrained
 from resnet_jax.weights.structure import structure
+from tests import fast_compilation
 from tests.golden import golden
 from tests.weights.flax_example import FlaxExample
 from tests.weights.test_torch_file import save_zip, tensor
@@ -72,9 +73,15 @@ def write_weights(directory: Path) -> None:
 def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
     if page.name in ("models.md", "prediction.md"):
         write_weights(tmp_path)
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": fast_compilation.FLAGS,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+    }
     process = subprocess.run(
         [sys.executable, "-c", python_of(page)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")},
+        env=environment,
         capture_output=True,
         text=True,
         cwd=tmp_path,

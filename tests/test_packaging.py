@@ -100,6 +100,8 @@ def test_the_wheel_trains(installed: Installed) -> None:
         "--workdir=run",
     )
     assert process.returncode == 0, process.stderr
+    assert "Training cifar_resnet20 on scikit-learn digits" in process.stdout
+    assert "269,434 parameters" in process.stdout
     assert "step 3/3  test: loss " in process.stdout
     result = json.loads((installed.directory / "run" / "result.json").read_text())
     assert 0 <= result["top1"] <= 1

@@ -1,6 +1,7 @@
 """The command line of training, run as a user runs it."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -8,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,38 +20,53 @@ import pytest
 from resnet_jax.commands import train
 from resnet_jax.commands.main import main
 from resnet_jax.config import TrainConfig, list_experiments
+from resnet_jax.training.process import distributed
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
+from tests import fast_compilation
+from tests.training.tiny_train import GATE
 
-# One worker for all of it: what the fixtures make is dear.
-pytestmark = pytest.mark.xdist_group("train")
+# One worker runs the whole file, because its fixture is expensive.
+pytestmark = [pytest.mark.xdist_group("train"), pytest.mark.usefixtures("tiny_networks")]
 
 ROOT = Path(__file__).parents[2]
-# 20 steps of about a quarter of a second, with checkpoints after 10 and 20.
+TRAIN = str(ROOT / "train.py")
+TINY_TRAIN = str(ROOT / "tests" / "training" / "tiny_train.py")
+# 20 steps of the default experiment with a tiny network, with checkpoints after 10 and 20.
 SHORT = (
+    "--model.name=tiny_resnet",
     "--epochs=0.89",
     "--schedule.warmup-epochs=0.2",
-    "--data.image-size=32",
     "--checkpoint.every-steps=10",
     "--log-every-steps=1",
 )
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *arguments]
+def command(*arguments: str, program: str = TINY_TRAIN) -> list[str]:
+    return [sys.executable, program, *arguments]
 
 
 def environment(num_devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={num_devices}"
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    flags = f"--xla_force_host_platform_device_count={num_devices} {fast_compilation.FLAGS}"
+    return {
+        **os.environ,
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        # The interpreter finds only the directory of the program by itself.
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 def run(
-    *arguments: str, num_devices: int = 1, env: dict[str, str] | None = None
+    *arguments: str,
+    num_devices: int = 1,
+    env: dict[str, str] | None = None,
+    program: str = TINY_TRAIN,
 ) -> subprocess.CompletedProcess[str]:
+    """Run `resnet-jax train` in a process, with the tiny networks known."""
     return subprocess.run(
-        command(*arguments),
+        command(*arguments, program=program),
         capture_output=True,
         text=True,
         env=env or environment(num_devices),
@@ -57,6 +74,35 @@ def run(
         timeout=300,
         check=False,
     )
+
+
+class Outcome(NamedTuple):
+    """What a command in this process leaves behind, with the names of `subprocess`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """A function that runs `resnet-jax train` in this process, on its eight devices.
+
+    It is faster than `run`, but its run leaves its modules and its log levels behind.
+    """
+    # An error after the start of JAX ends the process at once.
+    monkeypatch.setattr(distributed, "_exit", sys.exit)
+    monkeypatch.setattr(logging.getLogger("absl"), "level", logging.WARNING)
+
+    def run_here(*arguments: str) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *arguments, "--keep-freed-memory=False"])
+        return Outcome(int(ended.value.code or 0), *capfd.readouterr())
+
+    return run_here
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -86,8 +132,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_a_run_says_what_it_does(finished: tuple[Path, str]) -> None:
     workdir, output = finished
     for fact in (
-        "Training cifar_resnet20 on scikit-learn digits",
-        "269,434 parameters",
+        "Training tiny_resnet on scikit-learn digits",
+        "1,362 parameters",
         "2 x cpu",
         "data=2",
         "statistics of the batch",
@@ -136,19 +182,23 @@ def test_the_report_needs_nothing_else(finished: tuple[Path, str]) -> None:
         assert reference not in report
 
 
-def test_a_complete_run_is_not_repeated(finished: tuple[Path, str]) -> None:
+def test_a_complete_run_is_not_repeated(
+    finished: tuple[Path, str], run_here: Callable[..., Outcome]
+) -> None:
     workdir, _ = finished
     before = content(workdir)
-    process = run(*SHORT, f"--workdir={workdir}", num_devices=2)
+    process = run_here(*SHORT, f"--workdir={workdir}")
     assert process.returncode == 0
     assert "is complete: top-1 " in process.stdout
     assert content(workdir) == before
 
 
-def test_another_configuration_is_refused(finished: tuple[Path, str]) -> None:
+def test_another_configuration_is_refused(
+    finished: tuple[Path, str], run_here: Callable[..., Outcome]
+) -> None:
     workdir, _ = finished
     before = content(workdir)
-    process = run(*SHORT, f"--workdir={workdir}", "--seed=7", "--optimizer.momentum=0.8")
+    process = run_here(*SHORT, f"--workdir={workdir}", "--seed=7", "--optimizer.momentum=0.8")
     assert process.returncode == 2
     assert "seed: 0 there, 7 here" in process.stderr
     assert "optimizer.momentum: 0.9 there, 0.8 here" in process.stderr
@@ -162,8 +212,15 @@ def test_killed_and_continued_equals_uninterrupted(
     arguments = (*SHORT, f"--workdir={workdir}")
     env = environment(2)
     env.pop("JAX_COMPILATION_CACHE_DIR")
-    process = subprocess.Popen(command(*arguments), env=env, cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    # The tiny network compiles in less time than programs are kept for by default.
+    env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    process = subprocess.Popen(
+        command(*arguments),
+        env=env | {GATE: str(tmp_path / "gate")},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
     while not (workdir / "checkpoints" / "10").exists():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
@@ -189,29 +246,32 @@ def test_killed_and_continued_equals_uninterrupted(
 
 
 def test_a_preempted_run_saves_its_last_step_and_continues_from_it(
-    finished: tuple[Path, str], tmp_path: Path
+    finished: tuple[Path, str],
+    run_here: Callable[..., Outcome],
+    tmp_path: Path,
 ) -> None:
     straight, workdir = finished[0], tmp_path / "preempted"
     arguments = (*SHORT, f"--workdir={workdir}")
     process = subprocess.Popen(
         command(*arguments),
-        env=environment(2),
+        env=environment(2) | {GATE: str(tmp_path / "gate")},
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (workdir / "metrics.jsonl").exists() or len(train_records(workdir)) < 3:
         assert process.poll() is None, "it ended before it could be told to"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    second = run(*arguments)
+    second = run_here(*arguments)
     assert second.returncode == 2
     assert f"{workdir} is in use by process {process.pid} on " in second.stderr
 
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    (tmp_path / "gate").touch()
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 143, errors
     step = len(train_records(workdir))
     assert 3 <= step < 20
@@ -245,10 +305,12 @@ def test_a_run_without_its_report_is_brought_to_its_end(
         assert again[name] == result[name]
 
 
-def test_other_networks_images_and_types_train_as_well(tmp_path: Path) -> None:
-    process = run(
+def test_other_networks_images_and_types_train_as_well(
+    run_here: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    process = run_here(
         "synthetic-resnet50",
-        "--model.name=resnet18",
+        "--model.name=tiny_bottleneck",
         "--model.dtype=bfloat16",
         "--model.drop-path-rate=0.2",
         "--model.dropout-rate=0.1",
@@ -257,24 +319,25 @@ def test_other_networks_images_and_types_train_as_well(tmp_path: Path) -> None:
         "--data.test-examples=13",
         "--batch-size=8",
         f"--workdir={tmp_path / 'run'}",
-        num_devices=4,
     )
     assert process.returncode == 0, process.stderr
-    assert "resnet18, 11,689,512 parameters, bfloat16" in process.stdout
+    assert "tiny_bottleneck, 73,712 parameters, bfloat16" in process.stdout
     assert "synthetic: 32 train, 13 test, 1000 classes" in process.stdout
     assert "step 4/4  test: loss " in process.stdout
     report = (tmp_path / "run" / "report.html").read_text()
     assert report.count("<svg") == 4, "no matrix of a million cells"
 
 
-def test_a_network_without_statistics_trains_in_a_run_of_one_step(tmp_path: Path) -> None:
-    process = run(
+def test_a_network_without_statistics_trains_in_a_run_of_one_step(
+    run_here: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    process = run_here(
         "synthetic-resnet50",
-        "--model.name=resnet50_gn",
-        "--data.image-size=32",
-        "--data.train-examples=8",
+        "--model.name=tiny_resnet_gn",
+        "--data.image-size=8",
+        "--data.train-examples=16",
         "--data.test-examples=4",
-        "--batch-size=4",
+        "--batch-size=8",
         "--epochs=0.5",
         "--schedule.warmup-epochs=0.4",
         f"--workdir={tmp_path / 'run'}",
@@ -283,8 +346,11 @@ def test_a_network_without_statistics_trains_in_a_run_of_one_step(tmp_path: Path
     assert "step 1/1  test: loss " in process.stdout
 
 
-def test_a_diverging_run_stops_with_advice_and_saves_nothing_of_it(tmp_path: Path) -> None:
-    process = run(
+def test_a_diverging_run_stops_with_advice_and_saves_nothing_of_it(
+    run_here: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    process = run_here(
+        "--model.name=tiny_resnet",
         "--epochs=2",
         "--schedule.warmup-epochs=0",
         "--optimizer.learning-rate=1e30",
@@ -333,9 +399,9 @@ def test_impossible_values_are_refused_before_jax_starts(
     ],
 )
 def test_impossible_values_are_refused_in_one_line(
-    tmp_path: Path, arguments: tuple[str, ...], message: str
+    run_here: Callable[..., Outcome], tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    process = run(*arguments, f"--workdir={tmp_path / 'run'}", num_devices=8)
+    process = run_here(*arguments, f"--workdir={tmp_path / 'run'}")
     assert process.returncode == 2
     assert process.stderr.startswith(f"error: {message}")
     assert process.stderr.count("\n") == 1
@@ -344,13 +410,13 @@ def test_impossible_values_are_refused_in_one_line(
 
 
 def test_a_misspelled_option_is_answered_with_the_right_one() -> None:
-    process = run("--optimizer.lerning-rate", "0.2")
+    process = run("--optimizer.lerning-rate", "0.2", program=TRAIN)
     assert process.returncode == 2
     assert "--optimizer.learning-rate" in process.stdout + process.stderr
 
 
 def test_help_explains_every_field_with_its_default() -> None:
-    process = run("synthetic-resnet50", "--help")
+    process = run("synthetic-resnet50", "--help", program=TRAIN)
     assert process.returncode == 0
     text = " ".join(process.stdout.replace("│", " ").split())
     for words in (
@@ -365,8 +431,8 @@ def test_help_explains_every_field_with_its_default() -> None:
 def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     process = subprocess.Popen(
-        command(*SHORT, "--epochs=5", f"--workdir={workdir}"),
-        env=environment(1),
+        command(*SHORT, f"--workdir={workdir}"),
+        env=environment(1) | {GATE: str(tmp_path / "gate")},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -376,7 +442,8 @@ def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    (tmp_path / "gate").touch()
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     match = re.fullmatch(
         r"interrupted by Ctrl-C after step (\d+) of \d+, which is saved; the same command "

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,17 @@ from skimage import data
 from sklearn.datasets import load_sample_images
 
 from resnet_jax.training.process.preemption import EXIT_CODE
-from tests.commands.test_train import ROOT, command, environment, run
+from tests.commands.test_train import ROOT, Outcome, command, environment, run
+from tests.commands.test_train import run_here as run_here
 from tests.data.images.test_arrays import prepare
 from tests.data.images.test_loading import workers_of
 from tests.data.images.test_tfds import prepared as prepared
 from tests.data.images.test_tfds import tfrecord as tfrecord
 
-pytestmark = pytest.mark.xdist_group("train_images")
+pytestmark = [pytest.mark.xdist_group("train_images"), pytest.mark.usefixtures("tiny_networks")]
 
 OPTIONS = (
-    "--model.name=cifar_resnet20",
+    "--model.name=tiny_resnet",
     "--data.images.image-size=16",
     "--data.images.augment.policy=trivial",
     "--data.images.augment.mixup-alpha=0.2",
@@ -78,7 +79,9 @@ def test_a_folder_is_trained_on_and_continued_only_while_it_stays_the_same(
     assert process.stderr.count("\n") == 1
 
 
-def test_damaged_images_end_the_run_or_are_reported(folder: Path, tmp_path: Path) -> None:
+def test_damaged_images_end_the_run_or_are_reported(
+    run_here: Callable[..., Outcome], folder: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "images"
     shutil.copytree(folder, copy)
     for name in ("bright/3.jpg", "dark/5.jpg"):
@@ -90,13 +93,13 @@ def test_damaged_images_end_the_run_or_are_reported(folder: Path, tmp_path: Path
             file = os.fsencode(copy) + b"/%s/%d.jpg" % (name, i)
             os.rename(file, file.replace(b".jpg", b"\xfc.jpg"))
     options = (*OPTIONS, f"--data.path={copy}", "--epochs=2")
-    process = run("folder-resnet50", *options, f"--workdir={tmp_path / 'fail'}")
+    process = run_here("folder-resnet50", *options, f"--workdir={tmp_path / 'fail'}")
     assert process.returncode == 2
     assert ".jpg: no whole image, 333 bytes" in process.stderr
     assert "set data.images.on_unreadable to skip" in process.stderr
 
     skip = ("--data.images.on-unreadable=skip", f"--workdir={tmp_path / 'skip'}")
-    process = run("folder-resnet50", *options, *skip)
+    process = run_here("folder-resnet50", *options, *skip)
     assert process.returncode == 0, process.stderr
     assert re.search(r"Skipped 2 unreadable images, such as .*\.jpg: .*333 bytes", process.stdout)
     report = (tmp_path / "skip" / "report.html").read_text()
@@ -106,15 +109,17 @@ def test_damaged_images_end_the_run_or_are_reported(folder: Path, tmp_path: Path
     assert model["class_names"] == ["dark", r"h\xe9ll"]
 
 
-def test_images_that_are_not_there_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_images_that_are_not_there_are_refused_before_anything_is_written(
+    run_here: Callable[..., Outcome], tmp_path: Path
+) -> None:
     workdir = f"--workdir={tmp_path / 'run'}"
-    process = run("folder-resnet50", f"--data.path={tmp_path / 'nowhere'}", workdir)
+    process = run_here("folder-resnet50", f"--data.path={tmp_path / 'nowhere'}", workdir)
     assert process.returncode == 2
     assert process.stderr == (
         f"error: {tmp_path / 'nowhere'} does not exist; set data.path to the directory or table of "
         "the images\n"
     )
-    process = run("imagenet-resnet50", f"--data.directory={tmp_path}", workdir)
+    process = run_here("imagenet-resnet50", f"--data.directory={tmp_path}", workdir)
     assert process.returncode == 2
     assert "does not contain a prepared data set imagenet2012" in process.stderr
     assert process.stderr.count("\n") == 1
@@ -142,7 +147,7 @@ def test_a_small_imagenet_goes_through_the_recipe_of_imagenet(tmp_path: Path) ->
         "imagenet-resnet50",
         f"--data.directory={root}",
         f"--workdir={tmp_path / 'run'}",
-        "--model.name=cifar_resnet20",
+        "--model.name=tiny_resnet",
         "--data.images.image-size=32",
         "--batch-size=20",
         "--epochs=8",
@@ -186,10 +191,11 @@ def imagenet_like(photos: Path, root: Path) -> Path:
     return root
 
 
-def test_cifar_is_trained_on_in_memory(tmp_path: Path) -> None:
+def test_cifar_is_trained_on_in_memory(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     root = prepare(tmp_path, "cifar_like", "array_record")
-    process = run(
+    process = run_here(
         "cifar10-resnet20",
+        "--model.name=tiny_resnet",
         f"--data.directory={root}",
         "--data.name=cifar_like",
         f"--workdir={tmp_path / 'run'}",
@@ -197,7 +203,6 @@ def test_cifar_is_trained_on_in_memory(tmp_path: Path) -> None:
         "--epochs=4",
         *("--schedule.decay-epochs", "2", "3"),
         "--log-every-steps=1",
-        num_devices=2,
     )
     assert process.returncode == 0, process.stderr
     assert "37 train, 11 test, 10 classes" in process.stdout
@@ -208,7 +213,9 @@ def test_cifar_is_trained_on_in_memory(tmp_path: Path) -> None:
     assert min(rates) == pytest.approx(0.001)
 
 
-def test_a_table_is_trained_on(folder: Path, tmp_path: Path) -> None:
+def test_a_table_is_trained_on(
+    run_here: Callable[..., Outcome], folder: Path, tmp_path: Path
+) -> None:
     files = sorted(folder.rglob("*.jpg"))
     rows = [
         {"image": os.path.relpath(file, tmp_path), "label": file.parent.name, "split": split}
@@ -217,15 +224,17 @@ def test_a_table_is_trained_on(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.jsonl"
     table.write_text("\n".join(map(json.dumps, rows)))
     workdir = f"--workdir={tmp_path / 'run'}"
-    process = run("folder-resnet50", *OPTIONS, f"--data.path={table}", workdir, "--epochs=1")
+    process = run_here("folder-resnet50", *OPTIONS, f"--data.path={table}", workdir, "--epochs=1")
     assert process.returncode == 0, process.stderr
     assert "40 train, 8 test, 2 classes" in process.stdout
 
 
-def test_tfrecords_are_trained_on(tfrecord: Path, tmp_path: Path) -> None:
+def test_tfrecords_are_trained_on(
+    run_here: Callable[..., Outcome], tfrecord: Path, tmp_path: Path
+) -> None:
     workdir = f"--workdir={tmp_path / 'run'}"
     options = ("--data.name=None", f"--data.directory={tfrecord}", "--epochs=1")
-    process = run("imagenet-resnet18", *OPTIONS, *options, workdir)
+    process = run_here("imagenet-resnet18", *OPTIONS, *options, workdir)
     assert process.returncode == 0, process.stderr
     assert "38 train, 10 validation, 2 classes" in process.stdout
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Six steps of eight images on eight layers, with checkpoints of steps 3 and 6.
+# Six steps of eight images on a tiny network, with checkpoints of steps 3 and 6.
 TINY = (
     "synthetic-resnet50",
-    "--model.name=cifar_resnet8",
+    "--model.name=tiny_resnet",
     "--data.image-size=8",
     "--data.num-classes=10",
     "--data.train-examples=48",

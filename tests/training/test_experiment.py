@@ -25,27 +25,21 @@ from resnet_jax.data import DataError
 from resnet_jax.data.images.prepare import prepare
 from resnet_jax.data.images.tfds import TfdsSplit
 from resnet_jax.inference.spec import ModelSpec
-from resnet_jax.models.variants import _VARIANTS
 from resnet_jax.training import TrainResult, train
 from resnet_jax.training.setup import Run
 from tests.data.images.test_tfds import record
-from tests.training.tiny_train import NETWORK
+
+pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 # Three steps of eight images, one on each device.
 CONFIG = TrainConfig(
-    model=ModelConfig("cifar_resnet8"),
+    model=ModelConfig("tiny_resnet"),
     data=SyntheticConfig(image_size=8, num_classes=10, train_examples=24, test_examples=12),
     schedule=CosineConfig(warmup_epochs=0.4),
     batch_size=8,
     epochs=1,
     log_every_steps=1,
 )
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, factory in NETWORK.items():
-        monkeypatch.setitem(_VARIANTS, name, factory)
 
 
 def trained(config: TrainConfig, *arguments: Any, **options: Any) -> TrainResult:

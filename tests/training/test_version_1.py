@@ -53,8 +53,8 @@ import json, sys
 from resnet_jax.config import TrainConfig
 from resnet_jax.models.variants import _VARIANTS
 from resnet_jax.training import train
-from tests.training.tiny_train import NETWORK
-_VARIANTS.update(NETWORK)
+from tests.training.tiny_train import NETWORKS
+_VARIANTS.update(NETWORKS)
 train(TrainConfig.from_json(json.loads(sys.argv[1])), sys.argv[2])
 """
 
