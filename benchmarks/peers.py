@@ -18,6 +18,7 @@ import jax
 from resnet_jax.ops.host_memory import keep_freed_memory
 
 FLAX, FLAX_KEPT = "Flax example", "Flax example, memory kept"
+RETURNED = "resnet_jax, memory returned"
 TORCH = {"PyTorch eager": (), "torch.compile": ("--compile",)}
 TIMM = {"timm eager": ("--timm",), "timm, torch.compile": ("--timm", "--compile")}
 
@@ -67,7 +68,8 @@ class Peer:
 def parse_options(description: str | None, *, batch_sizes: list[int]) -> argparse.Namespace:
     """Parse the options that the benchmarks next to PyTorch share.
 
-    From this call on the process keeps freed memory, except for the unchanged Flax example.
+    From this call on the process keeps freed memory, except for the unchanged Flax example and for
+    the row that measures what this saves.
 
     Args:
         description: Description of the benchmark.
@@ -88,11 +90,16 @@ def parse_options(description: str | None, *, batch_sizes: list[int]) -> argpars
         action="store_true",
         help="also measure timm's network, from that Python",
     )
+    parser.add_argument(
+        "--parts",
+        action="store_true",
+        help="compare our step with itself without some of its parts, and with nothing else",
+    )
     parser.add_argument("--serve", metavar="ROW", help="serve a row to another process")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
     # Must come before JAX creates its backend, which then computes in the calling thread.
-    if options.serve != FLAX:
+    if options.serve not in (FLAX, RETURNED):
         keep_freed_memory()
     cpu = jax.default_backend() == "cpu"
     options.batch_sizes = options.batch_sizes or (batch_sizes if cpu else [64, 128, 256, 512])

@@ -12,6 +12,9 @@ command does.  Flax's example runs twice: unchanged, and as "memory kept" in a p
 
     python -m benchmarks.train_step --torch-python /path/to/python
 
+With ``--parts``, our step is instead compared with itself without the hand-written gradient of
+BatchNorm, and with memory that is returned to the system after each step.
+
 On accelerators, "MFU" is the share of the peak of bfloat16 arithmetic, from the exact number of
 operations.  "of bound" is the share of the rate at which memory could feed unfused layers; see
 `benchmarks.bounds`.
@@ -27,6 +30,7 @@ from benchmarks import bounds, flax_example
 from benchmarks.peers import (
     COMPILED,
     FLAX,
+    RETURNED,
     Program,
     Stepper,
     compiled_cells,
@@ -41,11 +45,14 @@ from benchmarks.peers import (
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
+from resnet_jax.models import normalization
+from resnet_jax.ops.batch_norm import normalize_formula
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
 
 OURS, REMAT = "resnet_jax", "resnet_jax, remat"
+DERIVED = "resnet_jax, JAX's gradient of BatchNorm"
 
 
 def ours(images: jax.Array, labels: jax.Array, *, remat: bool, dtype: Any = "float32") -> Stepper:
@@ -77,7 +84,9 @@ def build(name: str, options: argparse.Namespace, batch_size: int) -> Program:
     size, dtype = options.image_size, options.dtype
     images = jax.random.normal(jax.random.key(2), (batch_size, size, size, 3), dtype)
     labels = jnp.arange(batch_size) % 1000
-    if name in (OURS, REMAT):
+    if name == DERIVED:
+        normalization.normalize = normalize_formula
+    if name in (OURS, REMAT, DERIVED, RETURNED):
         stepper = ours(images, labels, remat=name == REMAT, dtype=dtype)
     else:
         stepper = flax_example.stepper(images, labels, dtype=dtype)
@@ -87,7 +96,7 @@ def build(name: str, options: argparse.Namespace, batch_size: int) -> Program:
 def measure(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
     """Measure one batch size, print a table, and return its numbers by row."""
     size, dtype = options.image_size, options.dtype
-    names = [OURS, REMAT, *flax_names()]
+    names = [OURS, DERIVED, RETURNED] if options.parts else [OURS, REMAT, *flax_names()]
     results = race("train_step.py", build, names, "train", options, batch_size)
     headings, extra = COMPILED, compiled_cells(results)
     peaks = bounds.peaks(jax.devices()[0].device_kind)
@@ -102,7 +111,8 @@ def measure(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
             extra[name] += (f"{result['mfu']:.1%}", f"{result['of_bound']:.1%}")
     seconds = {name: result["seconds"] for name, result in results.items()}
     rows = [*names, *torch_names(options)]
-    print_table(rows, seconds, batch_size, FLAX, extra, headings)
+    reference = OURS if options.parts else FLAX
+    print_table(rows, seconds, batch_size, reference, extra, headings)
     return results
 
 
