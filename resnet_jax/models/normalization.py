@@ -203,6 +203,25 @@ class GroupNorm(nn.Module):
         return (normalized.reshape(x.shape) * scale + bias).astype(self.dtype)
 
 
+class NoNorm(nn.Module):
+    """No normalization, for networks that do without it: float[B, ..., C] to dtype[B, ..., C].
+
+    Attributes:
+        scale_init: ignored; accepted because networks give it to every normalization layer.
+        dtype: type of the output.
+    """
+
+    leaves: ClassVar[Leaves] = ()
+
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        return x.astype(self.dtype)
+
+
 class Shift(nn.Module):
     """A bias, which remains of BatchNorm when its scale is folded into the convolution before it.
 

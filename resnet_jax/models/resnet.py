@@ -13,18 +13,21 @@ import jax.numpy as jnp
 from flax.linen.module import InterceptorContext
 from flax.traverse_util import flatten_dict
 
+from resnet_jax.models.attention_pool import AttentionPool
 from resnet_jax.models.blocks import ResidualBlock
 from resnet_jax.models.layers import (
     Activation,
     Conv,
     Norm,
+    ScaledStandardizedConv,
+    StandardizedConv,
     conv,
     max_pool,
     relu,
     same_max_pool,
     torch_linear,
 )
-from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.normalization import BatchNorm, GroupNorm
 from resnet_jax.models.options import (
     POSITIVE,
     POSITIVE_OR_NONE,
@@ -47,7 +50,8 @@ _ALLOWED: dict[str, Allowed] = {
     "act": Allowed(callable, "a function such as jax.nn.silu"),
     "padding": Allowed(lambda value: value in ("symmetric", "same"), "symmetric or same"),
     "global_pool": Allowed(
-        lambda value: value in ("avg", "max", "avgmax", "none"), "avg, max, avgmax or none"
+        lambda value: value in ("avg", "max", "avgmax", "none") or _is_attention_pool(value),
+        "avg, max, avgmax or none, or AttentionPool",
     ),
     "output_stride": Allowed(lambda value: value in (8, 16, 32), "8, 16 or 32"),
     "dtype": Allowed(
@@ -57,6 +61,10 @@ _ALLOWED: dict[str, Allowed] = {
     "dropout_rate": RATE,
     "drop_path_rate": RATE,
 }
+
+
+def _is_attention_pool(value: Any) -> bool:
+    return getattr(value, "func", value) is AttentionPool
 
 
 class FeatureInfo(NamedTuple):
@@ -88,8 +96,8 @@ class ResNet(nn.Module):
 
     Attributes:
         stage_sizes: number of blocks of each stage.
-        block: `BasicBlock`, `BottleneckBlock` or one of the pre-activation blocks, or a partial of
-            one.
+        block: `BasicBlock`, `BottleneckBlock`, one of the pre-activation blocks or
+            `NormalizerFreeBlock`, or a partial of one.
         num_classes: number of logits.  With 0 there is no head, and the network returns the pooled
             features.
         in_channels: number of image channels.  With None, the first call of ``init`` decides.
@@ -102,9 +110,9 @@ class ResNet(nn.Module):
             resolution.
         shortcut: `ProjectionShortcut` (option B), `AveragePoolShortcut` (ResNet-D) or
             `PadShortcut` (option A).
-        conv: builds convolutions: `conv` or `StandardizedConv`.
-        norm: builds normalization layers: `BatchNorm`, `GroupNorm` or a partial of one, or `Shift`
-            in a network whose BatchNorm is folded.
+        conv: builds convolutions: `conv`, `StandardizedConv` or `ScaledStandardizedConv`.
+        norm: builds normalisation layers: `BatchNorm`, `GroupNorm` or a partial of one, `NoNorm`
+            with `NormalizerFreeBlock`, or `Shift` in a network whose BatchNorm is folded.
         act: activation function.
         padding: ``"symmetric"`` pads as PyTorch does.  ``"same"`` pads 3x3 convolutions and
             max-pooling as TensorFlow does, but not the convolutions of the stem; it is only for
@@ -112,7 +120,8 @@ class ResNet(nn.Module):
         zero_init_residual: initialize the last scale of each block to zero, so that every block
             starts as the identity.  The default of torchvision is False, too.
         global_pool: how the head pools the last feature map: ``"avg"``, ``"max"``, ``"avgmax"``
-            (the mean of both) or ``"none"``, which needs ``num_classes=0``.
+            (the mean of both) or ``"none"``, which needs ``num_classes=0``; or `AttentionPool` or
+            a partial of it.
         output_stride: stride of the last feature map: 8, 16 or 32 pixels.  Below 32, later stages
             are dilated instead of strided (Chen et al. 2017).
         dropout_rate: probability that training sets a pooled feature to zero before the head, which
@@ -141,7 +150,7 @@ class ResNet(nn.Module):
     act: Activation = relu
     padding: Literal["symmetric", "same"] = "symmetric"
     zero_init_residual: bool = False
-    global_pool: Literal["avg", "max", "avgmax", "none"] = "avg"
+    global_pool: Literal["avg", "max", "avgmax", "none"] | Callable[..., AttentionPool] = "avg"
     output_stride: Literal[8, 16, 32] = 32
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -157,6 +166,14 @@ class ResNet(nn.Module):
             raise ValueError(f"every stage needs a block, but stage_sizes is {self.stage_sizes}")
         if self.global_pool == "none" and self.num_classes:
             raise ValueError("global_pool='none' has no vector for a head; set num_classes=0")
+        if not self.unbound_block.normalized and (
+            isinstance(self.unbound_norm, BatchNorm | GroupNorm)
+            or self.conv in (conv, StandardizedConv)
+        ):
+            raise ValueError(
+                "a network without normalization needs norm=NoNorm and conv=ScaledStandardizedConv "
+                "from resnet_jax.models; leave norm and conv as they are"
+            )
         if self.padding == "same" and (
             self.conv is not conv or self.stem_pool not in (max_pool, None)
         ):
@@ -199,13 +216,17 @@ class ResNet(nn.Module):
         return unbound_norm(self.norm)
 
     def setup(self) -> None:
-        conv_layer = stem_conv = partial(self.conv, dtype=self.dtype)
+        conv_layer = partial(self.conv, dtype=self.dtype)
+        if _is_scaled(self.conv):
+            conv_layer = partial(conv_layer, act=self.act)
+        stem_conv = conv_layer
         stem_pool = self.stem_pool
         if self.padding == "same":
             conv_layer = partial(conv_layer, padding="same")
             stem_pool = stem_pool and same_max_pool
         norm_layer = partial(self.norm, dtype=self.dtype)
         preactivation = self.unbound_block.preactivation
+        normalized = self.unbound_block.normalized
         self.stem = Stem(
             self.stem_widths or (self.width,),
             self.stem_kernel_size,
@@ -232,6 +253,8 @@ class ResNet(nn.Module):
                 shortcut=self.shortcut,
                 zero_init_residual=self.zero_init_residual,
             )
+            # A shortcut layer starts each stage, after the residual branches of the stage before.
+            summed_before = self.stage_sizes[i - 1] if i else 0
             rates = tuple(
                 self.drop_path_rate * j / max(1, num_blocks - 1)
                 for j in range(first_block, first_block + size)
@@ -243,6 +266,7 @@ class ResNet(nn.Module):
                     first_dilation,
                     dilation,
                     rates,
+                    None if normalized else (summed_before, *range(1, size)),
                     self.remat,
                     self.scan,
                     name=f"stage{i + 1}",
@@ -252,6 +276,8 @@ class ResNet(nn.Module):
         self.stages = stages
         if preactivation:
             self.final_norm = norm_layer()
+        if not isinstance(self.global_pool, str):
+            self.attention_pool = self.global_pool(dtype=self.dtype)
         self.dropout = nn.Dropout(self.dropout_rate)
         if self.num_classes:
             self.head = nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=jnp.float32)
@@ -398,7 +424,8 @@ class ResNet(nn.Module):
         if self.unbound_block.preactivation:
             with _masked(mask):
                 x = self.act(self.final_norm(x, train=train))
-        x = x.astype(jnp.float32)
+        if isinstance(self.global_pool, str):
+            x = x.astype(jnp.float32)
         match self.global_pool:
             case "avg":
                 x = jnp.mean(x, axis=(1, 2))
@@ -408,6 +435,8 @@ class ResNet(nn.Module):
                 x = (jnp.mean(x, axis=(1, 2)) + jnp.max(x, axis=(1, 2))) / 2
             case "none":
                 pass
+            case _:
+                x = self.attention_pool(x).astype(jnp.float32)
         x = self.dropout(x, deterministic=not train)
         if self.is_initializing():
             # All layers have their variables only now.
@@ -432,6 +461,11 @@ class ResNet(nn.Module):
         """
         features = self.features(images, train=train, mask=mask)
         return self.forward_head(features, pre_logits=True, train=train, mask=mask)
+
+
+def _is_scaled(conv: Conv) -> bool:
+    """Return whether convolutions are scaled, so that they need to know the activation."""
+    return getattr(conv, "func", conv) is ScaledStandardizedConv
 
 
 def _masked(mask: jax.Array | None) -> AbstractContextManager[None]:

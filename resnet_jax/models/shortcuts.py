@@ -66,6 +66,24 @@ class AveragePoolShortcut(Shortcut):
         return self.project(x, 1, train=train)
 
 
+class PooledShortcut(Shortcut):
+    """2x2 average pooling in place of the stride, before the projection: CLIP.
+
+    It differs from `AveragePoolShortcut` where dilation replaces the stride: as in timm, the first
+    stage of dilated convolutions has no pooling.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.stride > 1:
+            padding = tuple((0, size % self.stride) for size in x.shape[1:3])
+            strides = (self.stride, self.stride)
+            x = nn.avg_pool(x, (2, 2), strides, padding, count_include_pad=False)
+        elif self.dilation > 2:
+            x = nn.avg_pool(x, (2, 2), (1, 1), ((0, 1), (0, 1)))
+        return self.project(x, 1, train=train)
+
+
 class PadShortcut(Shortcut):
     """Subsampling and zero channels, without parameters: option A of He et al. 2015.
 

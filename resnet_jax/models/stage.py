@@ -24,6 +24,8 @@ class Stage(nn.Module):
         dilation: dilation of all other 3x3 convolutions, in pixels.
         drop_path_rates: the probability of each block that an example skips it in training.  There
             are as many blocks as rates.
+        num_summed: for each block without normalization, the number of residual branches that were
+            added to its input since the last shortcut layer.  None for blocks that normalise.
         remat: store only the input of each block for the backward pass and recompute the rest.
         scan: run all blocks after the first one as a loop if the stage has enough blocks.
     """
@@ -33,13 +35,17 @@ class Stage(nn.Module):
     first_dilation: int
     dilation: int
     drop_path_rates: tuple[float, ...]
+    num_summed: tuple[int, ...] | None
     remat: bool
     scan: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        def apply(block: ResidualBlock, x: jax.Array, drop_path_rate: Rate = None) -> jax.Array:
-            return block(x, train=train, drop_path_rate=drop_path_rate)
+        def apply(
+            block: ResidualBlock, x: jax.Array, drop_path_rate: Rate, num_summed: Rate
+        ) -> jax.Array:
+            scales = {} if num_summed is None else {"num_summed": num_summed}
+            return block(x, train=train, drop_path_rate=drop_path_rate, **scales)
 
         size = len(self.drop_path_rates)
         looped = loop_length(size) if self.scan else 0
@@ -51,20 +57,27 @@ class Stage(nn.Module):
                 dilation=self.dilation,
                 name=f"block{i + 1}",
             )
-            step = partial(apply, drop_path_rate=rate or None)
+            num_summed = None if self.num_summed is None else self.num_summed[i]
+            step = partial(apply, drop_path_rate=rate or None, num_summed=num_summed)
             x = (remat(step) if self.remat else step)(block, x)
         if looped:
             block = self.block(
                 stride=1, first_dilation=self.dilation, dilation=self.dilation, name="blocks"
             )
             rates = self.drop_path_rates[1:]
+            per_block = (
+                jnp.asarray(rates) if any(rates) else None,
+                None if self.num_summed is None else jnp.asarray(self.num_summed[1:]),
+            )
             # XLA cannot merge computations of different iterations, so no barrier is needed.
             kept = nn.remat(
                 apply, prevent_cse=False, policy=None if self.remat else keep_convolutions
             )
 
-            def body(block: ResidualBlock, x: jax.Array, rate: Rate) -> tuple[jax.Array, None]:
-                return kept(block, x, rate), None
+            def body(
+                block: ResidualBlock, x: jax.Array, per_block: tuple[Rate, Rate]
+            ) -> tuple[jax.Array, None]:
+                return kept(block, x, *per_block), None
 
             x, _ = nn.scan(
                 body,
@@ -72,7 +85,7 @@ class Stage(nn.Module):
                 split_rngs={True: True},
                 length=looped,
                 check_constancy_invariants=False,
-            )(block, x, jnp.asarray(rates) if any(rates) else None)
+            )(block, x, per_block)
         return x
 
     def _check_stacking(self, *, stacked: bool) -> None:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.models import BatchNorm, GroupNorm, ResNet
-from resnet_jax.models.layers import StandardizedConv, conv
-from resnet_jax.models.normalization import Shift
+from resnet_jax.models.layers import ScaledStandardizedConv, StandardizedConv, conv
+from resnet_jax.models.normalization import NoNorm, Shift
 
 Structure = dict[str, Any]
 
@@ -26,8 +26,9 @@ def structure(model: ResNet, in_channels: int) -> Structure:
         in_channels: Number of channels of the images.
     """
     norm = _NORMS.get(type(model.unbound_norm))
-    if norm is not None and model.conv in (conv, StandardizedConv):
-        model = model.clone(conv=_Conv, norm=norm, act=_unchanged, padding="symmetric")
+    convolution = _CONVS.get(model.conv)
+    if norm is not None and convolution is not None:
+        model = model.clone(conv=convolution, norm=norm, act=_unchanged, padding="symmetric")
     # All blocks of a stage after the first have the same variables.
     sizes = model.stage_sizes
     model = model.clone(stage_sizes=tuple(min(size, 2) for size in sizes))
@@ -83,6 +84,18 @@ class _Conv(nn.Module):
         )
 
 
+class _ScaledConv(_Conv):
+    """Replacement of `ScaledStandardizedConv`."""
+
+    use_bias: bool = True
+    gain_init: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        self.variable("params", "gain", _float32(self.features))
+        return super().__call__(x)
+
+
 class _Norm(nn.Module):
     """Replacement of a normalization layer that does not normalize."""
 
@@ -97,6 +110,10 @@ class _Norm(nn.Module):
         for collection, leaf in self.leaves:
             self.variable(collection, leaf, _float32(x.shape[-1]))
         return x
+
+
+class _NoNorm(_Norm):
+    leaves = ()
 
 
 class _Shift(_Norm):
@@ -114,5 +131,12 @@ class _BatchNorm(_Norm):
 _NORMS: dict[type[nn.Module], type[_Norm]] = {
     BatchNorm: _BatchNorm,
     GroupNorm: _GroupNorm,
+    NoNorm: _NoNorm,
     Shift: _Shift,
+}
+
+_CONVS: dict[Any, type[_Conv]] = {
+    conv: _Conv,
+    StandardizedConv: _Conv,
+    ScaledStandardizedConv: _ScaledConv,
 }

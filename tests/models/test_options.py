@@ -35,7 +35,7 @@ def golden_variables(model: ResNet) -> dict[str, Any]:
     rules, state = torch_rules(model), {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(abstract(model)):
         name = torch_name([key.key for key in path], rules)
-        state[name] = golden.tensor(name, torch_shape(name, leaf.shape))
+        state[name] = golden.tensor(name, torch_shape(name, leaf.shape, rules))
     return load_weights(model, state)
 
 
