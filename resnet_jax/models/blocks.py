@@ -410,9 +410,8 @@ class NormalizerFreeBlock(PreActivationBottleneckBlock):
             factor = factor * self.attention_gain
         if self.skip_init:
             ones, zeros = nn.initializers.ones, nn.initializers.zeros
-            factor = factor * self.param(
-                "skip_gain", zeros if self.zero_init_residual else ones, ()
-            )
+            init = zeros if self.zero_init_residual else ones
+            factor = factor * self.param("skip_gain", init, (), jnp.float32)
         return residual * jnp.asarray(factor, residual.dtype)
 
     def zero_init(self) -> dict[str, nn.initializers.Initializer]:

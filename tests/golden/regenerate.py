@@ -48,6 +48,8 @@ CATALOGUE = {
     "resnetaa50": "timm",
     "resnet50_gn": "timm",
     "seresnext50_32x4d": "timm",
+    "nf_seresnet26": "timm",
+    "resnet50_clip": "timm",
 }
 """From each architecture to the package that defines it, torchvision or timm."""
 

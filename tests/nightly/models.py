@@ -22,6 +22,8 @@ from tests.ops.test_remat import assert_remat_gives_the_same_gradients
         ("seresnet18", {"small_input": True}),
         ("ecaresnet26t", {"small_input": True}),
         ("skresnet18", {"small_input": True, "width": 16}),
+        ("nf_seresnet26", {"small_input": True, "skip_init": True}),
+        ("resnet50_clip_gap", {"small_input": True, "num_classes": 5}),
         ("resnest14d", {"small_input": True, "width": 16, "act": jax.nn.silu}),
     ],
 )

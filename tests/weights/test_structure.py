@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import pytest
 
@@ -30,6 +31,8 @@ def initialized(model: ResNet, channels: int) -> Any:
         ("resnest50d_4s2x40d", {"stage_sizes": (2, 1, 1, 1)}),
         ("resnetv2_50x1_bit", {"stage_sizes": (1, 1, 1, 1), "dtype": jnp.bfloat16}),
         ("cifar_resnet20", {}),
+        ("resnet50_clip", {"stage_sizes": (1, 2, 1, 1)}),
+        ("nf_seresnet26", {"skip_init": True, "act": nn.silu}),
         ("wrn_16_8", {"block_dropout_rate": 0.3}),
         # Layers that a user has written are traced.
         ("cifar_resnet20", {"conv": partial(conv, use_bias=True)}),
