@@ -31,6 +31,7 @@ REPRESENTATIVES = [
         "ecaresnet50d",
         "resnetrs50",
         "resnetblur50",
+        "nf_seresnet26",
     )
 ]
 
