@@ -67,7 +67,7 @@ class Stage(nn.Module):
             rates = self.drop_path_rates[1:]
             per_block = (
                 jnp.asarray(rates) if any(rates) else None,
-                None if self.num_summed is None else jnp.asarray(self.num_summed[1:]),
+                None if self.num_summed is None else jnp.asarray(self.num_summed[1:], jnp.float32),
             )
             # XLA cannot merge computations of different iterations, so no barrier is needed.
             kept = nn.remat(

@@ -26,7 +26,7 @@ def golden_weights(name: str) -> dict[str, np.ndarray]:
     weights = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(member_variables(name, **NARROW)):
         theirs = torch_name([key.key for key in path], rules)
-        weights[theirs] = golden.tensor(theirs, torch_shape(theirs, leaf.shape))
+        weights[theirs] = golden.tensor(theirs, torch_shape(theirs, leaf.shape, rules))
     return weights
 
 
