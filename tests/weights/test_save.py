@@ -38,7 +38,16 @@ def resnet18() -> tuple[ResNet, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "seresnet18", "skresnet18", "ecaresnet26t", "resnest14d", "resnetv2_18d"],
+    [
+        "resnet18",
+        "seresnet18",
+        "skresnet18",
+        "ecaresnet26t",
+        "resnest14d",
+        "resnetv2_18d",
+        "nf_seresnet26",
+        "resnet50_clip",
+    ],
 )
 def test_import_export_import_is_the_identity(name: str, tmp_path: Path) -> None:
     model, weights = create_model(name, **NARROW), golden_weights(name)
