@@ -10,7 +10,7 @@ from flax.linen.module import InterceptorContext
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resnet_jax.models import BatchNorm, ResNet, stack_blocks, unstack_blocks
-from resnet_jax.models.normalization import InstanceBatchNorm, Shift
+from resnet_jax.models.normalization import InstanceBatchNorm, NoNorm, Shift
 
 Path = tuple[str, ...]
 
@@ -34,6 +34,8 @@ def fold_batch_norm(model: ResNet, variables: Any) -> tuple[ResNet, dict[str, An
             directly follow a plain convolution, as in pre-activation networks.
     """
     batch_norm = model.unbound_norm
+    if isinstance(batch_norm, NoNorm):
+        raise ValueError("the network has no normalization, so there is no BatchNorm to fold")
     if not isinstance(batch_norm, BatchNorm):
         raise ValueError(
             f"{type(batch_norm).__name__} depends on the image and cannot be folded; "

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from resnet_jax.models.attention import SpatialUnit
 from resnet_jax.models.layers import (
@@ -38,6 +39,8 @@ class ResidualBlock(nn.Module):
     Attributes:
         expansion: number of output channels divided by ``features``.
         preactivation: whether the block normalizes and activates before each convolution.
+        normalized: whether the block normalizes.  One that does not is also called with
+            ``input_variance``; see `NormalizerFreeBlock`.
         features: number of channels of the inner convolutions.
         stride: stride of the block in pixels, 1 or 2.
         conv: builds a convolution.
@@ -56,6 +59,7 @@ class ResidualBlock(nn.Module):
 
     expansion: ClassVar[int] = 1
     preactivation: ClassVar[bool] = False
+    normalized: ClassVar[bool] = True
 
     features: int
     stride: int
@@ -98,6 +102,7 @@ class ResidualBlock(nn.Module):
         """
         if self.attention is not None:
             residual = self.attention(name="attention")(residual)
+        residual = self.rescale(residual)
         if train and drop_path_rate is not None:
             residual = drop_path(residual, drop_path_rate, self.make_rng("dropout"))
         shortcut = self.match(x, residual, train=train)
@@ -110,6 +115,10 @@ class ResidualBlock(nn.Module):
                 "down; give images of another size, multiples of 32 always fit"
             )
         return residual + shortcut
+
+    def rescale(self, residual: jax.Array) -> jax.Array:
+        """Return the residual branch, multiplied by what a block has in place of normalization."""
+        return residual
 
     def match(self, x: jax.Array, residual: jax.Array, *, train: bool) -> jax.Array:
         """Return ``x``, passed through the shortcut if its shape differs from ``residual``'s."""
@@ -355,6 +364,7 @@ class PreActivationBlock(ResidualBlock):
         *,
         train: bool,
         drop_path_rate: Rate,
+        input_scale: Rate = None,
     ) -> jax.Array:
         """Compute the whole block.
 
@@ -363,17 +373,19 @@ class PreActivationBlock(ResidualBlock):
             layers: (features, kernel size, stride) of each convolution.
             train: whether normalization uses the statistics of the batch, and dropout is active.
             drop_path_rate: probability that an example skips the residual branch in training.
+            input_scale: factor of the first activation; None means 1.
         """
-        y = preactivated = self.act(self.norm(name="norm1")(x, train=train))
+        y = self.act(self.norm(name="norm1")(x, train=train))
+        if input_scale is not None:
+            y *= jnp.asarray(input_scale, y.dtype)
+        preactivated = y
         for i, (features, kernel_size, stride) in enumerate(layers, start=1):
             last = i == len(layers)
             if i > 1:
                 y = self.act(self.norm(name=f"norm{i}")(y, train=train))
             if last and self.dropout_rate:
                 y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
-            zero = (
-                {"kernel_init": nn.initializers.zeros} if last and self.zero_init_residual else {}
-            )
+            zero = self.zero_init() if last and self.zero_init_residual else {}
             y = self.conv(
                 features,
                 kernel_size,
@@ -384,6 +396,10 @@ class PreActivationBlock(ResidualBlock):
             )(y)
         shortcut = x if x.shape == y.shape else preactivated
         return self.add(shortcut, y, train=train, drop_path_rate=drop_path_rate)
+
+    def zero_init(self) -> dict[str, nn.initializers.Initializer]:
+        """Return the argument with which ``conv`` builds a convolution whose output is zero."""
+        return {"kernel_init": nn.initializers.zeros}
 
     def _dilation_of(self, kernel_size: int, *, last: bool) -> int:
         if kernel_size == 1:
@@ -418,7 +434,74 @@ class PreActivationBottleneckBlock(PreActivationBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, drop_path_rate: Rate = None) -> jax.Array:
+        return self.residual(x, self.layers(), train=train, drop_path_rate=drop_path_rate)
+
+    def layers(self) -> tuple[tuple[int, int, int], ...]:
+        """Return (features, kernel size, stride) of each convolution."""
         width = self.features
         strides = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
-        layers = ((width, 1, strides[0]), (width, 3, strides[1]), (self.expansion * width, 1, 1))
-        return self.residual(x, layers, train=train, drop_path_rate=drop_path_rate)
+        return ((width, 1, strides[0]), (width, 3, strides[1]), (self.expansion * width, 1, 1))
+
+
+class NormalizerFreeBlock(PreActivationBottleneckBlock):
+    """A pre-activation bottleneck without normalization: NF-ResNet (Brock et al. 2021).
+
+    The block computes ``alpha * F(act(x) / sigma) + shortcut``, where ``sigma`` is the standard
+    deviation that its input would have with the first parameters.  The convolutions must be
+    `ScaledStandardizedConv`, which keep the variance.  A shortcut layer starts again at the
+    variance 1.  A block adds ``alpha ** 2`` to the variance.
+
+    Attributes:
+        alpha: factor of the residual branch.
+        attention_gain: factor of the residual branch if it ends with attention, because its factors
+            are about 1/2 at first.
+        skip_init: multiply the residual branch by a parameter ``skip_gain`` as well (De and Smith
+            2020).  With ``zero_init_residual``, it starts at zero instead of the gain of the last
+            convolution.
+    """
+
+    normalized: ClassVar[bool] = False
+
+    alpha: float = 0.2
+    attention_gain: float = 2.0
+    skip_init: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        drop_path_rate: Rate = None,
+        input_variance: jax.Array | float = 1.0,
+    ) -> jax.Array:
+        """Compute the block.
+
+        Args:
+            x: float[B, H, W, C].
+            train: whether dropout and stochastic depth are active.
+            drop_path_rate: probability that an example skips the residual branch in training.
+            input_variance: float[], the variance that ``x`` has with the first parameters.
+        """
+        return self.residual(
+            x,
+            self.layers(),
+            train=train,
+            drop_path_rate=drop_path_rate,
+            input_scale=input_variance**-0.5,
+        )
+
+    def rescale(self, residual: jax.Array) -> jax.Array:
+        """Return the residual branch times alpha, the gain of attention and the skip gain."""
+        factor: jax.Array | float = self.alpha
+        if self.attention is not None:
+            factor = factor * self.attention_gain
+        if self.skip_init:
+            ones, zeros = nn.initializers.ones, nn.initializers.zeros
+            init = zeros if self.zero_init_residual else ones
+            factor = factor * self.param("skip_gain", init, (), jnp.float32)
+        return residual * jnp.asarray(factor, residual.dtype)
+
+    def zero_init(self) -> dict[str, nn.initializers.Initializer]:
+        """Return the initializer of the last gain, unless the skip gain is zero instead."""
+        return {} if self.skip_init else {"gain_init": nn.initializers.zeros}

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from resnet_jax.models.attention import SpatialUnit
+from resnet_jax.models.attention_pool import AttentionPool
 from resnet_jax.models.layers import Activation, Conv, Norm
 from resnet_jax.models.normalization import BatchNorm
 from resnet_jax.models.options import Blocks, options_to_partials
@@ -39,6 +40,8 @@ class Overrides(TypedDict, total=False):
     reduce_first: int
     ibn: Literal["a", "b"] | None
     stride_in_1x1: bool
+    alpha: float
+    skip_init: bool
     conv: Conv
     norm: Norm
     stem_norm: Norm | None
@@ -52,7 +55,7 @@ class Overrides(TypedDict, total=False):
     act: Activation
     padding: Literal["symmetric", "same"]
     zero_init_residual: bool
-    global_pool: Literal["avg", "max", "avgmax", "none"]
+    global_pool: Literal["avg", "max", "avgmax", "none"] | Callable[..., AttentionPool]
     output_stride: Literal[8, 16, 32]
     dropout_rate: float
     block_dropout_rate: float
@@ -112,7 +115,11 @@ def create_model(
             image, and ``"b"`` the output of each block (IBN-Net).
         stride_in_1x1: put the stride of bottlenecks in their first 1x1 convolution, as in the paper
             of 2015 ("v1").
-        conv: builds convolutions: `conv` or `StandardizedConv` from `resnet_jax.models.layers`.
+        alpha: factor of the residual branches of a network without normalization.
+        skip_init: multiply these branches by a parameter as well, which starts at zero if
+            ``zero_init_residual`` is set.
+        conv: builds convolutions: `conv`, `StandardizedConv` or `ScaledStandardizedConv` from
+            `resnet_jax.models.layers`.
         norm: `BatchNorm`, `GroupNorm` or a partial of one, such as
             ``partial(GroupNorm, num_groups=16)``.  `resnet_jax.models.normalization` has more.
         stem_norm: normalization of the stem, if it differs from ``norm``.
@@ -134,7 +141,8 @@ def create_model(
             weights of Flax's ImageNet example.
         zero_init_residual: start every block as the identity.
         global_pool: how the head pools: ``"avg"``, ``"max"``, ``"avgmax"`` (the mean of both) or
-            ``"none"``, which needs ``num_classes=0``.
+            ``"none"``, which needs ``num_classes=0``; or
+            `resnet_jax.models.attention_pool.AttentionPool` or a partial of it (CLIP).
         output_stride: stride of the last feature map: 8, 16 or 32 pixels.  Below 32, later stages
             are dilated instead of strided.
         dropout_rate: probability that training sets a pooled feature to zero before the head.

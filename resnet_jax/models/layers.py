@@ -5,6 +5,7 @@ stride 2, ``SAME`` would pad only the bottom and the right, and published PyTorc
 different results.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -123,18 +124,109 @@ class StandardizedConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        kernel = kernel - jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
-        variance = jnp.mean(kernel**2, axis=(0, 1, 2), keepdims=True)
-        kernel *= jax.lax.rsqrt(variance + self.epsilon)
-        padding = self.dilation * (self.kernel_size - 1) // 2
-        return convolution.convolve(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            (self.stride, self.stride),
-            ((padding, padding), (padding, padding)),
-            rhs_dilation=(self.dilation, self.dilation),
-            feature_group_count=self.groups,
+        return _convolve(self, x, standardized(kernel, self.epsilon))
+
+
+class ScaledStandardizedConv(nn.Module):
+    """A convolution for networks without normalization (Brock et al. 2021, section 4).
+
+    The kernel is standardized per output channel, as in `StandardizedConv`, and multiplied by
+    ``gain * gamma / sqrt(fan_in)``.  ``gain`` is learned, and ``gamma`` undoes the reduction of the
+    variance by the activation before the convolution.  The output then has the variance of the
+    input of the activation.  Shapes are the same as for `conv`.  As in timm, every such convolution
+    has a bias, and the first one, which reads the image, is scaled like the others.
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: height and width of the kernel in pixels, odd.
+        stride: stride in pixels along height and width.
+        dilation: dilation of the kernel in pixels.
+        groups: number of groups that the channels are split into.
+        act: activation of the network, from which ``gamma`` follows.
+        gamma: the factor itself.  None looks it up in a table of activations.
+        epsilon: number that is added to the variance of the kernel.
+        gain_init: initializer of the gain.
+        dtype: compute type.
+
+    Raises:
+        ValueError: ``gamma`` is None and the table does not have the activation.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    act: Activation = relu
+    gamma: float | None = None
+    epsilon: float = 1e-5
+    gain_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        gain = self.param("gain", self.gain_init, (self.features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        gamma = gamma_of(self.act) if self.gamma is None else self.gamma
+        factor = (gain * (gamma / math.sqrt(math.prod(shape[:3])))).reshape(1, 1, 1, -1)
+        y = _convolve(self, x, standardized(kernel, self.epsilon) * factor)
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+_GAMMAS: dict[Activation, float] = {
+    relu: 1.7139588594436646,
+    nn.relu: 1.7139588594436646,
+    nn.leaky_relu: 1.70590341091156,
+    nn.silu: 1.7881293296813965,
+    nn.gelu: 1.7015043497085571,
+    nn.elu: 1.2716004848480225,
+}
+"""1 / standard deviation of each activation of standard normal numbers.
+
+The numbers are those of https://github.com/deepmind/deepmind-research/tree/master/nfnets and timm,
+which were measured on random numbers: the exact value for ReLU is 1.7129."""
+
+
+def gamma_of(act: Activation) -> float:
+    """Return the factor that restores unit variance after an activation.
+
+    Raises:
+        ValueError: the factor of this activation is not known.
+    """
+    if act not in _GAMMAS:
+        raise ValueError(
+            f"ScaledStandardizedConv has no gamma for the activation {act!r}; give "
+            "conv=partial(ScaledStandardizedConv, gamma=...), 1 / its standard deviation on "
+            "standard normal numbers"
         )
+    return _GAMMAS[act]
+
+
+def standardized(kernel: jax.Array, epsilon: float) -> jax.Array:
+    """Return a kernel [H, W, I, O] with mean 0 and variance 1 for each output channel.
+
+    The variance is the biased one (1 / n), and ``epsilon`` is added to it.
+    """
+    kernel = kernel - jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
+    variance = jnp.mean(kernel**2, axis=(0, 1, 2), keepdims=True)
+    return kernel * jax.lax.rsqrt(variance + epsilon)
+
+
+def _convolve(
+    layer: StandardizedConv | ScaledStandardizedConv, x: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    """Convolve with a kernel that a layer has computed from its parameters."""
+    padding = layer.dilation * (layer.kernel_size - 1) // 2
+    return convolution.convolve(
+        x.astype(layer.dtype),
+        kernel.astype(layer.dtype),
+        (layer.stride, layer.stride),
+        ((padding, padding), (padding, padding)),
+        rhs_dilation=(layer.dilation, layer.dilation),
+        feature_group_count=layer.groups,
+    )
 
 
 def max_pool(x: jax.Array, stride: int = 2) -> jax.Array:

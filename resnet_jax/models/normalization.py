@@ -223,21 +223,20 @@ class InstanceNorm(nn.Module):
 class InstanceBatchNorm(nn.Module):
     """Instance normalization of the first half of the channels, and ``norm`` of the others.
 
-    This is the layer of IBN-Net-a (Pan et al. 2018).  Float[B, H, W, C] to the same shape.
+    This is the layer of IBN-Net-a (Pan et al. 2018).  Float[B, H, W, C] to the same shape, in the
+    type that ``norm`` returns.
 
     Attributes:
         norm: builds the normalization of the second half, usually `BatchNorm`.
-        dtype: type of the output of the first half.
     """
 
     norm: Norm
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         first, second = jnp.split(x, [x.shape[-1] // 2], axis=-1)
-        first = InstanceNorm(dtype=self.dtype, name="instance")(first, train=train)
         second = self.norm(name="batch")(second, train=train)
+        first = InstanceNorm(dtype=second.dtype, name="instance")(first, train=train)
         return jnp.concatenate([first, second], axis=-1)
 
 
@@ -309,6 +308,25 @@ class FilterResponseNorm(nn.Module):
         mean_square = jnp.mean(x**2, axis=(1, 2), keepdims=True)
         normalized = x * jax.lax.rsqrt(mean_square + self.epsilon)
         return jnp.maximum(normalized * scale + bias, threshold).astype(self.dtype)
+
+
+class NoNorm(nn.Module):
+    """No normalization, for networks that do without it: float[B, ..., C] to dtype[B, ..., C].
+
+    Attributes:
+        scale_init: ignored; accepted because networks give it to every normalization layer.
+        dtype: type of the output.
+    """
+
+    leaves: ClassVar[Leaves] = ()
+
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        return x.astype(self.dtype)
 
 
 class Shift(nn.Module):

@@ -13,6 +13,7 @@ import flax.linen as nn
 
 from resnet_jax.models.blocks import (
     BottleneckBlock,
+    NormalizerFreeBlock,
     PostActivationBlock,
     PreActivationBlock,
     PreActivationBottleneckBlock,
@@ -111,6 +112,13 @@ OPTIONS: dict[str, Option] = {
         (BottleneckBlock, PreActivationBottleneckBlock),
         "stride_in_1x1",
         BOOLEAN,
+    ),
+    "alpha": Option("block", (NormalizerFreeBlock,), "alpha", POSITIVE),
+    "skip_init": Option(
+        "block",
+        (NormalizerFreeBlock,),
+        "skip_init",
+        Allowed(lambda value: value in (False, True), "False or True"),
     ),
     "block_dropout_rate": Option("block", (PreActivationBlock,), "dropout_rate", RATE),
     "bn_decay": Option(

@@ -13,11 +13,14 @@ import jax.numpy as jnp
 from flax.linen.module import InterceptorContext
 from flax.traverse_util import flatten_dict
 
-from resnet_jax.models.blocks import ResidualBlock
+from resnet_jax.models.attention_pool import AttentionPool
+from resnet_jax.models.blocks import NormalizerFreeBlock, ResidualBlock
 from resnet_jax.models.layers import (
     Activation,
     Conv,
     Norm,
+    ScaledStandardizedConv,
+    StandardizedConv,
     conv,
     identity,
     max_pool,
@@ -56,7 +59,8 @@ _ALLOWED: dict[str, Allowed] = {
     "act": Allowed(callable, "a function such as jax.nn.silu"),
     "padding": Allowed(lambda value: value in ("symmetric", "same"), "symmetric or same"),
     "global_pool": Allowed(
-        lambda value: value in ("avg", "max", "avgmax", "none"), "avg, max, avgmax or none"
+        lambda value: value in ("avg", "max", "avgmax", "none") or _is_attention_pool(value),
+        "avg, max, avgmax or none, or AttentionPool",
     ),
     "output_stride": Allowed(lambda value: value in (8, 16, 32), "8, 16 or 32"),
     "dtype": Allowed(
@@ -66,6 +70,10 @@ _ALLOWED: dict[str, Allowed] = {
     "dropout_rate": RATE,
     "drop_path_rate": RATE,
 }
+
+
+def _is_attention_pool(value: Any) -> bool:
+    return getattr(value, "func", value) is AttentionPool
 
 
 class FeatureInfo(NamedTuple):
@@ -97,8 +105,9 @@ class ResNet(nn.Module):
 
     Attributes:
         stage_sizes: number of blocks of each stage.
-        block: `BasicBlock`, `BottleneckBlock` or one of the pre-activation blocks, or a partial of
-            one.  A tuple has one for each stage, or a tuple with one for each block of the stage.
+        block: `BasicBlock`, `BottleneckBlock`, one of the pre-activation blocks or
+            `NormalizerFreeBlock`, or a partial of one.  A tuple has one for each stage, or a tuple
+            with one for each block of the stage.
         num_classes: number of logits.  With 0 there is no head, and the network returns the pooled
             features.
         in_channels: number of image channels.  With None, the first call of ``init`` decides.
@@ -112,10 +121,10 @@ class ResNet(nn.Module):
             resolution.
         shortcut: `ProjectionShortcut` (option B), `AveragePoolShortcut` (ResNet-D) or
             `PadShortcut` (option A).
-        conv: builds convolutions: `conv` or `StandardizedConv`.
-        norm: builds normalization layers: `BatchNorm`, `GroupNorm` or a partial of one, or `Shift`
-            in a network whose BatchNorm is folded.  `EvoNorm` and `FilterResponseNorm`, only in
-            pre-activation networks, activate too.
+        conv: builds convolutions: `conv`, `StandardizedConv` or `ScaledStandardizedConv`.
+        norm: builds normalization layers: `BatchNorm`, `GroupNorm` or a partial of one, `NoNorm`
+            with `NormalizerFreeBlock`, or `Shift` in a network whose BatchNorm is folded.
+            `EvoNorm` and `FilterResponseNorm`, only in pre-activation networks, activate too.
         stem_norm: builds the normalization layers of the stem.  None takes ``norm``.
         act: activation function.
         padding: ``"symmetric"`` pads as PyTorch does.  ``"same"`` pads 3x3 convolutions and
@@ -124,7 +133,8 @@ class ResNet(nn.Module):
         zero_init_residual: initialize the last scale of each block to zero, so that every block
             starts as the identity.  The default of torchvision is False, too.
         global_pool: how the head pools the last feature map: ``"avg"``, ``"max"``, ``"avgmax"``
-            (the mean of both) or ``"none"``, which needs ``num_classes=0``.
+            (the mean of both) or ``"none"``, which needs ``num_classes=0``; or `AttentionPool` or
+            a partial of it.
         output_stride: stride of the last feature map: 8, 16 or 32 pixels.  Below 32, later stages
             are dilated instead of strided (Chen et al. 2017).
         dropout_rate: probability that training sets a pooled feature to zero before the head, which
@@ -154,7 +164,7 @@ class ResNet(nn.Module):
     act: Activation = relu
     padding: Literal["symmetric", "same"] = "symmetric"
     zero_init_residual: bool = False
-    global_pool: Literal["avg", "max", "avgmax", "none"] = "avg"
+    global_pool: Literal["avg", "max", "avgmax", "none"] | Callable[..., AttentionPool] = "avg"
     output_stride: Literal[8, 16, 32] = 32
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -183,6 +193,13 @@ class ResNet(nn.Module):
                 )
         if self.global_pool == "none" and self.num_classes:
             raise ValueError("global_pool='none' has no vector for a head; set num_classes=0")
+        if not self.unbound_block.normalized and (
+            getattr(norm, "leaves", ()) or self.conv in (conv, StandardizedConv)
+        ):
+            raise ValueError(
+                "a network without normalization needs norm=NoNorm and conv=ScaledStandardizedConv "
+                "from resnet_jax.models; leave norm and conv unchanged"
+            )
         if self.padding == "same" and (
             self.conv is not conv or self.stem_pool not in (max_pool, None)
         ):
@@ -210,8 +227,11 @@ class ResNet(nn.Module):
         listed = [getattr(unbound_block(b), "widths", None) for b in distinct_blocks(self.block)]
         if all(listed) and self.width != ResNet.width:
             raise ValueError("width does nothing in a network whose blocks list their widths")
-        if len({unbound_block(b).preactivation for b in distinct_blocks(self.block)}) > 1:
+        distinct = [unbound_block(builder) for builder in distinct_blocks(self.block)]
+        if len({block.preactivation for block in distinct}) > 1:
             raise ValueError("block mixes pre-activation blocks with others, which do not fit")
+        if len({block.normalized for block in distinct}) > 1:
+            raise ValueError("block mixes NormalizerFreeBlock with others, which do not fit")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ResNet) and _values(self) == _values(other)
@@ -264,7 +284,10 @@ class ResNet(nn.Module):
         return unbound_norm(self.norm)
 
     def setup(self) -> None:
-        conv_layer = stem_conv = partial(self.conv, dtype=self.dtype)
+        conv_layer = partial(self.conv, dtype=self.dtype)
+        if _is_scaled(self.conv):
+            conv_layer = partial(conv_layer, act=self.act)
+        stem_conv = conv_layer
         stem_pool = self.stem_pool
         if self.padding == "same":
             conv_layer = partial(conv_layer, padding="same")
@@ -285,6 +308,7 @@ class ResNet(nn.Module):
             stem_pool = stem_pool(conv_layer, norm_layer, act, name="stem_pool")
         self.pool = stem_pool
         num_blocks = sum(self.stage_sizes)
+        variances = self._input_variances()
         stages, first_block, first_dilation = [], 0, 1
         for i, (builders, (stride, dilation)) in enumerate(
             zip(self.blocks, self._strides_and_dilations(), strict=True)
@@ -313,6 +337,7 @@ class ResNet(nn.Module):
                     first_dilation,
                     dilation,
                     rates,
+                    variances[i] if variances else None,
                     self.remat,
                     self.scan and are_equal(builders[1:]),
                     name=f"stage{i + 1}",
@@ -322,6 +347,8 @@ class ResNet(nn.Module):
         self.stages = stages
         if preactivation:
             self.final_norm = norm_layer()
+        if not isinstance(self.global_pool, str):
+            self.attention_pool = self.global_pool(dtype=self.dtype)
         self.dropout = nn.Dropout(self.dropout_rate)
         if self.num_classes:
             self.head = nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=jnp.float32)
@@ -337,6 +364,24 @@ class ResNet(nn.Module):
                 stride = 1
             reached *= stride
             stages.append((stride, dilation))
+        return stages
+
+    def _input_variances(self) -> list[tuple[float, ...]] | None:
+        """Return the variance of each block's input at first, for blocks without normalization.
+
+        Every block adds the variance of its residual branch, and the shortcut layer of the first
+        block of a stage starts again at 1.  The result is None if the blocks normalize.
+        """
+        stages, before = [], 1.0
+        for builders in self.blocks:
+            sums = [1.0]
+            for builder in builders:
+                block = unbound_block(builder)
+                if not isinstance(block, NormalizerFreeBlock):
+                    return None
+                sums.append(sums[-1] + block.alpha**2)
+            stages.append((before, *sums[1:-1]))
+            before = sums[-1]
         return stages
 
     @property
@@ -469,7 +514,8 @@ class ResNet(nn.Module):
             with _masked(mask):
                 x = self.final_norm(x, train=train)
                 x = x if _activates(self.unbound_norm) else self.act(x)
-        x = x.astype(jnp.float32)
+        if isinstance(self.global_pool, str):
+            x = x.astype(jnp.float32)
         match self.global_pool:
             case "avg":
                 x = jnp.mean(x, axis=(1, 2))
@@ -479,6 +525,8 @@ class ResNet(nn.Module):
                 x = (jnp.mean(x, axis=(1, 2)) + jnp.max(x, axis=(1, 2))) / 2
             case "none":
                 pass
+            case _:
+                x = self.attention_pool(x).astype(jnp.float32)
         x = self.dropout(x, deterministic=not train)
         if self.is_initializing():
             # All layers have their variables only now.
@@ -503,6 +551,11 @@ class ResNet(nn.Module):
         """
         features = self.features(images, train=train, mask=mask)
         return self.forward_head(features, pre_logits=True, train=train, mask=mask)
+
+
+def _is_scaled(conv: Conv) -> bool:
+    """Return whether convolutions are scaled, so that they need to know the activation."""
+    return getattr(conv, "func", conv) is ScaledStandardizedConv
 
 
 def _masked(mask: jax.Array | None) -> AbstractContextManager[None]:

@@ -1,5 +1,7 @@
 """Shortcuts of blocks whose input and output differ in shape."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.export
@@ -70,6 +72,9 @@ class AveragePoolShortcut(Shortcut):
     Where dilation replaces the stride, the zeros outside the image are averaged too.
     """
 
+    pooled_from: ClassVar[int] = 2
+    """Smallest dilation with which the input is pooled without a stride."""
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.stride > 1:
@@ -78,9 +83,19 @@ class AveragePoolShortcut(Shortcut):
                 (0, 1 if jax.export.is_symbolic_dim(size) else size % 2) for size in x.shape[1:3]
             )
             x = average_windows(x, 2, 2, (rows, columns), count_padding=False)
-        elif self.dilation > 1:
+        elif self.dilation >= self.pooled_from:
             x = average_windows(x, 2, 1, ((0, 1), (0, 1)))
         return self.project(x, 1, train=train)
+
+
+class PooledShortcut(AveragePoolShortcut):
+    """2x2 average pooling in place of the stride, before the projection: CLIP.
+
+    It differs from `AveragePoolShortcut` where dilation replaces the stride: as in timm, the first
+    stage of dilated convolutions, whose dilation is 2, has no pooling.
+    """
+
+    pooled_from: ClassVar[int] = 3
 
 
 class PadShortcut(Shortcut):

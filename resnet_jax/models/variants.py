@@ -13,13 +13,16 @@ from resnet_jax.models.attention import (
     SplitAttention,
     SqueezeExcite,
 )
+from resnet_jax.models.attention_pool import AttentionPool
 from resnet_jax.models.blocks import (
     BasicBlock,
     BottleneckBlock,
+    NormalizerFreeBlock,
     PreActivationBasicBlock,
     PreActivationBottleneckBlock,
 )
 from resnet_jax.models.layers import (
+    ScaledStandardizedConv,
     StandardizedConv,
     average_pool,
     blur_pool,
@@ -31,9 +34,15 @@ from resnet_jax.models.normalization import (
     FilterResponseNorm,
     GroupNorm,
     InstanceNorm,
+    NoNorm,
 )
 from resnet_jax.models.options import Blocks
-from resnet_jax.models.shortcuts import AveragePoolShortcut, PadShortcut, SpatialShortcut
+from resnet_jax.models.shortcuts import (
+    AveragePoolShortcut,
+    PadShortcut,
+    PooledShortcut,
+    SpatialShortcut,
+)
 from resnet_jax.models.stem import ConvPool
 
 Fields = dict[str, Any]
@@ -150,6 +159,41 @@ def _bit(sizes: tuple[int, ...], factor: int) -> Fields:
             "norm": GroupNorm,
         },
     )
+
+
+def _nf(sizes: tuple[int, ...], *fields: Fields) -> Fields:
+    """NF-ResNet (Brock et al. 2021): no normalization, and residual branches that start at zero."""
+    return _network(
+        sizes,
+        NormalizerFreeBlock,
+        {
+            "shortcut": AveragePoolShortcut,
+            "conv": ScaledStandardizedConv,
+            "norm": NoNorm,
+            "zero_init_residual": True,
+        },
+        *fields,
+    )
+
+
+def _clip(sizes: tuple[int, ...], width: int) -> Fields:
+    """The ResNets of CLIP (Radford et al. 2021), which pool and have no head."""
+    return _bottleneck(
+        sizes,
+        _AA,
+        {
+            "width": width,
+            "stem_widths": (width // 2, width // 2, width),
+            "stem_kernel_size": 3,
+            "shortcut": PooledShortcut,
+            "num_classes": 0,
+        },
+    )
+
+
+def _embedding(size: int, grid: int) -> Fields:
+    """The head of CLIP: attention over a grid of pixels, and the size of the embedding."""
+    return {"num_classes": size, "global_pool": partial(AttentionPool, grid=grid)}
 
 
 SMALL_INPUT: Fields = {"stem_kernel_size": 3, "stem_stride": 1, "stem_pool": None}
@@ -313,6 +357,25 @@ _VARIANTS: dict[str, Fields] = {
     "resnetv2_101x3_bit": _bit(_101, 3),
     "resnetv2_152x2_bit": _bit(_152, 2),
     "resnetv2_152x4_bit": _bit(_152, 4),
+    "resnet50_clip": _clip(_50, 64) | _embedding(1024, 7),
+    "resnet50_clip_gap": _clip(_50, 64),
+    "resnet50x4_clip": _clip((4, 6, 10, 6), 80) | _embedding(640, 9),
+    "resnet50x4_clip_gap": _clip((4, 6, 10, 6), 80),
+    "resnet50x16_clip": _clip((6, 8, 18, 8), 96) | _embedding(768, 12),
+    "resnet50x16_clip_gap": _clip((6, 8, 18, 8), 96),
+    "resnet50x64_clip": _clip((3, 15, 36, 10), 128) | _embedding(1024, 14),
+    "resnet50x64_clip_gap": _clip((3, 15, 36, 10), 128),
+    "resnet101_clip": _clip(_101, 64) | _embedding(512, 7),
+    "resnet101_clip_gap": _clip(_101, 64),
+    "nf_resnet26": _nf(_18),
+    "nf_resnet50": _nf(_50),
+    "nf_resnet101": _nf(_101),
+    "nf_seresnet26": _nf(_18, _SE),
+    "nf_seresnet50": _nf(_50, _SE),
+    "nf_seresnet101": _nf(_101, _SE),
+    "nf_ecaresnet26": _nf(_18, _ECA),
+    "nf_ecaresnet50": _nf(_50, _ECA),
+    "nf_ecaresnet101": _nf(_101, _ECA),
     # The network of timm's own tests: every stage has its own kind of block and width.
     "test_resnet": _network(
         _ONE,

@@ -207,7 +207,7 @@ def _match(
         wanted, tree = _wanted(unrolled, channels, rules)
     if new_head == "if_needed":
         new_head = any(
-            name not in tensors or _view(tensors[name], leaf).shape != leaf.shape
+            name not in tensors or _view(name, tensors[name], leaf).shape != leaf.shape
             for name in head
             if (leaf := wanted.get(name))
         )
@@ -226,7 +226,7 @@ def _match(
             tensor = adapt_image_channels(tensor, channels)
             adapted.append(name)
         # Compare the shapes before any conversion: a damaged file may announce any size.
-        array = _view(tensor, leaf)
+        array = _view(name, tensor, leaf)
         if unsuitable := _unsuitable(array):
             unreadable.append(f"{name} is {unsuitable}")
         elif array.shape == leaf.shape:
@@ -301,9 +301,9 @@ def _unsuitable(array: np.ndarray) -> str | None:
     return None if real else f"of type {array.dtype}"
 
 
-def _view(tensor: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+def _view(name: str, tensor: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
     """Return a PyTorch tensor in the layout of one of our variables, without a copy."""
-    return from_torch_layout(np.asarray(tensor), leaf.ndim)
+    return from_torch_layout(np.asarray(tensor), leaf.ndim, name)
 
 
 def _differs_in_channels(theirs: Sequence[int], ours: Sequence[int]) -> bool:

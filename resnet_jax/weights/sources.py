@@ -10,6 +10,7 @@ from resnet_jax.models import ResNet
 from resnet_jax.weights.catalogue import list_pretrained
 from resnet_jax.weights.dialects.bit import from_bit, is_bit
 from resnet_jax.weights.dialects.flax_example import from_flax_example, is_flax_example
+from resnet_jax.weights.dialects.openai_clip import from_openai_clip, is_openai_clip
 from resnet_jax.weights.dialects.torch import Rules, to_state_dict
 from resnet_jax.weights.dialects.transformers import from_transformers, is_transformers
 from resnet_jax.weights.prefixes import flattened
@@ -41,6 +42,8 @@ def named_tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, Any]
     tensors = flattened(content, _as_tensor)
     if is_bit(tensors):
         return from_bit(tensors)
+    if is_openai_clip(tensors):
+        return from_openai_clip(tensors, attention=not isinstance(model.global_pool, str))
     if is_transformers(tensors):
         return from_transformers(tensors)
     return tensors

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.models import ResNet
-from resnet_jax.models.layers import Norm, StandardizedConv, conv, identity
+from resnet_jax.models.layers import Norm, ScaledStandardizedConv, StandardizedConv, conv, identity
 from resnet_jax.models.normalization import Leaves
 from resnet_jax.models.options import unbound_norm
 from resnet_jax.models.resnet import are_equal
@@ -29,9 +29,10 @@ def structure(model: ResNet, in_channels: int) -> Structure:
         in_channels: Number of channels of the images.
     """
     norm = _replacement(model.norm)
-    if norm is not None and model.conv in (conv, StandardizedConv):
+    convolution = _CONVS.get(model.conv)
+    if norm is not None and convolution is not None:
         model = model.clone(
-            conv=_Conv,
+            conv=convolution,
             norm=norm,
             stem_norm=model.stem_norm and _replacement(model.stem_norm),
             act=identity,
@@ -63,7 +64,7 @@ def _replacement(norm: Norm) -> Norm | None:
     built = unbound_norm(norm)
     # A subclass may have other variables than the class that it inherits ``leaves`` from.
     leaves = vars(type(built)).get("leaves")
-    return partial(_Norm, leaves=leaves) if leaves else None
+    return None if leaves is None else partial(_Norm, leaves=leaves)
 
 
 def _float32(*shape: int) -> Callable[[], jax.ShapeDtypeStruct]:
@@ -97,6 +98,18 @@ class _Conv(nn.Module):
         )
 
 
+class _ScaledConv(_Conv):
+    """Replacement of `ScaledStandardizedConv`."""
+
+    use_bias: bool = True
+    gain_init: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        self.variable("params", "gain", _float32(self.features))
+        return super().__call__(x)
+
+
 class _Norm(nn.Module):
     """Replacement of a normalization layer that does not normalize."""
 
@@ -110,3 +123,10 @@ class _Norm(nn.Module):
         for collection, leaf in self.leaves:
             self.variable(collection, leaf, _float32(x.shape[-1]))
         return x
+
+
+_CONVS: dict[Any, type[_Conv]] = {
+    conv: _Conv,
+    StandardizedConv: _Conv,
+    ScaledStandardizedConv: _ScaledConv,
+}

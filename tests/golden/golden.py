@@ -99,7 +99,7 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
         array = rng.uniform(0.5, 1.5, shape)
     else:
         array = 0.1 * rng.standard_normal(shape)
-    return array.astype(np.float32)
+    return np.asarray(array, np.float32)
 
 
 def specs() -> dict[str, Spec]:

@@ -56,6 +56,8 @@ CATALOGUE = {
     "res2next50": "timm",
     "se_resnet50_ibn_a": "IBN-Net",
     "resnet18_ibn_b": "IBN-Net",
+    "nf_seresnet26": "timm",
+    "resnet50_clip": "timm",
 }
 """From each architecture to what defines it: torchvision, timm, or `ibn_net` here."""
 

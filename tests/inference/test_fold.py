@@ -22,6 +22,7 @@ from tests.variables import random_variables
         ("seresnet18", {"width": 16}),
         ("skresnet18", {"width": 16}),
         ("resnest14d", {"width": 16}),
+        ("resnet50_clip", {"width": 16, "stem_widths": (8, 8, 16), "stage_sizes": (1, 1, 1, 1)}),
         ("cifar_resnet20", {"in_channels": 1}),
         ("res2net50_26w_4s", {"width": 32, "stage_sizes": (2, 1)}),
         ("resnet18_ibn_a", {"width": 8}),
@@ -47,6 +48,7 @@ def test_logits_stay(name: str, overrides: dict[str, Any]) -> None:
     [
         ("resnet50_gn", "GroupNorm"),
         ("resnetv2_50d_evos", "EvoNorm"),
+        ("nf_resnet26", "has no normalization, so there is no BatchNorm to fold"),
         ("resnetv2_18", "stage1/block1/norm1 does not follow"),
     ],
 )

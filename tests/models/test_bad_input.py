@@ -18,7 +18,8 @@ from resnet_jax import (
     stack_blocks,
     unstack_blocks,
 )
-from resnet_jax.models.layers import blur_pool
+from resnet_jax.models.blocks import NormalizerFreeBlock
+from resnet_jax.models.layers import blur_pool, conv
 from resnet_jax.models.normalization import EvoNorm
 from tests.variables import abstract_variables
 
@@ -64,6 +65,16 @@ def apply(model: ResNet, images: jax.ShapeDtypeStruct, size: int = 64, channels:
         ("resnetv2_18", {"stride_in_1x1": True}, "stride_in_1x1 does nothing with PreActivationB"),
         ("resnetv2_50", {"antialias": blur_pool}, "antialias does nothing with PreActivationBottl"),
         ("resnet50_gn", {"freeze_bn": True}, "freeze_bn does nothing with GroupNorm"),
+        ("nf_resnet26", {"freeze_bn": True}, "freeze_bn does nothing with NoNorm"),
+        (
+            "nf_resnet26",
+            {"block": (NormalizerFreeBlock, PreActivationBasicBlock) * 2},
+            "block mixes NormalizerFreeBlock with others",
+        ),
+        ("nf_resnet26", {"norm": EvoNorm}, "a network without normalization needs norm=NoNorm"),
+        ("nf_resnet26", {"norm": BatchNorm}, "a network without normalization needs norm=NoNorm"),
+        ("nf_resnet26", {"conv": conv}, "needs norm=NoNorm and conv=ScaledStandardizedConv"),
+        ("resnet50", {"skip_init": True}, "skip_init does nothing with BottleneckBlock"),
         ("resnet18", {"norm": None}, "norm must be resnet_jax.BatchNorm or GroupNorm, .* None"),
         ("resnet18", {"norm": "batch"}, "norm must be resnet_jax.BatchNorm or .* 'batch'"),
         ("resnet18", {"norm": nn.BatchNorm}, "norm must be resnet_jax.BatchNorm or GroupNorm"),

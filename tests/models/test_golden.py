@@ -36,6 +36,7 @@ REPRESENTATIVES = [
         "resnetv2_50d_frn",
         "resnet18_ibn_b",
         "se_resnet50_ibn_a",
+        "nf_seresnet26",
     )
 ]
 

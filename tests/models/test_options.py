@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from resnet_jax import (
     BasicBlock,
@@ -18,12 +19,16 @@ from resnet_jax import (
     create_model,
     load_weights,
 )
+from resnet_jax.models.blocks import NormalizerFreeBlock
 from resnet_jax.models.layers import conv
 from resnet_jax.weights.dialects.torch import torch_name, torch_rules
 from tests.comparison import deviation
 from tests.golden import golden
 from tests.models.test_variants import torch_shape
 from tests.variables import abstract_variables, random_variables
+
+# Our names of timm's arguments, where they differ.
+TIMM_OPTIONS = {"act_layer": "act", "skipinit": "skip_init", "in_chans": "in_channels"}
 
 
 def abstract(model: ResNet, channels: int = 3) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def golden_variables(model: ResNet) -> dict[str, Any]:
     rules, state = torch_rules(model), {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(abstract(model)):
         name = torch_name([key.key for key in path], rules)
-        state[name] = golden.tensor(name, torch_shape(name, leaf.shape))
+        state[name] = golden.tensor(name, torch_shape(name, leaf.shape, rules))
     return load_weights(model, state)
 
 
@@ -46,12 +51,12 @@ def golden_variables(model: ResNet) -> dict[str, Any]:
 )
 def test_options_equal_the_reference(option: golden.Option) -> None:
     value = option["value"]
-    field = (
-        {"act": getattr(nn, str(value))}
-        if option["option"] == "act_layer"
-        else {option["option"]: value}
+    name = TIMM_OPTIONS.get(option["option"], option["option"])
+    model = create_model(
+        option["arch"],
+        num_classes=10,
+        **{name: getattr(nn, str(value)) if name == "act" else value},
     )
-    model = create_model(option["arch"], num_classes=10, **field)
     images = golden.images(2, option["image_size"])
     logits = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(
         golden_variables(model), images
@@ -70,7 +75,9 @@ def real_info(model: ResNet) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnest14d", "resnetv2_50x1_bit"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50d", "resnest14d", "resnetv2_50x1_bit", "nf_resnet26"]
+)
 def test_output_stride_changes_strides_and_no_parameter(name: str, output_stride: int) -> None:
     model, plain = create_model(name, output_stride=output_stride), create_model(name)
     assert model.feature_info == real_info(model)
@@ -89,6 +96,7 @@ def test_output_stride_changes_strides_and_no_parameter(name: str, output_stride
         "seresnext26t_32x4d",
         "skresnet18",
         "resnetaa50",
+        "resnet50_clip",
         "resnetblur18",
         "resnetv2_18d",
         "test_resnet",
@@ -231,6 +239,35 @@ def test_stochastic_depth_rises_with_depth() -> None:
     )
     rates = [rate for stage in model.stages for rate in stage.drop_path_rates]
     np.testing.assert_allclose(rates, np.linspace(0, 0.7, 8))
+
+
+def test_blocks_without_normalization_know_the_variance_of_their_input() -> None:
+    block = (NormalizerFreeBlock, partial(NormalizerFreeBlock, alpha=0.5), NormalizerFreeBlock)
+    model = create_model("nf_resnet26", stage_sizes=(3, 2), block=(block, NormalizerFreeBlock))
+    bound = model.bind(abstract(model))
+    variances = [variance for stage in bound.stages for variance in stage.input_variances]
+    np.testing.assert_allclose(variances, [1, 1 + 0.04, 1 + 0.04 + 0.25, 1 + 2 * 0.04 + 0.25, 1.04])
+
+
+def test_residual_branches_without_normalization_start_at_zero() -> None:
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    for skip_init, zero in ((False, ("conv3", "gain")), (True, ("skip_gain",))):
+        model = create_model("nf_resnet26", width=8, stage_sizes=(2,), skip_init=skip_init)
+        block = jax.jit(
+            lambda key, model=model: model.init(key, jnp.zeros(images.shape), train=False)
+        )(jax.random.key(0))["params"]["stage1"]["block2"]
+        zeros = {path for path, leaf in flatten_dict(block).items() if not leaf.any()}
+        assert zeros == {(f"conv{i}", "bias") for i in (1, 2, 3)} | {zero}
+
+
+def test_an_unknown_activation_has_no_gamma() -> None:
+    with pytest.raises(ValueError, match="ScaledStandardizedConv has no gamma for the activation"):
+        abstract(create_model("nf_resnet26", act=jnp.tanh))
+
+
+def test_attention_pools_channels_that_make_whole_heads() -> None:
+    with pytest.raises(ValueError, match=r"AttentionPool needs a multiple of 64 channels, .* 32"):
+        abstract(create_model("resnet50_clip", width=8, stage_sizes=(1,)))
 
 
 def test_every_field_of_a_variant_can_be_overridden() -> None:

@@ -257,8 +257,11 @@ def one_of_each_kind() -> list[ResNet]:
     """Return small networks that together have every kind of layer."""
     names = ("resnet18d", "skresnet18", "resnest14d", "seresnetaa50d", "resnetblur50", "resnetrs50")
     others = ("ecaresnet26t", "resnetv2_50x1_bit", "resnetv2_50d_gn", "cifar_resnet20", "wrn_16_8")
+    more = ("res2next50", "resnetv2_50d_evos", "resnetv2_50d_frn", "nf_seresnet26", "resnet50_clip")
+    fields: dict[str, Any] = {"width": 64, "drop_path_rate": 0.1, "dropout_rate": 0.1}
     return [
-        tiny(name, width=64, drop_path_rate=0.1, dropout_rate=0.1) for name in (*names, *others)
+        *(tiny(name, **fields) for name in (*names, *others, *more)),
+        *(tiny("resnet18", ibn=ibn, **fields) for ibn in ("a", "b")),
     ]
 
 

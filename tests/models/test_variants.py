@@ -4,10 +4,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from resnet_jax import create_model, list_models
-from resnet_jax.weights.dialects.torch import torch_name, torch_rules
+from resnet_jax.weights.dialects.torch import Rules, to_torch_layout, torch_name, torch_rules
 from tests.golden import golden
 from tests.variables import abstract_variables
 
@@ -39,13 +40,9 @@ def count(tree: object) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape in PyTorch of one of our tensors: output and input channels come first."""
-    if len(shape) == 1:
-        return shape
-    dense = name == "fc.weight" or ".se.fc." in name
-    pixels = (1, 1) if len(shape) == 2 and not dense else shape[:-2]
-    return (*shape[:-3:-1], *pixels)
+def torch_shape(name: str, shape: tuple[int, ...], rules: Rules) -> tuple[int, ...]:
+    """The shape that PyTorch gives to a tensor of ours: output and input channels first."""
+    return to_torch_layout(np.broadcast_to(np.float32(0), shape), name, rules).shape
 
 
 @pytest.mark.parametrize("name", golden.members())
@@ -57,7 +54,7 @@ def test_members_have_the_tensors_of_the_reference(name: str) -> None:
     tensors = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         theirs = torch_name([key.key for key in path], rules)
-        tensors.append((theirs, torch_shape(theirs, leaf.shape)))
+        tensors.append((theirs, torch_shape(theirs, leaf.shape, rules)))
     assert golden.digest(tensors) == member["tensors"]
 
 

@@ -24,6 +24,8 @@ from tests.ops.test_remat import assert_remat_gives_the_same_gradients
         ("skresnet18", {"small_input": True, "width": 16}),
         ("res2net50_26w_4s", {"small_input": True, "width": 16}),
         ("resnet18", {"small_input": True, "ibn": "a"}),
+        ("nf_seresnet26", {"small_input": True, "skip_init": True}),
+        ("resnet50_clip_gap", {"small_input": True, "num_classes": 5}),
         ("resnest14d", {"small_input": True, "width": 16, "act": jax.nn.silu}),
     ],
 )

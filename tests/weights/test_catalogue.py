@@ -4,6 +4,10 @@ import pytest
 
 from resnet_jax import create_model, list_models, list_pretrained
 
+# https://github.com/openai/CLIP, clip/clip.py.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 def test_every_row_is_a_member_and_has_plausible_facts() -> None:
     rows = list_pretrained()
@@ -19,8 +23,9 @@ def test_every_row_is_a_member_and_has_plausible_facts() -> None:
         assert 128 <= row.input_size <= row.test_size <= 512, row
         assert 0.8 < row.crop_fraction <= 1, row
         assert row.interpolation in {"bilinear", "bicubic"}, row
-        assert row.mean in {(0.485, 0.456, 0.406), (0.5, 0.5, 0.5)}, row
-        assert row.std in {(0.229, 0.224, 0.225), (0.5, 0.5, 0.5)}, row
+        assert row.mean in {(0.485, 0.456, 0.406), (0.5, 0.5, 0.5), CLIP_MEAN}, row
+        assert row.std in {(0.229, 0.224, 0.225), (0.5, 0.5, 0.5), CLIP_STD}, row
+        assert (row.mean == CLIP_MEAN) == (row.std == CLIP_STD) == ("_clip" in row.model), row
         assert row.licence in {"apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit", None}, row
 
 

@@ -26,7 +26,7 @@ def golden_weights(name: str) -> dict[str, np.ndarray]:
     weights = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(member_variables(name, **NARROW)):
         theirs = torch_name([key.key for key in path], rules)
-        weights[theirs] = golden.tensor(theirs, torch_shape(theirs, leaf.shape))
+        weights[theirs] = golden.tensor(theirs, torch_shape(theirs, leaf.shape, rules))
     return weights
 
 
@@ -47,6 +47,8 @@ def resnet18() -> tuple[ResNet, dict[str, Any]]:
         "resnetv2_18d",
         "test_resnet",
         "resnet18_ibn_b",
+        "nf_seresnet26",
+        "resnet50_clip",
     ],
 )
 def test_import_export_import_is_the_identity(name: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import pytest
 
@@ -36,6 +37,8 @@ def initialized(model: ResNet, channels: int) -> Any:
         ("se_resnet50_ibn_a", {"stage_sizes": (1, 1, 1, 1)}),
         ("ecaresnet50d_pruned", {}),
         ("cifar_resnet20", {}),
+        ("resnet50_clip", {"stage_sizes": (1, 2, 1, 1)}),
+        ("nf_seresnet26", {"skip_init": True, "act": nn.silu}),
         ("wrn_16_8", {"block_dropout_rate": 0.3}),
         # Layers that a user has written are traced.
         ("cifar_resnet20", {"conv": partial(conv, use_bias=True)}),

@@ -13,7 +13,7 @@ import numpy as np
 from resnet_jax.models import ResNet, unstack_blocks
 from resnet_jax.models.attention import SelectiveKernel, SqueezeExcite
 from resnet_jax.models.blocks import PostActivationBlock
-from resnet_jax.models.shortcuts import AveragePoolShortcut
+from resnet_jax.models.shortcuts import AveragePoolShortcut, PooledShortcut
 from resnet_jax.weights.dialects.renaming import Rules, renamed
 
 _BLOCK = r"stage(?P<stage>\d+)/block(?P<block>\d+)/"
@@ -93,6 +93,43 @@ _PREACTIVATION: Rules = (
     (r"head", "head.fc"),
 )
 
+_NORMALIZER_FREE: Rules = (
+    (_BLOCK.removesuffix("/"), "stages.{stage0}.{block0}"),
+    (r"stem/(?P<layer>conv\d?)", "stem.{layer}"),
+    (_BLOCK + r"(?P<layer>conv\d)", "stages.{stage0}.{block0}.{layer}"),
+    (_BLOCK + r"shortcut/conv", "stages.{stage0}.{block0}.downsample.conv"),
+    (_BLOCK + "attention/reduce", "stages.{stage0}.{block0}.attn_last.fc1"),
+    (_BLOCK + "attention/expand", "stages.{stage0}.{block0}.attn_last.fc2"),
+    (_BLOCK + "attention/conv", "stages.{stage0}.{block0}.attn_last.conv"),
+    (r"head", "head.fc"),
+)
+_CLIP_CONVS: Rules = tuple(
+    rule
+    for n, kind in ((1, "1x1"), (2, "kxk"), (3, "1x1"))
+    for rule in (
+        (f"{_BLOCK}conv{n}", f"stages.{{stage0}}.{{block0}}.conv{n}_{kind}.conv"),
+        (f"{_BLOCK}norm{n}", f"stages.{{stage0}}.{{block0}}.conv{n}_{kind}.bn"),
+    )
+)
+_CLIP: Rules = (
+    (r"stem/conv(?P<n>\d)", "stem.conv{n}.conv"),
+    (r"stem/norm(?P<n>\d)", "stem.conv{n}.bn"),
+    *_CLIP_CONVS,
+    (_BLOCK + "shortcut/conv", "stages.{stage0}.{block0}.shortcut.conv.conv"),
+    (_BLOCK + "shortcut/norm", "stages.{stage0}.{block0}.shortcut.conv.bn"),
+)
+_CLIP_ATTENTION: Rules = (
+    (r"attention_pool", "head"),
+    (r"attention_pool/query", "head.q"),
+    (r"attention_pool/key", "head.k"),
+    (r"attention_pool/value", "head.v"),
+    (r"head", "head.proj"),
+)
+
+# Dense layers that are `nn.Linear` in PyTorch; all others are 1x1 convolutions.
+_LINEAR = ("fc.weight", "head.q.weight", "head.k.weight", "head.v.weight", "head.proj.weight")
+_POSITIONS = "head.pos_embed"
+
 _LEAVES = {
     "kernel": "weight",
     "scale": "weight",
@@ -101,14 +138,22 @@ _LEAVES = {
     "threshold": "tau",
     "mean": "running_mean",
     "var": "running_var",
+    "gain": "gain",
+    "skip_gain": "skipinit_gain",
+    "position_embedding": "pos_embed",
 }
 
 
 def torch_rules(model: ResNet) -> Rules:
     """Return the rules that rename the modules of a network to those of PyTorch."""
     block = model.unbound_block
+    if not block.normalized:
+        return _NORMALIZER_FREE
     if not isinstance(block, PostActivationBlock):
         return _PREACTIVATION
+    if issubclass(model.shortcut, PooledShortcut):
+        pools = isinstance(model.global_pool, str)
+        return _CLIP + (((r"head", "head.fc"),) if pools else _CLIP_ATTENTION)
     selects = isinstance(block.unbound_spatial_unit, SelectiveKernel)
     spatial = _SELECTIVE_KERNEL if selects else _SPLIT_ATTENTION + _MULTI_SCALE + _PLAIN
     gate = block.attention(parent=None) if block.attention else None
@@ -154,11 +199,11 @@ def to_state_dict(variables: Mapping[str, Any], rules: Rules) -> dict[str, np.nd
     tensors = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(unstack_blocks(variables)):
         name = torch_name([key.key for key in keys], rules)
-        tensors[name] = to_torch_layout(np.asarray(leaf, np.float32), name)
+        tensors[name] = to_torch_layout(np.asarray(leaf, np.float32), name, rules)
     return tensors
 
 
-def from_torch_layout(array: np.ndarray, ndim: int) -> np.ndarray:
+def from_torch_layout(array: np.ndarray, ndim: int, name: str) -> np.ndarray:
     """Return a PyTorch tensor in our layout, as a view.
 
     [O, I, H, W] becomes [H, W, I, O], [O, I, K] becomes [K, I, O], and [O, I] becomes [I, O].  We
@@ -167,7 +212,12 @@ def from_torch_layout(array: np.ndarray, ndim: int) -> np.ndarray:
     Args:
         array: The tensor.
         ndim: Number of dimensions in our layout.
+        name: Its name in PyTorch.  The position embedding, [tokens, C], has the same layout.
     """
+    if name == _POSITIONS:
+        return array
+    if ndim == 1 and array.ndim == 4:  # A gain, [O, 1, 1, 1].
+        return array.reshape(-1) if array.shape[1:] == (1, 1, 1) else array
     if ndim == 2 and array.ndim == 4 and array.shape[2:] == (1, 1):
         array = array[:, :, 0, 0]
     if array.ndim < 2:
@@ -175,17 +225,24 @@ def from_torch_layout(array: np.ndarray, ndim: int) -> np.ndarray:
     return array.transpose(*range(2, array.ndim), 1, 0)
 
 
-def to_torch_layout(array: np.ndarray, name: str) -> np.ndarray:
+def to_torch_layout(array: np.ndarray, name: str, rules: Rules) -> np.ndarray:
     """Return one of our arrays in PyTorch's layout; the inverse of `from_torch_layout`.
 
     Args:
         array: The variable.
-        name: Its name in PyTorch, where only the head ``fc.weight`` and the layers of
-            ``_ATTENTION_WITHOUT_BIAS`` are dense.  All our other dense layers are 1x1 convolutions
-            there.
+        name: Its name in PyTorch, where most of our dense layers are 1x1 convolutions.
+        rules: The rules of the network.
     """
-    if array.ndim < 2:
+    if name.endswith(".gain"):
+        return array[:, None, None, None]
+    if array.ndim < 2 or name == _POSITIONS:
         return array
-    convolves = array.ndim == 2 and name != "fc.weight" and ".se.fc." not in name
+    # Of the heads with this name, only that of the pre-activation networks is a convolution.
+    linear = (
+        name in _LINEAR
+        or ".se.fc." in name  # `_ATTENTION_WITHOUT_BIAS`
+        or (name == "head.fc.weight" and rules is not _PREACTIVATION)
+    )
+    convolves = array.ndim == 2 and not linear
     array = array.transpose(-1, -2, *range(array.ndim - 2))
     return array[:, :, None, None] if convolves else array
