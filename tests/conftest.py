@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-# Keep the flags of the user, such as --xla_cpu_max_isa=AVX2. XLA uses the last value of a flag.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+from tests.fast_compilation import FLAGS
+
+# XLA uses the last value of a flag, so those of the user, such as --xla_cpu_max_isa=AVX2, hold.
+os.environ["XLA_FLAGS"] = " ".join(
+    (FLAGS, os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8")
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests and later runs of the suite share compiled programs.

@@ -22,7 +22,6 @@ from safetensors.numpy import save_file
 from benchmarks import digits
 from resnet_jax import create_model, list_models, list_pretrained
 from resnet_jax.weights.structure import structure
-from tests import fast_compilation
 from tests.golden import golden
 from tests.weights.flax_example import FlaxExample
 from tests.weights.test_torch_file import save_zip, tensor
@@ -75,7 +74,6 @@ def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
         write_weights(tmp_path)
     environment = {
         **os.environ,
-        "XLA_FLAGS": fast_compilation.FLAGS,
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_CACHE": str(tmp_path / "hub"),
     }

@@ -209,6 +209,7 @@ class ResNet(nn.Module):
             )
         super().__post_init__()
 
+    @nn.nowrap
     def _check_lengths(self) -> None:
         sizes = self.stage_sizes
         if isinstance(self.width, tuple) and len(self.width) != len(sizes):

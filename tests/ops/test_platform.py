@@ -184,13 +184,14 @@ def test_an_exported_program_runs_here_as_the_jitted_one() -> None:
 
 
 def test_settings_hold_within_their_context_alone() -> None:
-    assert (platform.chosen_program(), platform.num_devices()) == ("by platform", 1)
+    x = jnp.zeros((1, 8, 8, 3))
+    assert (platform.chosen_program(x), platform.num_devices()) == ("by platform", 1)
     with formulation("parts"), platform.devices(8):
-        assert (platform.chosen_program(), platform.num_devices()) == ("cpu", 8)
+        assert (platform.chosen_program(x), platform.num_devices()) == ("cpu", 8)
         with formulation("product"), platform.devices(2):
-            assert (platform.chosen_program(), platform.num_devices()) == ("default", 2)
-        assert (platform.chosen_program(), platform.num_devices()) == ("cpu", 8)
-    assert (platform.chosen_program(), platform.num_devices()) == ("by platform", 1)
+            assert (platform.chosen_program(x), platform.num_devices()) == ("default", 2)
+        assert (platform.chosen_program(x), platform.num_devices()) == ("cpu", 8)
+    assert (platform.chosen_program(x), platform.num_devices()) == ("by platform", 1)
 
 
 def test_a_gradient_keeps_the_formulation_of_its_function() -> None:
