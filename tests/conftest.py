@@ -25,6 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 collect_ignore = [
     "data/regenerate_augment.py",
     "data/regenerate_preprocessing.py",
+    "golden/ibn_net.py",
     "golden/regenerate.py",
     "nightly/preprocessing.py",
 ]

@@ -120,7 +120,8 @@ def test_the_networks_are_all_listed_with_their_costs() -> None:
 def test_a_pattern_selects_networks(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "resnet18*") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["resnet18", "resnet18d"]
+    names = ["resnet18", "resnet18d", "resnet18_ibn_a", "resnet18_ibn_b"]
+    assert [line.split()[0] for line in lines[1:]] == names
     assert lines[1].split() == ["resnet18", "11,689,512", "1.81", "224"]
 
 
