@@ -1,6 +1,6 @@
 """ResNet-110 on CIFAR-100 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-The settings are those of `cifar10-resnet20`, with one epoch of linear warm-up added. The paper
+This trains like `cifar10-resnet20`, after one epoch of linear warm-up. The paper
 instead trains the first 400 steps or so of a network of this depth at a learning rate of 0.01.
 
 The paper has no result for CIFAR-100. Its best run of this network on CIFAR-10 has a test error of

@@ -1,6 +1,6 @@
 """ResNet-20 on CIFAR-10 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-The settings are those of the paper: 64,000 steps with 128 images each; a learning rate of 0.1,
+This follows the paper: 64,000 steps with 128 images each; a learning rate of 0.1,
 divided by 10 after 32,000 and after 48,000 steps; weight decay of 1e-4 on every parameter; random
 crops from the image with 4 black pixels added on each side; horizontal flips. There is one
 difference: each channel is normalized by its mean and standard deviation, while the paper subtracts

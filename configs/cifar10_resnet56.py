@@ -1,6 +1,6 @@
 """ResNet-56 on CIFAR-10 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-The settings are those of `cifar10-resnet20`, for a deeper network.
+This is `cifar10-resnet20` with a deeper network. Nothing else differs.
 
 The published test error is 6.97 %. That of this experiment has not been measured yet.
 

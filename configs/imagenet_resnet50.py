@@ -1,6 +1,6 @@
 """ResNet-50 on ImageNet-1k (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
 
-The settings are those of the paper: 90 epochs; learning rate 0.1 per 256 images, with five epochs
+This follows the paper: 90 epochs; learning rate 0.1 per 256 images, with five epochs
 of warm-up; weight decay of 1e-4 on kernels only; the last scale of each block initialized to zero;
 random resized crops and horizontal flips. There are two differences: the learning rate falls as a
 cosine instead of in steps, and labels are smoothed by 0.1.

@@ -6,8 +6,9 @@ variables = model.init(jax.random.key(0), images, train=False)
 logits = model.apply(variables, images, train=False)
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resnet_jax.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from resnet_jax.data.imagenet import imagenet_classes as imagenet_classes
@@ -70,15 +71,4 @@ _PACKAGES = {
 
 __all__ = [*_PACKAGES, "__version__"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PACKAGES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_PACKAGES[name]}"), name)
-    # Python finds the name here from now on, without calling this function.
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PACKAGES)

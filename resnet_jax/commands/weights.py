@@ -12,9 +12,10 @@ from resnet_jax.commands.arguments import UsageError, parse_options
 class Arguments:
     """List published weights with their accuracies and licenses.
 
-    Accuracies are those on the ImageNet-1k validation images, as timm measured them at the test
-    size. The license is that of the weights. Load them with load_weights(model, "hf://timm/NAME"),
-    or train from them with --model.weights hf://timm/NAME.
+    timm measured the accuracies on the ImageNet-1k validation images, at the test size. The authors
+    of IBN-Net measured those of IBN-Net. Each license applies to the weights, not to
+    this library. Load weights with load_weights(model, "hf://timm/NAME"), or train from them with
+    --model.weights hf://timm/NAME.
     """
 
     pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATTERN")] = "*"

@@ -7,6 +7,7 @@ activation.
 """
 
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -168,7 +169,8 @@ class GroupNorm(nn.Module):
     of `flax.linen.GroupNorm`.  Float[B, H, W, C] to dtype[B, H, W, C].
 
     Attributes:
-        num_groups: number of groups into which the channels are split.
+        num_groups: number of groups into which the channels are split.  None makes each channel a
+            group of its own.
         epsilon: added to the variance.
         scale_init: initializer of the scale.
         dtype: type of the output.
@@ -179,7 +181,7 @@ class GroupNorm(nn.Module):
 
     leaves: ClassVar[Leaves] = (("params", "scale"), ("params", "bias"))
 
-    num_groups: int = 32
+    num_groups: int | None = 32
     epsilon: float = 1e-5
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     dtype: Any = jnp.float32
@@ -193,31 +195,8 @@ class GroupNorm(nn.Module):
         return (normalized.reshape(x.shape) * scale + bias).astype(self.dtype)
 
 
-class InstanceNorm(nn.Module):
-    """Instance normalization (Ulyanov et al. 2016): each channel of each image by itself.
-
-    Training and evaluation are the same.  Float[B, H, W, C] to dtype[B, H, W, C].
-
-    Attributes:
-        epsilon: added to the variance.
-        scale_init: initializer of the scale.
-        dtype: type of the output.
-    """
-
-    leaves: ClassVar[Leaves] = (("params", "scale"), ("params", "bias"))
-
-    epsilon: float = 1e-5
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train
-        scale, bias = _per_channel(self, x, ("scale", self.scale_init), ("bias", _ZEROS))
-        x = x.astype(jnp.float32)
-        centered = x - jnp.mean(x, axis=(1, 2), keepdims=True)
-        variance = jnp.mean(centered**2, axis=(1, 2), keepdims=True)
-        return (centered * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+InstanceNorm = partial(GroupNorm, num_groups=None)
+"""Instance normalization (Ulyanov et al. 2016): each channel of each image by itself."""
 
 
 class InstanceBatchNorm(nn.Module):
@@ -368,7 +347,8 @@ def _groups(layer: "GroupNorm | EvoNorm", x: jax.Array) -> jax.Array:
     Raises:
         ValueError: the channels do not make whole groups.
     """
-    name, channels, num_groups = type(layer).__name__, x.shape[-1], layer.num_groups
+    name, channels = type(layer).__name__, x.shape[-1]
+    num_groups = channels if layer.num_groups is None else layer.num_groups
     if channels % num_groups:
         raise ValueError(
             f"{name} cannot split {channels} channels into {num_groups} groups; give "

@@ -1,7 +1,8 @@
 """Loading published weights into our variables, and saving variables for other libraries."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resnet_jax.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from resnet_jax.weights.catalogue import Pretrained as Pretrained
@@ -24,15 +25,4 @@ _MODULES = {
 
 __all__ = list(_MODULES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    # Python finds the name here from now on, without calling this function.
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -28,7 +28,7 @@ def augment_batch(
 ) -> tuple[jax.Array, jax.Array]:
     """Augment a batch for training. Call it inside `jax.jit`.
 
-    The order is that of timm's pipeline: crop, flip, policy, color jitter, grayscale,
+    The steps come in the same order as in timm: crop, flip, policy, color jitter, grayscale,
     normalization, erasing, and mixing with other images of the batch.  The host has resized and
     cropped the images to one size before.
 
