@@ -1,4 +1,4 @@
-"""The command `resnet-jax`."""
+"""The commands `resnet-jax data describe` and `resnet-jax data prepare`."""
 
 import contextlib
 import importlib
@@ -20,7 +20,7 @@ from resnet_jax.commands.main import main
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six distinct images of two classes in each of two splits."""
+    """A folder with two splits, each of six distinct images in two classes."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("circle", "square"):
@@ -73,7 +73,7 @@ def test_contradictory_labels_and_large_images_are_named(
     photo.save(folder / "train" / "circle" / "photo.jpg", quality=95)
     photo.resize((200, 150)).save(folder / "train" / "square" / "again.webp", quality=80)
     photo.save(folder / "val" / "square" / "third.jpg", quality=60)
-    # Nearly the same with the same label is not told.
+    # Near duplicates with equal labels are not reported.
     photo.save(folder / "train" / "circle" / "fourth.png")
     for name, level in (("circle", 100), ("square", 101)):
         Image.new("L", (30, 30), level).save(folder / "val" / name / "flat.png")

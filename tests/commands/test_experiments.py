@@ -1,4 +1,4 @@
-"""Which experiment a command line means, and where its run goes."""
+"""The experiment that a command line names, and the directory of its run."""
 
 import ast
 import json
@@ -101,7 +101,7 @@ def test_the_kind_of_a_union_is_chosen_by_an_option(tmp_path: Path) -> None:
     ours = arguments("--schedule.kind", "steps", "--schedule.decay-epochs", "10", "20").config
     before = load_experiment("digits-resnet20").config
     assert isinstance(before.schedule, CosineConfig)
-    # The field that both kinds have keeps its value.
+    # A field that both kinds have keeps its value.
     assert ours.schedule == StepsConfig(warmup_epochs=2.0, decay_epochs=(10.0, 20.0))
     ours = arguments("--data.kind=folder", f"--data.path={tmp_path}", "--optimizer.kind=sgd").config
     assert ours.data == FolderConfig(str(tmp_path))
@@ -126,7 +126,7 @@ def test_runs_that_differ_have_directories_that_differ() -> None:
     assert workdir(*sweep[2:], *sweep[:2]) == workdir(*sweep), "the order does not matter"
     steps = ("--schedule.kind=steps", "--schedule.decay-epochs", "10", "20.5")
     assert workdir(*steps) == "runs/digits-resnet20-schedule.kind=steps,decay_epochs=10_20.5"
-    # Data sets of TFDS have a name, too.
+    # TFDS data sets also have a field `name`.
     named = workdir("cifar10-resnet20", "--model.name", "resnet18")
     assert named == "runs/cifar10-resnet20-model.name=resnet18"
 

@@ -1,4 +1,4 @@
-"""The command `resnet-jax`: its subcommands, its help and its answers to mistakes."""
+"""The command `resnet-jax`: its subcommands, its help and its messages after mistakes."""
 
 import itertools
 import re

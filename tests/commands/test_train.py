@@ -1,4 +1,4 @@
-"""The command line of training, run as a user runs it."""
+"""The command `resnet-jax train`, run as a user runs it."""
 
 import json
 import logging
@@ -53,7 +53,7 @@ def environment(num_devices: int) -> dict[str, str]:
         **os.environ,
         "XLA_FLAGS": flags,
         "JAX_PLATFORMS": "cpu",
-        # The interpreter finds only the directory of the program by itself.
+        # By itself, the interpreter finds only modules in the directory of the program.
         "PYTHONPATH": str(ROOT),
     }
 
@@ -64,7 +64,7 @@ def run(
     env: dict[str, str] | None = None,
     program: str = TINY_TRAIN,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `resnet-jax train` in a process, with the tiny networks known."""
+    """Run `resnet-jax train` in a new process that knows the tiny networks."""
     return subprocess.run(
         command(*arguments, program=program),
         capture_output=True,
@@ -77,7 +77,7 @@ def run(
 
 
 class Outcome(NamedTuple):
-    """What a command in this process leaves behind, with the names of `subprocess`."""
+    """Result of a command that ran in this process, with the field names of `subprocess`."""
 
     returncode: int
     stdout: str
@@ -88,11 +88,11 @@ class Outcome(NamedTuple):
 def run_here(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """A function that runs `resnet-jax train` in this process, on its eight devices.
+    """Return a function that runs `resnet-jax train` in this process, on its eight devices.
 
     It is faster than `run`, but its run leaves its modules and its log levels behind.
     """
-    # An error after the start of JAX ends the process at once.
+    # After JAX has started, the command ends its process at once after an error.
     monkeypatch.setattr(distributed, "_exit", sys.exit)
     monkeypatch.setattr(logging.getLogger("absl"), "level", logging.WARNING)
 
@@ -122,7 +122,7 @@ def final_state(workdir: Path, config: TrainConfig) -> TrainState:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The work directory of an uninterrupted run, and what the run printed."""
+    """The run directory of an uninterrupted run, and its output."""
     workdir = tmp_path_factory.mktemp("train") / "straight"
     process = run(*SHORT, "--profile.steps", "3", "4", f"--workdir={workdir}", num_devices=2)
     assert process.returncode == 0, process.stderr
@@ -212,7 +212,7 @@ def test_killed_and_continued_equals_uninterrupted(
     arguments = (*SHORT, f"--workdir={workdir}")
     env = environment(2)
     env.pop("JAX_COMPILATION_CACHE_DIR")
-    # The tiny network compiles in less time than programs are kept for by default.
+    # By default, programs that compile as fast as this one are not kept in the cache.
     env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     process = subprocess.Popen(
         command(*arguments),
@@ -240,7 +240,7 @@ def test_killed_and_continued_equals_uninterrupted(
     expected, actual = (final_state(directory, config) for directory in (straight, workdir))
     assert expected.step == 20
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
-    # The same batches in the same order: the losses of all steps are equal to the last bit.
+    # The batches come in the same order, so the losses of all steps are equal to the last bit.
     losses = {record["step"]: record["loss"] for record in train_records(workdir)}
     assert losses == {record["step"]: record["loss"] for record in train_records(straight)}
 

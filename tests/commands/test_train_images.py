@@ -1,4 +1,4 @@
-"""Training on images in files, run as a user runs it."""
+"""The command `resnet-jax train` on images in files, run as a user runs it."""
 
 import contextlib
 import io
@@ -44,7 +44,7 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 images of a bright or a dark class, without splits."""
+    """A folder with 48 images in two classes, bright and dark, without splits."""
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for name, low in (("bright", 128), ("dark", 0)):
@@ -69,7 +69,7 @@ def test_a_folder_is_trained_on_and_continued_only_while_it_stays_the_same(
     report = (workdir / "report.html").read_text()
     assert report.count('<img src="data:image/png;base64,') == 10
 
-    # Not complete any more; the data are others.
+    # The run is no longer marked as complete, and the data have changed.
     (workdir / "result.json").unlink()
     with (copy / "dark" / "0.jpg").open("ab") as file:
         file.write(b"more")
@@ -86,7 +86,7 @@ def test_damaged_images_end_the_run_or_are_reported(
     shutil.copytree(folder, copy)
     for name in ("bright/3.jpg", "dark/5.jpg"):
         (copy / name).write_bytes((copy / name).read_bytes()[:333])
-    # Names as from an old archive, in Latin-1.
+    # Names in Latin-1, as an old archive has them.
     os.rename(copy / "bright", os.fsencode(copy) + b"/h\xe9ll")
     for i in range(24):
         for name in (b"h\xe9ll", b"dark"):
@@ -127,7 +127,7 @@ def test_images_that_are_not_there_are_refused_before_anything_is_written(
 
 
 def test_a_small_imagenet_goes_through_the_recipe_of_imagenet(tmp_path: Path) -> None:
-    """The features of imagenet2012, of 64x48 to 500x375 pixels; the class is the photograph."""
+    """A data set with the features of imagenet2012. Each class is crops of one photograph."""
     photos = [*load_sample_images().images, data.astronaut(), data.coffee(), data.chelsea()]
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("validation", 3)):

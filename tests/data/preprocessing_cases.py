@@ -11,10 +11,10 @@ from PIL import Image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# Height and width: usual, square, odd, tiny, very tall and very wide.
+# Heights and widths: common, square, odd, tiny, very tall and very wide.
 SIZES = ((75, 100), (101, 67), (64, 64), (17, 31), (1, 1), (2, 3), (230, 20), (11, 150))
 
-# Fields of timm's pretrained_cfg.
+# Values for fields of timm's pretrained_cfg.
 TIMM: tuple[dict[str, Any], ...] = tuple(
     {"input_size": (3, *size), "interpolation": interpolation, "crop_pct": crop, "crop_mode": mode}
     for size, interpolation, crop, mode in (
@@ -33,7 +33,7 @@ TIMM: tuple[dict[str, Any], ...] = tuple(
 # Arguments of torchvision's ImageClassification: the size of the crop and of the resized image.
 TORCHVISION = ((14, 16, "bilinear"), (14, 15, "bilinear"), (16, 16, "bicubic"))
 
-# Files: mode of Pillow, format.
+# Image files: Pillow's mode and the format.
 FILES = (("L", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("LA", "PNG"), ("1", "PNG"), ("CMYK", "TIFF"))
 
 

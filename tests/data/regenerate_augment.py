@@ -1,4 +1,4 @@
-"""Recomputes the reference values of the augmentations with torchvision and timm.
+"""Recompute the reference values of the augmentations with torchvision and timm.
 
     python tests/data/regenerate_augment.py
 
@@ -50,7 +50,7 @@ TORCHVISION_CASES = {
 
 
 def image() -> np.ndarray:
-    """A picture of a slope with a little noise, uint8[24, 30, 3]."""
+    """Return an image of a slope with a little noise, uint8[24, 30, 3]."""
     y, x = np.mgrid[:24, :30]
     slope = np.stack([40 + 5 * x, 20 + 6 * y + x, 200 - 4 * y], axis=-1)
     noise = np.random.default_rng(0).normal(0, 6, slope.shape)
@@ -58,7 +58,7 @@ def image() -> np.ndarray:
 
 
 def space(augment: torch.nn.Module, *args: object) -> dict[str, dict[str, object]]:
-    """The magnitudes of torchvision's operations, in its order."""
+    """Return the magnitudes of torchvision's operations, in its order."""
     return {
         name: {"magnitudes": np.atleast_1d(magnitudes.numpy()).tolist(), "signed": signed}
         for name, (magnitudes, signed) in augment._augmentation_space(*args).items()
@@ -66,7 +66,7 @@ def space(augment: torch.nn.Module, *args: object) -> dict[str, dict[str, object
 
 
 def timm_arguments(names: list[str]) -> dict[str, list[list[float]]]:
-    """Operation to its argument at the levels 0 to 10, once as drawn and once negated."""
+    """Return each operation's arguments at the levels 0 to 10, as drawn and negated."""
     arguments = {}
     for name in names:
         function = timm_augment.LEVEL_TO_ARG[name]
@@ -79,7 +79,7 @@ def timm_arguments(names: list[str]) -> dict[str, list[list[float]]]:
 
 
 def tables() -> dict[str, object]:
-    """All tables of numbers."""
+    """Return all tables of numbers."""
     auto = {
         name: autoaugment.AutoAugment(autoaugment.AutoAugmentPolicy(name))
         for name in ("imagenet", "cifar10")
@@ -104,7 +104,7 @@ def tables() -> dict[str, object]:
 
 
 def images() -> dict[str, np.ndarray]:
-    """The picture after single operations and after a colour jitter in a given order."""
+    """Return the image after single operations, and after a color jitter in a given order."""
     picture = Image.fromarray(image())
     results = {"image": image()}
     for name, magnitude in TORCHVISION_CASES.items():
@@ -121,13 +121,13 @@ def images() -> dict[str, np.ndarray]:
 
 
 def quantiles(draw: Callable[[], tuple[float, ...]], count: int) -> np.ndarray:
-    """Quantiles of each of the values that a function draws."""
+    """Return quantiles of each of the values that a function draws."""
     values = np.array([draw() for _ in range(count)])
     return np.quantile(values, QUANTILES, axis=0).astype(np.float32)
 
 
 def distributions() -> dict[str, np.ndarray]:
-    """How timm's rectangles are distributed, and its mixed targets."""
+    """Return the distribution of timm's erased rectangles, and its mixed targets."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     erase = RandomErasing(1.0, mode="pixel", device="cpu")

@@ -1,4 +1,4 @@
-"""Rewrites the names of ImageNet's classes, `resnet_jax/data/imagenet_*.tsv*`.
+"""Rewrite the names of ImageNet's classes, `resnet_jax/data/imagenet_*.tsv*`.
 
     python tests/data/regenerate_imagenet.py
 
@@ -17,8 +17,8 @@ TARGET = Path(__file__).parents[2] / "resnet_jax" / "data"
 
 
 def main() -> None:
-    """Writes both tables."""
-    # Not above: pytest imports this module in search of doctests, and does without them.
+    """Write both tables."""
+    # Imported here, because pytest imports this module to look for doctests where they are missing.
     from timm.data import ImageNetInfo
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 

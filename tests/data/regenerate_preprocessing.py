@@ -1,4 +1,4 @@
-"""Rewrites `preprocessing_values.npz`: gray levels that timm and torchvision give to a network.
+"""Rewrite `preprocessing_values.npz`: gray levels that timm and torchvision give to a network.
 
     python tests/data/regenerate_preprocessing.py
 
@@ -37,7 +37,7 @@ def levels(tensor: torch.Tensor) -> np.ndarray:
 
 
 def main() -> None:
-    """Writes the values of every case."""
+    """Write the values of every case."""
     images = [Image.fromarray(pixels(*size)) for size in SIZES]
     values = {}
     for i, facts in enumerate(TIMM):
@@ -52,7 +52,7 @@ def main() -> None:
             values[f"torchvision/{i}/{size}"] = levels(preset(image))
     transform = create_transform(**resolve_data_config(pretrained_cfg=TIMM[1]))
     for mode, kind in FILES:
-        # As timm's ImageDataset opens a file.
+        # timm's ImageDataset opens a file in the same way.
         image = Image.open(io.BytesIO(image_file(mode, kind))).convert("RGB")
         values[f"file/{mode}"] = levels(transform(image))
     np.savez_compressed(Path(__file__).with_name("preprocessing_values.npz"), **values)

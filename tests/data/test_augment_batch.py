@@ -1,4 +1,4 @@
-"""The whole device part: keys, sharding, erasing, mixing, targets, configuration."""
+"""Augmentation of whole batches on the device: keys, sharding, erasing, mixing, targets."""
 
 import re
 from functools import lru_cache, partial
@@ -71,7 +71,7 @@ def test_pixels_and_targets_do_not_depend_on_the_sharding(
 
 
 def test_on_accelerators_every_device_keeps_to_its_own_images(images: np.ndarray) -> None:
-    # Accelerators vectorise over the examples. On CPUs, XLA gathers the batch first.
+    # Accelerators vectorize over the examples. On CPUs, XLA gathers the batch first.
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     config = AugmentConfig(crop_padding=2, policy="randaugment")
@@ -152,7 +152,7 @@ def test_erased_rectangles_are_distributed_as_those_of_timm(
     values = jax.jit(jax.vmap(erased))(jax.random.split(jax.random.key(0), 10_000))
     expected = reference["erasing_quantiles"]
     ours = np.quantile(values, np.linspace(0, 1, len(expected)), axis=0)
-    # The extremes of a sample say little; area, logarithm of the ratio, top and left.
+    # Area, logarithm of the ratio, top and left. The extremes of a sample are too noisy to compare.
     for column, tolerance in enumerate((0.01, 0.06, 1.0, 1.0)):
         difference = np.abs(ours - expected)[1:-1, column]
         assert difference.max() <= tolerance, column
@@ -173,7 +173,7 @@ def test_erasing_shows_what_its_mode_says() -> None:
     drawn = noise[noise != 9.0]
     assert abs(drawn.mean()) < 0.02
     assert abs(drawn.std() - 1) < 0.02
-    # One colour a rectangle: some images show one and some two.
+    # Each rectangle has one color, so some images show one color and some two.
     several = erase(probability=1.0, mode="rand", max_count=2)
     counts = [len(np.unique(one.reshape(-1, 3), axis=0)) - 1 for one in several]
     assert set(counts) == {1, 2}
@@ -243,7 +243,7 @@ def test_batches_are_mixed_and_switched_with_their_probabilities() -> None:
         jax.jit(jax.vmap(kind))(jax.random.split(jax.random.key(0), 4000))
     ).T
     assert abs(np.mean(blended) - 0.6 * 0.75) < 0.03
-    # A CutMix of an empty box changes nothing.
+    # CutMix with an empty box changes nothing.
     assert 0.6 * 0.25 * 0.8 < np.mean(changed & ~blended) < 0.6 * 0.25 + 0.03
 
 

@@ -1,4 +1,4 @@
-"""Every operation on an image, against Pillow, torchvision and timm."""
+"""Every operation on an image, compared with Pillow, torchvision and timm."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -95,7 +95,7 @@ def test_shapes_change_as_in_pillow(
 
 
 def test_large_rotations_choose_the_same_neighbours() -> None:
-    # Of 224x224 pixels, coordinates in float32 may end a 65,536th of a pixel off.
+    # For 224x224 pixels, float32 coordinates are accurate to 1/65,536 of a pixel.
     image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
     for degrees in np.linspace(-135, 135, 13):
         reference = Image.fromarray(image).rotate(degrees, fillcolor=FILL)
@@ -141,7 +141,7 @@ def test_point_operations_equal_pillow(
 
 
 def test_equalize_of_an_image_of_few_pixels_equals_pillow() -> None:
-    # The step of the histogram is 0, 1 and 2 here.
+    # The step of the histogram is 0, 1 and 2 in these images.
     for side in (12, 17, 23):
         image = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
         np.testing.assert_array_equal(
@@ -179,7 +179,7 @@ def turned_by_pillow(image: np.ndarray, turn: float) -> Picture:
 def test_hue_is_that_of_pillow_but_for_one_step_in_few_pixels(turn: float) -> None:
     image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
     apart = differences(apply(Operation.HUE, image, turn), turned_by_pillow(image, turn))
-    # A step of the hue is 6 of 255 levels.
+    # One step of the hue changes a value by 6 of 255 levels.
     assert apart.max() <= 6
     assert np.mean((apart > 1).any(-1)) < 2e-3
 
@@ -190,7 +190,7 @@ def test_grey_has_no_hue() -> None:
     np.testing.assert_array_equal(apply(Operation.HUE, gray[..., 0], 0.3), gray[..., 0])
 
 
-# torchvision's magnitude to our argument.
+# Maps torchvision's magnitude to our argument.
 FROM_TORCHVISION = {
     "ShearX": (Operation.SHEAR_X, 0.3),
     "ShearY": (Operation.SHEAR_Y, -0.3),
@@ -216,7 +216,7 @@ def test_names_and_signs_are_those_of_torchvision(values: dict[str, np.ndarray])
             reference = values.get(f"torchvision_{name}_{interpolation}")
             if reference is not None:
                 ours = apply(operation, values["image"], argument, interpolation)
-                # As in the tests above: exact, but for these two.
+                # As in the tests above, all operations but these two are exact.
                 tolerance = int(interpolation == "bilinear" or name == "AutoContrast")
                 assert differences(ours, reference).max() <= tolerance, name
                 compared += 1

@@ -1,4 +1,4 @@
-"""What the policies draw, against the tables of torchvision and timm."""
+"""Operations and magnitudes that the policies draw, compared with torchvision and timm."""
 
 import json
 from collections import Counter
@@ -30,18 +30,18 @@ NAMES = {
 
 
 def torchvision_argument(name: str, magnitude: float) -> float:
-    """What ``_apply_op`` of torchvision makes of a magnitude."""
+    """Return the argument that ``_apply_op`` of torchvision makes of a magnitude."""
     if name in ("Brightness", "Color", "Contrast", "Sharpness"):
         return 1 + magnitude
     if name.startswith("Translate") or name == "Posterize":
         # In float32, `torch.linspace` falls short of 16 of TrivialAugment's 32 pixels, of which 15
-        # are left there.  That is no table worth following, and the only place.
+        # are left there.  This is the only table that differs, and rounding is not worth following.
         return int(round(magnitude, 4))
     return magnitude
 
 
 def arguments_of(row: Magnitude, levels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[2, levels]: as they are, and negated."""
+    """Return [2, levels]: the arguments, and the negated arguments."""
     return np.stack(
         [
             np.broadcast_to(
@@ -74,7 +74,7 @@ def test_magnitudes_are_those_of_torchvision(table: str) -> None:
             ours = arguments_of(rows[NAMES[name]], levels, height, width)
             np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-5, err_msg=name)
             if name == "Solarize":
-                # The first level that is inverted.
+                # The first level that Solarize inverts.
                 np.testing.assert_array_equal(np.ceil(ours), np.ceil(expected))
 
 
@@ -92,7 +92,7 @@ def test_magnitudes_are_those_of_timm(table: str, rows: tuple[Magnitude, ...]) -
     assert len(own) == len(TABLES[table]) == 15
     for name, expected in TABLES[table].items():
         operation = names[name.removesuffix("Increasing")]
-        # Of an image of one pixel, translations are shares.
+        # In an image of one pixel, translations are shares of the image.
         ours = arguments_of(own[operation], np.arange(11) / 10, 1, 1)
         np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6, err_msg=name)
 
@@ -110,7 +110,7 @@ def test_sub_policies_are_those_of_torchvision() -> None:
 
 
 def draw(config: AugmentConfig, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Operations and arguments, [count, N], of 200x100 pixels."""
+    """Return operations and arguments, [count, N], for images of 200x100 pixels."""
     (policy,) = policies(config)
     keys = jax.random.split(jax.random.key(1), count)
     operations, arguments = jax.jit(jax.vmap(lambda key: policy.draw(key, 200, 100)))(keys)
@@ -119,7 +119,7 @@ def draw(config: AugmentConfig, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def assert_frequencies(counts: dict[Any, int], expected: dict[Any, float], total: int) -> None:
-    """Within five standard deviations of a binomial distribution, and nothing else occurs."""
+    """Assert that the counts are within five standard deviations of a binomial distribution."""
     assert set(counts) == {key for key, probability in expected.items() if probability > 0}
     for key, probability in expected.items():
         tolerance = 5 * np.sqrt(total * probability * (1 - probability))
@@ -136,7 +136,7 @@ def test_randaugment_draws_two_of_fourteen_evenly() -> None:
             expected[operation, round(float(argument), 4)] += 1 / 28
     pairs = zip(operations.flat, np.round(arguments.astype(float), 4).flat, strict=True)
     assert_frequencies(Counter(pairs), expected, 20_000)
-    # Both draws are independent.
+    # The two draws are independent.
     assert abs(np.mean(operations[:, 0] == operations[:, 1]) - 1 / 14) < 0.02
 
 
@@ -158,7 +158,7 @@ def test_timm_skips_half_and_varies_the_level() -> None:
     assert_frequencies(Counter(operations.flat), expected | {Operation.IDENTITY: 0.5}, 40_000)
     levels = np.abs(arguments[operations == Operation.ROTATE]) / 3
     assert levels.max() == pytest.approx(10)
-    # A normal distribution of which 2.3 % are cut off at the end.
+    # A normal distribution whose last 2.3 % are clipped.
     assert np.mean(levels > 9.9999) == pytest.approx(0.0228, abs=0.02)
     assert np.quantile(levels, [0.16, 0.5]) == pytest.approx([8.5, 9], abs=0.06)
 

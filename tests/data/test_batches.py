@@ -1,4 +1,4 @@
-"""Which examples come when."""
+"""The order of the examples in batches."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from resnet_jax.data import ArraySplit, Batch, Selection
 
 @pytest.fixture
 def split() -> ArraySplit:
-    """23 examples, told apart by their labels."""
+    """A split of 23 examples with distinct labels."""
     labels = np.arange(23, dtype=np.int32)
     images = np.tile(labels.astype(np.uint8)[:, None, None, None], (1, 2, 2, 1))
     return ArraySplit(images, labels)
@@ -21,7 +21,7 @@ _fetch = jax.jit(ArraySplit.fetch, static_argnums=0)
 
 
 def fetch(split: ArraySplit, drawn: Selection) -> Batch[np.ndarray]:
-    """As the jitted step does it, from arrays on the device."""
+    """Fetch a batch from arrays on the device, as the jitted step does."""
     return jax.device_get(_fetch(split, split.resident, drawn))
 
 

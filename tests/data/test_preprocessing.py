@@ -1,4 +1,4 @@
-"""Preprocessing repeats exactly what the evaluation of a data set does to its images."""
+"""Preprocessing gives the network exactly the pixels that the evaluation of a data set gives."""
 
 import io
 import json

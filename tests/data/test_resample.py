@@ -1,4 +1,4 @@
-"""Operations on images, against what they are defined to do."""
+"""Resampling of images, compared with its definition and with Pillow."""
 
 import jax
 import jax.numpy as jnp
@@ -52,10 +52,10 @@ def test_a_scale_above_one_magnifies() -> None:
 
 def test_larger_sizes_interpolate_as_pillow_does(images: np.ndarray) -> None:
     ours = resize(images, 18)[0, :, :, 0]
-    # In Pillow's floating-point mode, which does not round.
+    # Pillow's floating-point mode does not round.
     channel = Image.fromarray(images[0, :, :, 0].astype(np.float32))
     pillow = channel.resize((18, 18), Image.Resampling.BILINEAR)
-    # The border differs: beyond the image Pillow repeats it, and here there is zero.
+    # The border is left out: Pillow repeats it beyond the image, and we continue with zeros.
     np.testing.assert_allclose(ours[1:-1, 1:-1], np.asarray(pillow)[1:-1, 1:-1], atol=1e-2)
 
 
@@ -83,7 +83,7 @@ def test_augmentation_does_not_depend_on_the_sharding(num_devices: int) -> None:
 
 
 def test_random_parameters_stay_within_their_bounds() -> None:
-    # A bright centre pixel: moved by no more than the bound, and in both directions.
+    # The bright center pixel moves in both directions, by no more than the bound.
     images = np.zeros((256, 9, 9, 1), np.uint8)
     images[:, 4, 4] = 255
     resample = jax.jit(

@@ -41,7 +41,7 @@ TIMM_CONFIG: dict[str, Any] = {
         "num_classes": 1000,
     },
 }
-# As of microsoft/resnet-50.
+# The fields of microsoft/resnet-50.
 RESNET_50: dict[str, Any] = {
     "architectures": ["ResNetForImageClassification"],
     "model_type": "resnet",
@@ -225,7 +225,7 @@ def test_the_layout_of_timm() -> None:
     description = describe(TIMM_CONFIG | {"num_classes": 2, "label_names": ["cat", "dog"]}, None)
     assert description.model == create_model("resnet18", num_classes=2)
     assert description.class_names == ("cat", "dog")
-    # Files of before 2023 have no pretrained_cfg.
+    # Files from before 2023 have no pretrained_cfg.
     old = {**TIMM_CONFIG["pretrained_cfg"], "architecture": "resnet18", "labels": ["x"] * 1000}
     assert describe(old, None).class_names == ("x",) * 1000
     assert describe(old, None).preprocessing == describe(TIMM_CONFIG, None).preprocessing

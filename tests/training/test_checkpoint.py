@@ -40,7 +40,7 @@ def abstract(state: TrainState, num_devices: int = 1) -> TrainState:
 def test_the_latest_and_the_best_stay(tmp_path: Path) -> None:
     with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.latest_step is None
-        # In quick succession: none may be skipped because another one is still being written.
+        # No save may be skipped because the one before it is still being written.
         for step, badness in enumerate([5.0, 1.0, 3.0, 4.0, 7.0], start=1):
             checkpoints.save(make_state(step), badness=badness, metadata={})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]

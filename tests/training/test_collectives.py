@@ -33,7 +33,7 @@ def collectives(bn_group_size: Any) -> dict[str, int]:
 @pytest.mark.parametrize("bn_group_size", ["device", 2])
 def test_groups_within_a_device_need_no_communication(bn_group_size: Any) -> None:
     exchanged = collectives(bn_group_size)
-    # One for the gradients and one for the metrics.
+    # One all-reduce is for the gradients and one for the metrics.
     assert exchanged.keys() == {"all-reduce"}
     assert exchanged["all-reduce"] <= 2
 
@@ -41,5 +41,5 @@ def test_groups_within_a_device_need_no_communication(bn_group_size: Any) -> Non
 def test_statistics_of_the_batch_are_exchanged_once_a_level_each_way() -> None:
     exchanged = collectives("batch")
     assert exchanged.keys() == {"all-reduce"}
-    # Plus one: the gradient of the stem's kernel depends on that of its normalisation.
+    # One more is needed: the gradient of the stem's kernel depends on that of its normalization.
     assert LEVELS_OF_RESNET50 < exchanged["all-reduce"] <= 2 * LEVELS_OF_RESNET50 + 1

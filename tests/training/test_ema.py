@@ -97,7 +97,7 @@ def test_a_run_without_averages_has_the_checkpoints_of_before(
     state = initial.replace(ema={})
     with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:
         checkpoints.save(state, badness=0.0, metadata={})
-    # As they were written before a state could have averages.
+    # Checkpoints had this form before a state could have averages.
     stored = ocp.metadata(tmp_path / "0").metadata
     assert stored.keys() == {"step", "params", "batch_stats", "opt_state"}
     with Checkpoints(tmp_path, CheckpointConfig()) as checkpoints:

@@ -26,13 +26,13 @@ def run(small_config: TrainConfig) -> Run:
 
 @pytest.fixture(scope="module")
 def state(run: Run) -> TrainState:
-    """An untrained state in NumPy arrays."""
+    """Variables of an untrained network as NumPy arrays."""
     return jax.tree.map(np.asarray, run.create_state())
 
 
 @pytest.fixture(scope="module")
 def split(run: Run) -> ArraySplit:
-    """A prime number of examples, which no batch size divides."""
+    """A split with a prime number of examples, so that no batch size divides it."""
     return ArraySplit(run.dataset.evaluation.images[:59], run.dataset.evaluation.labels[:59])
 
 
@@ -40,7 +40,7 @@ def split(run: Run) -> ArraySplit:
 def reference(
     run: Run, state: TrainState, split: ArraySplit
 ) -> tuple[dict[str, float], np.ndarray]:
-    """The logits of all examples in one batch, and their metrics computed by NumPy."""
+    """Logits of all examples in one batch, and their metrics computed by NumPy."""
     images = run.dataset.prepare(jnp.asarray(split.images))
     logits = np.asarray(run.model.apply(state.variables, images, train=False), np.float64)
     own = np.arange(len(split)), split.labels

@@ -1,4 +1,4 @@
-"""A whole run by one call of Python, and the report of what it could read."""
+"""A whole run in one call from Python, and a report without the unreadable images."""
 
 import dataclasses
 import functools
@@ -54,7 +54,7 @@ def test_a_notebook_trains_with_one_call(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = trained(CONFIG, quiet=True)
     assert capsys.readouterr() == ("", "")
-    # The directory is a temporary one and stays.
+    # The temporary directory is not deleted.
     (workdir,) = tmp_path.glob("resnet_jax-*")
     assert json.loads((workdir / "result.json").read_text())["loss"] == result.metrics["loss"]
     # The variables are those that were evaluated.
@@ -63,7 +63,7 @@ def test_a_notebook_trains_with_one_call(
     logits = result.run.model.apply(jax.device_get(result.variables), images, train=False)
     np.testing.assert_allclose(result.evaluation.logits, logits, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(result.evaluation.labels, split.labels)
-    # The same directory again: the run is complete.
+    # A second call with the same directory finds the run complete.
     assert train(CONFIG, workdir, quiet=True) is None
 
 

@@ -23,7 +23,7 @@ from tests.training.ranks import ENDLESS, ended, started, wait_until
 from tests.training.test_checkpoint import abstract, make_state
 
 KEEP_ALL = CheckpointConfig(keep_latest=100)
-# 1.2 MB in each of three arrays that cannot be compressed.
+# Three arrays of 1.2 MB each that cannot be compressed.
 LARGE = 100_000
 
 
@@ -68,7 +68,7 @@ def test_a_full_disk_ends_the_run_and_leaves_what_is_there(tmp_path: Path) -> No
 
 def test_a_disk_that_is_full_of_metrics_ends_the_run_in_one_line(tmp_path: Path) -> None:
     workdir = tmp_path / "disk"
-    # About sixty steps, without a checkpoint in between.
+    # The run takes about sixty steps, without a checkpoint in between.
     with (
         little_space(workdir, 60_000),
         started(workdir, *ENDLESS, "--checkpoint.every-steps=100000", processes=1) as [rank],
@@ -105,7 +105,7 @@ def test_the_order_of_checkpoints_is_that_of_their_steps_whatever_the_clock_says
     config = CheckpointConfig(keep_latest=2, keep_best=0)
     now, now_ns = time.time, time.time_ns
     for step in (1, 2, 3, 4):
-        # An hour back each time.
+        # The clock goes back by an hour each time it is read.
         monkeypatch.setattr(time, "time", lambda step=step: now() - 3600 * step)
         monkeypatch.setattr(time, "time_ns", lambda step=step: now_ns() - 3600 * 10**9 * step)
         with Checkpoints(tmp_path, config) as checkpoints:
@@ -120,7 +120,7 @@ import jax.numpy as jnp
 from resnet_jax.training.process.watchdog import Watchdog
 
 class Never:
-    """An array that no device will finish.  CPUs let the caller wait for what takes long."""
+    """An array that no device ever finishes. On CPUs, a long computation blocks the caller."""
     def is_ready(self):
         return False
 
@@ -163,7 +163,7 @@ def test_a_kill_at_a_random_moment_of_a_save_loses_nothing_that_was_saved() -> N
     outcomes = []
     for outcome in itertools.islice(kills(seed=0), 10):
         outcomes.append(outcome)
-        # One kill in four comes between two writes.
+        # About one kill in four comes between two writes.
         if len(outcomes) >= 3 and any(outcome["unfinished"] for outcome in outcomes):
             break
     assert outcomes[-1]["restored"] > 0

@@ -1,4 +1,4 @@
-"""Each moment of a run counts for one activity."""
+"""Each moment of a run is counted for exactly one activity."""
 
 import itertools
 
@@ -15,7 +15,7 @@ def test_every_second_counts_once_and_for_the_innermost_activity() -> None:
             pass
         with pytest.raises(OSError, match="full"), goodput.spent_on("checkpoint"):  # 13 to 14.
             raise OSError("full")
-    # Left at 15; asked at 16.
+    # The activity ended at 15, and the shares are read at 16.
     expected = {"step": 3.0, "data": 1.0, "checkpoint": 1.0, "other": 6.0}
     assert goodput.seconds == {"compile": 0.0, "evaluation": 0.0, **expected}
     shares = goodput.shares  # Asked at 17.

@@ -1,4 +1,4 @@
-"""Records of a run."""
+"""Metrics that a run writes to files and to the screen."""
 
 import json
 import time
@@ -28,13 +28,13 @@ def test_steps_done_twice_count_once(tmp_path: Path) -> None:
     with MetricWriter(jsonl, tmp_path, start_step=0) as writer:
         for step in (1, 2, 3):
             writer.write(step, step / 4, "train", {"loss": 1.0})
-    # Cut off in the middle of a line; then continued from step 1.
+    # The file is cut off in the middle of a line, and the run continues from step 1.
     with jsonl.open("a") as file:
         file.write('{"step": 4, "kin')
     with MetricWriter(jsonl, tmp_path, start_step=1) as writer:
         for step in (2, 3, 4):
             writer.write(step, step / 4, "train", {"loss": 2.0})
-    # The file itself has each step once.
+    # The file has each step once.
     records = [json.loads(line) for line in jsonl.read_text().splitlines()]
     assert records == read_metrics(jsonl)
     assert [(record["step"], record["loss"]) for record in records] == [

@@ -1,4 +1,4 @@
-"""The work of the host between steps, with steps that only count."""
+"""The work of the host between steps. The steps of these tests only count."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ from resnet_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CountingRun(Run):
-    """A run whose steps do nothing, and which notes when their metrics are fetched.
+    """A run whose steps do nothing, and that records when their metrics are fetched.
 
     Attributes:
         done: Number of steps that were called, in a list of one number.
@@ -45,7 +45,7 @@ class CountingRun(Run):
         return TrainState(jnp.zeros((), jnp.int32), {"weight": jnp.ones(3)}, {}, ())
 
     def compile(self) -> Any:
-        """Nothing."""
+        """Do nothing."""
         run = self
 
         class Sum:
@@ -73,7 +73,7 @@ class CountingRun(Run):
 
 @pytest.fixture
 def run(small_config: TrainConfig) -> CountingRun:
-    """13 steps; records of every fifth, checkpoints of every tenth, one evaluation."""
+    """13 steps with records every 5 steps, checkpoints every 10 steps, and one evaluation."""
     config = dataclasses.replace(small_config, epochs=0.59)
     run = Run.create(config, jax.devices()[:1])
     assert run.total_steps == 13
@@ -99,7 +99,7 @@ def test_metrics_are_fetched_at_records_alone(run: CountingRun, tmp_path: Path) 
 
 
 class SlowSplit(ArraySplit):
-    """A split whose batches take 50 ms each; the batch of the last step may fail."""
+    """A split whose batches take 50 ms each. The batch of the last step can be made to fail."""
 
     fails = False
 
@@ -156,7 +156,7 @@ def test_an_error_does_not_wait_for_a_compilation(
         raise KeyboardInterrupt
 
     monkeypatch.setitem(run.__dict__, "create_state", interrupted)
-    # If the run waits, it does not wait for ever.
+    # If the run waits, it must not wait forever.
     timer = threading.Timer(60, over.set)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
@@ -208,7 +208,7 @@ def with_checkpoints(run: CountingRun, **checkpoint: Any) -> CountingRun:
 
 
 def test_the_state_is_saved_by_time_as_well(run: CountingRun, tmp_path: Path) -> None:
-    # Each batch takes 50 ms and the run 13 of them; a checkpoint is due after 0.18 s.
+    # The run takes 13 batches of 50 ms each, and a checkpoint is due after 0.18 s.
     options = {"every_steps": 1000, "keep_latest": 100}
     timed = with_checkpoints(slowed(run), every_minutes=0.003, **options)
     trained(timed, tmp_path / "timed")
@@ -257,7 +257,7 @@ def test_a_signal_saves_the_step_and_the_run_continues_without_doing_one_twice(
     assert saved_steps(tmp_path / "run") == [4, 7]
     assert signal.getsignal(number) is previous
 
-    # As after a crash, rows of later steps are there that no checkpoint has.
+    # As after a crash, the file has rows of steps after the last checkpoint.
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "kind": "train", "loss": 1.0}\n{"step": 10, "ki')
     abstract = jax.tree.map(

@@ -1,4 +1,4 @@
-"""The optimizer, against its definition."""
+"""The optimizer, compared with its definition."""
 
 import dataclasses
 from typing import Any
@@ -99,7 +99,7 @@ def parameters(name: str) -> Any:
 
 
 def rates(finetune: FinetuneConfig, params: Any) -> dict[str, float]:
-    """Learning rate of each parameter by its path."""
+    """Return the learning rate of each parameter by its path."""
     optimizer = create_optimizer(PLAIN, 1.0, finetune)
     updates, _ = optimizer.update(optax.tree.ones_like(params), optimizer.init(params), params)
     return {"/".join(path): -float(leaf.min()) for path, leaf in flatten_dict(updates).items()}
@@ -148,7 +148,7 @@ def test_layer_decay_falls_from_the_head_to_the_stem(
         f"stage{i}/block{j}" for i, size in enumerate(stage_sizes, 1) for j in range(1, size + 1)
     ]
     expected = {group: 0.5**above for above, group in enumerate(["head", *blocks[::-1], "stem"])}
-    # As in timm, where the last norm of resnetv2 is in the group before it.
+    # timm puts the last norm of resnetv2 into the group before it, too.
     expected["final_norm"] = 0.5
     for path, rate in rates(HALVED, parameters(name)).items():
         (group,) = (group for group in expected if path.startswith(f"{group}/"))

@@ -14,7 +14,7 @@ from resnet_jax.training.sharding import batch_sharded, make_mesh
 
 
 def numbered(drawn: list[int], *, count: int = 10**9) -> Iterator[np.ndarray]:
-    """Yield batches that hold their number; note each draw, and the end as -1."""
+    """Yield batches that hold their number. Record each draw, and the end as -1."""
     try:
         for number in range(count):
             drawn.append(number)

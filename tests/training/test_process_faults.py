@@ -49,7 +49,7 @@ def preempted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Rank
 def stopped(
     tmp_path_factory: pytest.TempPathFactory, preempted: tuple[Path, list[Rank]]
 ) -> tuple[Path, Rank, float]:
-    """The continuation of it until its next checkpoint, when the second process is stopped.
+    """The same run, continued until its next checkpoint, when the second process is stopped.
 
     The work directory, the first process, and how long it has survived.
     """
@@ -74,7 +74,7 @@ def stopped(
 def killed(
     tmp_path_factory: pytest.TempPathFactory, preempted: tuple[Path, list[Rank]]
 ) -> tuple[Path, Rank, float]:
-    """A run from the start that nobody told to end, until the second process is killed."""
+    """A new run that would not end by itself. Its second process is killed."""
     workdir = tmp_path_factory.mktemp("killed") / "run"
     due = checkpoints(preempted[0])[-1] // 3 * 3 + 3
     with started(workdir, *OPTIONS) as ranks:
@@ -130,7 +130,7 @@ def test_a_process_that_is_gone_ends_the_others_and_is_named(
     ("fault", "message"),
     [
         (signal.SIGSTOP, "process 1: process 0 has not answered for 1.25 s; unless it does, this"),
-        # In the words of JAX, whose leader is process 0.
+        # This message comes from JAX, whose leader is process 0.
         (signal.SIGKILL, "Either the leader task was preempted/died/restarted unexpectedly"),
     ],
     ids=["stopped", "killed"],

@@ -1,4 +1,4 @@
-"""Several processes give the result of one; they are real processes on this machine."""
+"""Several real processes give the same result as one process."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from tests.training.ranks import Rank, run
 pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.usefixtures("tiny_networks")]
 
 
-# Not the tiny network: without optimization of the machine code, it ended 3e-5 apart.
+# Without optimized machine code, the tiny network ended 3e-5 apart, so another one is used.
 TINY = (*ranks.TINY, "--model.name=cifar_resnet8")
 
 
@@ -51,7 +51,7 @@ def final_state(workdir: Path, step: int = 6) -> TrainState:
 
 
 def assert_same_run(workdir: Path, expected: Path) -> None:
-    """Losses, evaluation, parameters and statistics agree to 1e-5, and nothing is done twice."""
+    """Losses, evaluation, parameters and statistics agree to 1e-5, and no work is repeated."""
     ours, theirs = final_state(workdir), final_state(expected)
     assert tree_deviation(ours.params, theirs.params) < 1e-5
     assert tree_deviation(ours.batch_stats, theirs.batch_stats) < 1e-5
@@ -99,7 +99,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 ) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(alone if before == 1 else two[0], workdir)
-    # As if it had been cut off after its first checkpoint.
+    # The directory now looks as if the run had been cut off after its first checkpoint.
     (workdir / "result.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / "6")
     metrics = workdir / "metrics.jsonl"

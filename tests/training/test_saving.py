@@ -23,7 +23,7 @@ class Clock:
 
 
 class Saved:
-    """Checkpoints that only note what is saved."""
+    """Checkpoints that only record what would be saved."""
 
     latest_step = None
 
@@ -31,7 +31,7 @@ class Saved:
         self.badness: list[float] = []
 
     def save(self, state: Any, *, badness: float, metadata: dict[str, Any]) -> None:
-        """Note the badness."""
+        """Record the badness of a checkpoint."""
         del state
         assert metadata.keys() == {"config", "model", "data"}
         self.badness.append(badness)
@@ -39,7 +39,7 @@ class Saved:
 
 @pytest.fixture
 def saver(small_config: TrainConfig) -> tuple[Saver, Clock]:
-    """Of a run that saves every 10 steps and every minute."""
+    """The saver of a run that saves every 10 steps and every minute."""
     checkpoint = CheckpointConfig(every_steps=10, every_minutes=1.0)
     run = Run.create(dataclasses.replace(small_config, checkpoint=checkpoint), jax.devices()[:1])
     clock, checkpoints = Clock(), Saved()
@@ -76,11 +76,11 @@ def test_several_processes_go_by_the_clock_of_the_first(
     monkeypatch.setattr(saving.jax, "process_count", lambda: 2)
     monkeypatch.setattr(saving, "from_primary", from_primary)
     clock.now = 1000.0 if answer == "later" else 0.0
-    # Between records nobody is asked, and no process saves alone.
+    # Between records the processes do not communicate, so no process saves by time.
     assert not due.due(3, recorded=False)
     assert asked == []
     assert due.due(4, recorded=True) == (answer == "now")
     assert asked == [("save/4", "now" if answer == "later" else "later")]
-    # All count steps alike.
+    # All processes count the same steps.
     assert due.due(10, recorded=False)
     assert len(asked) == 1

@@ -1,4 +1,4 @@
-"""Optimizer state and averages spread over the devices: less memory, the same result."""
+"""Optimizer state and averages are distributed over the devices, with the same result."""
 
 import dataclasses
 from pathlib import Path
@@ -53,7 +53,7 @@ def runs(small_config: TrainConfig) -> dict[bool, Run]:
 
 @pytest.fixture(scope="module")
 def states(runs: dict[bool, Run]) -> dict[bool, TrainState]:
-    """After three steps on eight devices."""
+    """States after three steps on eight devices."""
 
     def three_steps(run: Run) -> TrainState:
         train_step, _ = run.compile()
@@ -77,7 +77,7 @@ def test_the_run_is_the_same_with_an_eighth_of_the_memory(states: dict[bool, Tra
         assert tree_deviation(getattr(sharded, part), getattr(replicated, part)) < 1e-6
     for part in ("opt_state", "ema"):
         whole, piece = (bytes_on_a_device(getattr(states[shard], part)) for shard in (False, True))
-        # All but the stem's 3 channels, the head's 10 classes and scalars can be shared.
+        # All axes but the stem's 3 channels, the head's 10 classes and scalars can be distributed.
         assert piece < 0.14 * whole
     assert bytes_on_a_device(sharded.params) == bytes_on_a_device(replicated.params)
 

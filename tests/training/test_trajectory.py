@@ -39,7 +39,7 @@ def test_sgd_follows_pytorch(entry: golden.Trajectory) -> None:
         batch_stats=initial["batch_stats"],
         opt_state=optimizer.init(initial["params"]),
     )
-    # Without augmentation.
+    # The images are not augmented.
     train_step = jax.jit(
         make_train_step(model, optimizer, lambda _, images, labels: (images, labels))
     )

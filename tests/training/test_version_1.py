@@ -32,13 +32,13 @@ from resnet_jax.weights.formats.digests import json_digest
 from tests.training.ranks import ROOT
 
 OLD = Path(__file__).parent / "version_1_run"
-# The options of the old command line, by the names of today.
+# The options of the old command line, by their current names.
 CONFIG = TrainConfig(
     model=ModelConfig("cifar_resnet8", zero_init_residual=False),
     data=DigitsConfig(image_size=8),
     optimizer=SGDConfig(learning_rate=0.05, weight_decay=5e-4),
     schedule=StepsConfig(warmup_epochs=0.2, decay_epochs=(0.5,), decay_factor=0.5),
-    # Version 1 froze parameters alone.
+    # Version 1 froze parameters only, not running statistics.
     finetune=FinetuneConfig(freeze=("stem",), freeze_statistics=False, layer_decay=0.9),
     checkpoint=CheckpointConfig(every_steps=10),
     batch_size=64,
@@ -78,7 +78,7 @@ def test_it_continues_as_it_would_have_then(workdir: Path) -> None:
     before = (workdir / "config.json").read_bytes()
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(CONFIG.to_json()), str(workdir)],
-        # One device, as then.
+        # One device, as when the run was written.
         env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
         cwd=ROOT,
         capture_output=True,
@@ -111,7 +111,7 @@ def test_it_continues_as_it_would_have_then(workdir: Path) -> None:
         types = {name: array["type"] for name, array in arrays(workdir, 20).items()}
         assert types == {name: array["type"] for name, array in expected["arrays"].items()}
 
-    # It gets what a run of today begins with.
+    # The directory gets the files that a new run begins with.
     spec = ModelSpec.from_json(json.loads((workdir / "model.json").read_text()))
     assert (spec.name, spec.class_names) == ("cifar_resnet8", tuple("0123456789"))
 

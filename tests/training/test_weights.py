@@ -1,4 +1,4 @@
-"""Runs that start from weights."""
+"""Training that starts from published weights."""
 
 import dataclasses
 import subprocess
@@ -24,7 +24,7 @@ from tests.variables import random_variables
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights for colour images of seven classes; the digits are grey and have ten classes."""
+    """Weights for color images of seven classes. The digits are gray and have ten classes."""
     model = create_model("cifar_resnet32", num_classes=7)
     variables = random_variables(model, np.zeros((1, 8, 8, 3), np.float32))
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"

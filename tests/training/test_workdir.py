@@ -1,4 +1,4 @@
-"""A directory belongs to one configuration."""
+"""A run directory belongs to one configuration."""
 
 import dataclasses
 import errno
@@ -70,7 +70,7 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, small_config: TrainCon
     assert content(tmp_path) == before
 
 
-# Python warns of a file that is left open.
+# Python warns about a file that is left open.
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_one_run_at_a_time(tmp_path: Path, small_config: TrainConfig) -> None:
     with Workdir(tmp_path, small_config):

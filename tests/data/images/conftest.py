@@ -16,7 +16,7 @@ def photos() -> list[np.ndarray]:
 
 
 def jpeg(pixels: np.ndarray, **options: object) -> bytes:
-    """The bytes of a JPEG."""
+    """Return an image as the bytes of a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90, **options)
     return buffer.getvalue()

@@ -91,7 +91,7 @@ def test_images_keep_their_size_and_channels(tmp_path: Path, name: str, file_for
     assert images.shape == batch.shape
     assert targets.shape == (4, FEATURES[name]["label"])
     np.testing.assert_allclose(dataset.prepare(batch), (batch / 255.0 - 0.5) / 0.25, atol=1e-5)
-    # Of every image, a window of its own size out of itself with four black pixels around it.
+    # Each image is padded by four black pixels, and a window of the original size is cut out.
     padded = np.pad(batch[0] / 255.0, ((4, 4), (4, 4), (0, 0)))
     size = batch.shape[1]
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(0, 1))

@@ -1,4 +1,4 @@
-"""Decoding, cropping and resizing, against Pillow."""
+"""Decoding, cropping and resizing, compared with Pillow."""
 
 import io
 import math
@@ -34,7 +34,7 @@ def pillow(data: bytes) -> np.ndarray:
 
 
 def cropped(data: bytes, size: int, draws: Any, **options: Any) -> np.ndarray:
-    # What was in a batch before must not show.
+    # The former content of the batch must not show through.
     out = np.full((2, size, size, 3), 77, np.uint8)
     random_resized_crop(data, out[0], draws, **options)
     assert (out[1] == 77).all()
@@ -42,7 +42,7 @@ def cropped(data: bytes, size: int, draws: Any, **options: Any) -> np.ndarray:
 
 
 def near(ours: np.ndarray, theirs: np.ndarray, share: float = 0.99) -> bool:
-    """Within one grey level for such a share of the values."""
+    """Return True if at least this share of the values differs by at most one gray level."""
     assert ours.shape == theirs.shape
     assert ours.dtype == np.uint8
     return bool(np.mean(np.abs(ours.astype(int) - theirs.astype(int)) <= 1) >= share)
@@ -94,7 +94,7 @@ def test_dark_images_of_sixteen_bits_stay_dark() -> None:
     dark = np.full((4, 4), 200, np.uint16)
     for kind in ("PNG", "TIFF"):
         assert (decode(encoded(Image.fromarray(dark), kind)) == 1).all()
-    # Of 32 bits nobody says how many are used.
+    # The file does not say how many of the 32 bits are used.
     for level, expected in ((200, 200), (25700, 100)):
         image = Image.fromarray(np.full((4, 4), level, np.int32))
         assert (decode(encoded(image, "TIFF")) == expected).all()
@@ -156,7 +156,7 @@ def test_statistics_need_no_copy_of_the_image() -> None:
     finally:
         tracemalloc.stop()
     assert statistics.total.tolist() == [6_000_000, 12_000_000, 18_000_000]
-    # Pillow's own 4 bytes for each pixel are not counted.
+    # This does not count the 4 bytes that Pillow itself allocates for each pixel.
     assert peak < 2 * 3000 * 2000
 
 
@@ -171,7 +171,7 @@ def test_the_largest_number_of_pixels_is_a_setting(
         decode(data, max_pixels=1199)
     with pytest.raises(TooLargeError, match=message):
         next(decode_strips(data, max_pixels=1199))
-    # Pillow's limit stays as it is, and is not the one that counts.
+    # Our own limit applies, and Pillow's global limit is left unchanged.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert decode(data).shape == (30, 40, 3)
     assert Image.MAX_IMAGE_PIXELS == 100
@@ -241,7 +241,7 @@ def test_of_a_long_image_only_the_centre_is_resized(
         crop_fraction=0.875,
         interpolation=interpolation,
     )
-    # OpenCV knows the places of what it warps to the 32nd part of a pixel.
+    # OpenCV rounds the coordinates of a warp to 1/32 of a pixel.
     tolerance = 8 if interpolation == "linear" else 1
     assert np.abs(ours.astype(int) - expected.astype(int)).max() <= tolerance
 
@@ -293,7 +293,7 @@ def test_the_evaluation_crop_is_torchvision_s(
     crop_fraction: float,
     portrait: bool,
 ) -> None:
-    """Resize of the short side and CenterCrop, as torchvision rounds, on Pillow images."""
+    """Resize the short side and crop the center of a Pillow image, with torchvision's rounding."""
     photo = photos[1][:, :533]
     data = jpeg(np.ascontiguousarray(photo.swapaxes(0, 1)) if portrait else photo)
     with Image.open(io.BytesIO(data)) as image:
@@ -332,7 +332,7 @@ def test_boxes_are_distributed_as_asked_for() -> None:
     assert 0.7 < area.max() < 0.81
     assert 0.49 < aspect.min() < 0.55
     assert 1.8 < aspect.max() < 2.02
-    # Both ends of what is left over are as likely.
+    # The crop is equally likely to be cut off at both ends.
     rest = (top / np.maximum(1, 300 - height))[height < 290]
     assert abs(rest.mean() - 0.5) < 0.02
 
@@ -347,7 +347,7 @@ def test_a_box_that_does_not_fit_becomes_the_central_one() -> None:
 def test_a_jpeg_that_is_shrunk_while_decoding_shows_the_same(
     photos: list[np.ndarray], interpolation: str
 ) -> None:
-    # Smooth, because "linear" does not antialias.
+    # The image is smooth, because "linear" does not antialias.
     smooth = Image.fromarray(photos[0]).resize((20, 14)).resize((640, 427))
     data = jpeg(np.asarray(smooth))
     options: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Folders and tables of images."""
+"""Reading of folders and tables of images."""
 
 import contextlib
 import io
@@ -109,7 +109,7 @@ def test_a_third_split_is_kept_apart(folder: Path, tmp_path: Path) -> None:
         "test": 11,
     }
     assert splits["test"][0].name.startswith(str(tmp_path / "test"))
-    # Training is content without it, also where its labels are secret.
+    # Training does not need the test split, whose labels may be secret.
     shutil.rmtree(tmp_path / "test" / "cat")
     train, _, kind = opened(tmp_path)
     assert (len(train), kind) == (23, "validation")
@@ -183,7 +183,7 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def without_privileges() -> Iterator[None]:
-    """Root reads everything, so root becomes nobody for a while."""
+    """Run as the user nobody during a test, because root can read every file."""
     if os.geteuid():
         yield
         return
@@ -258,7 +258,7 @@ def test_tables_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) ->
 
 def picture(path: Path | str, level: int = 0) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    # Pillow cannot open every name for writing.
+    # Pillow cannot open a file with such a name for writing.
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (level, 0, 0)).save(buffer, "PNG")
     with open(path, "wb") as file:
@@ -317,7 +317,7 @@ def test_every_real_file_counts_once_in_its_class(two_classes: Path) -> None:
         (cat / name).parent.mkdir(exist_ok=True)
         (cat / name).symlink_to(target)
     assert files(two_classes) == before
-    # Files elsewhere are read through links, once.
+    # Files outside the folder are read through links, each once.
     elsewhere = two_classes.parent / "elsewhere"
     picture(elsewhere / "deep" / "new.png")
     (elsewhere / "loop").symlink_to(".")

@@ -1,4 +1,4 @@
-"""Batches of images in files: exactly once, the same for any threads and processes, resumable."""
+"""Batches of images in files: each image once, equal for any number of threads and processes."""
 
 import contextlib
 import itertools
@@ -33,7 +33,7 @@ def splits(folder: Path, **options: Any) -> tuple[ImageSplit, ImageSplit]:
 def take(
     split: ImageSplit, steps: int, *, batch_size: int = 8, start: int = 0, processes: int = 1
 ) -> list[Batch]:
-    """Global batches, put together from the parts of the processes."""
+    """Return global batches, joined from the parts that the processes load."""
     parts = [
         list(
             itertools.islice(
@@ -66,7 +66,7 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
 
 
 class Numbered:
-    """A source whose images tell their index by their only colour."""
+    """A source of images with one color each, which encodes the index of the image."""
 
     class_names = tuple(map(str, range(41)))
     fingerprint = "numbered"
@@ -132,7 +132,7 @@ def test_repeated_augmentation_crops_each_image_anew() -> None:
     labels = np.concatenate([batch.label for batch in take(split, 41, batch_size=3)])
     epochs = labels.reshape(3, 41)
     for epoch in epochs:
-        # Thirteen images three times and one twice.
+        # Thirteen images are used three times, and one is used twice.
         assert sorted(np.unique(epoch, return_counts=True)[1]) == [2, *[3] * 13]
         np.testing.assert_array_equal(epoch[:39].reshape(13, 3).std(axis=1), 0)
 
@@ -252,7 +252,7 @@ SCRIPT = """
 
 
 def workers_of(group: int) -> list[int]:
-    """Processes of a group, without its leader."""
+    """Return the processes of a process group, without its leader."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -290,7 +290,7 @@ def test_no_worker_outlives_its_parent(folder: Path, tmp_path: Path, event: Any)
                 os.kill(workers[-1], signal.SIGKILL)
             else:
                 os.kill(process.pid, event)
-            # What is printed meanwhile must be read, or the process waits.
+            # The output must be read meanwhile, or the process waits until there is room for more.
             process.communicate(timeout=60)
             assert process.returncode != 0
             deadline = time.monotonic() + 10

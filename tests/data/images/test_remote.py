@@ -1,4 +1,4 @@
-"""Data behind URLs, here of a bucket that is a local directory."""
+"""Data sets at URLs. The bucket of these tests is a local directory."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from tests.data.images.test_tfds import tfrecord as tfrecord
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What gs://bucket holds."""
+    """The directory that holds the content of gs://bucket."""
     root = tmp_path / "bucket"
     root.mkdir()
 

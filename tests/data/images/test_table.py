@@ -1,4 +1,4 @@
-"""Tables of images and classes: what is accepted, and the errors with their rows."""
+"""Tables of images and classes: accepted formats, and errors that name the row."""
 
 import os
 import re

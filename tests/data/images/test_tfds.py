@@ -1,4 +1,4 @@
-"""Data sets prepared by TensorFlow Datasets, read without TensorFlow."""
+"""Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ from resnet_jax.data.images.tfrecord import TFRecords, cached_index, index_tfrec
 
 @pytest.fixture(scope="module")
 def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder as a data set of array_records."""
+    """The images of the folder as a data set of array_record files."""
     root = tmp_path_factory.mktemp("tfds")
     return prepare(folder, root, name="animals", evaluation_share=0.2, seed=0)
 
@@ -84,7 +84,7 @@ def test_tfrecords_hold_what_array_records_hold(prepared: Path, tfrecord: Path) 
 
 @pytest.fixture(scope="module")
 def parquet(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder as a data set of parquet files."""
+    """The images of the folder as a data set of parquet files."""
     root = tmp_path_factory.mktemp("parquet")
     builder = make_builder("animals", open_splits(folder, evaluation_share=0.2, seed=0))(
         data_dir=root, file_format="parquet"
@@ -233,7 +233,7 @@ def test_one_flipped_bit_is_found_in_whichever_byte_it_is(tmp_path: Path) -> Non
     path = tmp_path / "a.tfrecord"
     content = record(b"first") + record(b"") + record(b"last")
     path.write_bytes(content)
-    # The records of an index that was made before the damage.
+    # The index was made before the damage, so it still has the old records.
     records = TFRecords([(path, 0, 3)], tmp_path / "cache")
     starts = [0, 21, 37, len(content)]
     for at in range(len(content)):
@@ -299,7 +299,7 @@ SHARDS = 200
 def sharded(
     request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A data set of one record in each of many files, as ImageNet has 1,024 of them."""
+    """A data set of many files with one record each. ImageNet has 1,024 files."""
     root = tmp_path_factory.mktemp(request.param) / "animals" / "1.0.0"
     root.mkdir(parents=True)
     content = TfdsSplit(prepared, "train")._examples[0]
