@@ -2,7 +2,8 @@
 
 The residuals of both functions are the input and per-channel values, nothing else of its size.
 The temporary memory of a ResNet-50 training step at 224 pixels, batch 16, is 1.31 GiB with the
-gradient of `normalize` and 1.98 GiB with JAX's, by XLA's analysis (2 cores of an AMD EPYC (Zen 4,
+gradient of `normalize` and 1.98 GiB with JAX's, by XLA's analysis, and a step takes 1.06 times as
+long with JAX's (``python -m benchmarks.train_step --parts``, 2 cores of an AMD EPYC (Zen 4,
 AVX-512), jax 0.10.2, 2026-11-28).
 """
 

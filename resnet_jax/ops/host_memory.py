@@ -2,9 +2,10 @@
 
 The C library returns large blocks to the system as soon as they are freed.  On CPUs, XLA frees all
 intermediate arrays at the end of a step and allocates them again for the next one, and Linux then
-clears every page again: 97,000 page faults in each ResNet-50 training step at 224 pixels, batch 4
-(2 cores of an AMD EPYC (Zen 4, AVX-512), jax 0.10.2, 2026-11-28).  An earlier measurement put the
-cost at a fifth of such a step.
+clears every page again: 97,000 page faults in each ResNet-50 training step at 224 pixels, batch 4.
+A step of batch 16 takes 1.24 times as long when memory is returned
+(``python -m benchmarks.train_step --parts``, 2 cores of an AMD EPYC (Zen 4, AVX-512), jax 0.10.2,
+2026-11-28).
 """
 
 import ctypes
