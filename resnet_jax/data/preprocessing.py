@@ -14,7 +14,7 @@ from resnet_jax.config.data import Interpolation
 from resnet_jax.config.validation import ConfigError, require
 from resnet_jax.data.augment.normalization import normalize
 from resnet_jax.data.augment.resample import affine_resize
-from resnet_jax.data.images.crop import CENTER, CropMode, evaluation_crop
+from resnet_jax.data.images.crop import CENTER, CropMode, evaluation_box, evaluation_crop
 from resnet_jax.data.images.decode import MAX_PIXELS, check_size, decode, rgb_pixels
 from resnet_jax.data.images.remote import is_remote, read_remote
 
@@ -149,7 +149,7 @@ class Preprocessing:
             OSError: The file cannot be read.
             ImportError: ``"linear"`` needs OpenCV, or a URL needs fsspec, which is not installed.
         """
-        return self._to_size(_rgb(image, max_pixels), CENTER)
+        return self._to_size(to_rgb(image, max_pixels=max_pixels), CENTER)
 
     def five_crops(self, image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """Decode and resize one image, and crop its four corners and its center.
@@ -172,7 +172,7 @@ class Preprocessing:
         """
         fraction = min(self.crop_fraction, _FIVE_CROPS_FRACTION)
         smaller = dataclasses.replace(self, crop_fraction=fraction)
-        pixels = _rgb(image, max_pixels)
+        pixels = to_rgb(image, max_pixels=max_pixels)
         return np.stack([smaller._to_size(pixels, anchor) for anchor in _FIVE_CROPS])
 
     def on_device(self, images: jax.Array | np.ndarray) -> jax.Array:
@@ -197,6 +197,23 @@ class Preprocessing:
             )
         return normalize(images, self.mean, self.std)
 
+    def box(self, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+        """Return the part of an image that the network sees.
+
+        Args:
+            shape: Height and width of the image in pixels.
+
+        Returns:
+            Top, left, height and width, in pixels of the image and not rounded. The part is larger
+            than the image where the crop mode ``"border"`` pads.
+        """
+        return evaluation_box(
+            shape[:2],
+            image_size=self.size,
+            crop_fraction=self.crop_fraction,
+            crop_mode=self.crop_mode,
+        )
+
     def _to_size(self, pixels: np.ndarray, anchor: tuple[float, float]) -> np.ndarray:
         """Resize and crop uint8[H, W, 3] to uint8[height, width, channels]."""
         height, width = self.size
@@ -216,8 +233,18 @@ class Preprocessing:
         return _to_channels(crop, self.channels)
 
 
-def _rgb(image: ImageLike, max_pixels: int) -> np.ndarray:
-    """Return the pixels of an image of any kind, uint8[H, W, 3]."""
+def to_rgb(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the pixels of an image of any kind, uint8[H, W, 3].
+
+    Args:
+        image: As in `Preprocessing.on_host`.
+        max_pixels: As in `Preprocessing.on_host`.
+
+    Raises:
+        ValueError: As in `Preprocessing.on_host`.
+        OSError: The file cannot be read.
+        ImportError: A URL needs fsspec, which is not installed.
+    """
     if isinstance(image, np.ndarray | jax.Array):
         return _to_channels(np.asarray(image), 3)
     if isinstance(image, Image.Image):

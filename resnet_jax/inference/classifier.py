@@ -12,9 +12,11 @@ from PIL import Image
 
 from resnet_jax.data.images.decode import MAX_PIXELS
 from resnet_jax.data.preprocessing import ImageLike, Preprocessing
+from resnet_jax.inference import explanation
+from resnet_jax.inference.explain import Method, check_method
 from resnet_jax.inference.pretrained import ImageSize, find
 from resnet_jax.inference.rundir import read_run
-from resnet_jax.inference.stream import Batch, Outputs, decode_batches
+from resnet_jax.inference.stream import BATCH_SIZE, Batch, Outputs, decode_batches
 from resnet_jax.models import Overrides, ResNet
 from resnet_jax.weights import load_weights
 from resnet_jax.weights.sources import Source
@@ -266,6 +268,44 @@ class Classifier:
         """
         return self._outputs(images, features=True)
 
+    def explain(
+        self,
+        images: Images,
+        target: str | int | None = None,
+        *,
+        method: Method = "grad-cam",
+        stage: int | None = None,
+    ) -> list[explanation.Explanation]:
+        """Return which parts of each image speak for a class.
+
+        Args:
+            images: As in `__call__`.
+            target: Name or index of the class. None explains the most probable class of each image.
+            method: ``"grad-cam"``, ``"grad-cam++"`` or ``"integrated-gradients"``, see
+                `resnet_jax.inference.explain`.
+            stage: Number of the stage of the network, from 1, whose output Grad-CAM and Grad-CAM++
+                weigh. None means the last. Earlier stages give finer maps, which depend less on the
+                class.
+
+        Returns:
+            For each image, the explained class and the heatmap at the resolution of the input of
+            the network, float32[H, W]. ``overlay()`` shows it on the image as a whole.
+
+        Raises:
+            ImageError: Some images cannot be read or decoded.
+            ValueError: The network has no head; or the class, the method or the stage does not
+                exist.
+        """
+        check_method(self.model, method, stage)
+        index = None if target is None else explanation.class_index(self.class_names, target)
+        return [
+            explained
+            for batch in self._decoded(images, explanation.BATCH_SIZE)
+            for _, explained in explanation.explain_batch(
+                self, batch, index, method=method, stage=stage
+            )
+        ]
+
     def preprocess(self, images: Images) -> jax.Array:
         """Return the input of the network, float32[N, H, W, C].
 
@@ -311,7 +351,7 @@ class Classifier:
             return np.empty((0, *shape[1:]), np.float32)
         return np.concatenate([np.asarray(array)[:count] for array, count in arrays])
 
-    def _decoded(self, images: Images) -> Iterator[Batch]:
+    def _decoded(self, images: Images, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
         """Yield decoded batches.
 
         Raises:
@@ -320,7 +360,9 @@ class Classifier:
         """
         images = _as_list(images)
         reasons: dict[int, str] = {}
-        for batch in decode_batches(images, self.preprocessing, max_pixels=self.max_pixels):
+        for batch in decode_batches(
+            images, self.preprocessing, batch_size=batch_size, max_pixels=self.max_pixels
+        ):
             for index, error in enumerate(batch.errors, start=batch.first):
                 if error:
                     reasons[index] = f"{_name(index, images[index])}: {error}"

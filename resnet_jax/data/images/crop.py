@@ -199,11 +199,46 @@ def evaluation_crop(
         ImportError: ``"linear"`` needs OpenCV, which is not installed.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    target = (math.floor(size[0] / crop_fraction), math.floor(size[1] / crop_fraction))
+    target = _target(size, crop_fraction)
     resized = _resized(pixels.shape[:2], target, crop_mode)
     if math.prod(resized) > _LARGEST and max(resized) > _LONGEST * max(target):
         return _part_of_long(pixels, resized, size, interpolation, anchor)
     return _part(resize(pixels, *resized, interpolation), size, fill, anchor)
+
+
+def evaluation_box(
+    shape: tuple[int, ...],
+    *,
+    image_size: Size,
+    crop_fraction: float,
+    crop_mode: CropMode = "center",
+) -> tuple[float, float, float, float]:
+    """Return the part of an image that `evaluation_crop` cuts out of its center.
+
+    Args:
+        shape: Height and width of the image in pixels.
+        image_size: See `evaluation_crop`.
+        crop_fraction: See `evaluation_crop`.
+        crop_mode: See `evaluation_crop`.
+
+    Returns:
+        Top, left, height and width, in pixels of the image. They are not rounded. The part is
+        larger than the image where `evaluation_crop` pads.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    resized = _resized(shape, _target(size, crop_fraction), crop_mode)
+    edges, sides = [], []
+    for length, before, side in zip(shape[:2], resized, size, strict=True):
+        excess = before - side
+        start = round(excess / 2) if excess > 0 else -(-excess // 2)
+        edges.append(start * length / before)
+        sides.append(side * length / before)
+    return edges[0], edges[1], sides[0], sides[1]
+
+
+def _target(size: tuple[int, int], crop_fraction: float) -> tuple[int, int]:
+    """Return height and width that the image is resized to before the crop, if it has this shape."""
+    return math.floor(size[0] / crop_fraction), math.floor(size[1] / crop_fraction)
 
 
 def _resized(
