@@ -1,8 +1,8 @@
 """Show which parts of images speak for a class."""
 
 import dataclasses
-import os
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from resnet_jax.commands.arguments import UsageError, parse_options
+from resnet_jax.config import ImageConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Arguments:
     arrays: bool = False
     """Whether to write the heat as NumPy arrays, too: float32 from 0 to 1, at the resolution of the
     network's input."""
+    max_pixels: int = ImageConfig.max_pixels
+    """Largest number of pixels of an image. Larger images are reported as unreadable."""
     overwrite: bool = False
     """Whether to write into a folder that has files, and to replace files of the same names."""
 
@@ -70,8 +73,13 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; name a folder with --output")
     existing = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"{existing} cannot be written to; check its permissions")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise UsageError(
+            f"no file can be written to {existing} ({error.strerror}); name another folder with "
+            "--output"
+        ) from None
     if output.exists() and not overwrite and any(output.iterdir()):
         raise UsageError(
             f"{output} has files; name another folder, or replace them with --overwrite True"
@@ -92,7 +100,7 @@ def _explain(arguments: Arguments, output: Path) -> int:
     from resnet_jax.inference.stream import decode_batches
 
     images = list(expand(arguments.paths))
-    classifier = Classifier.from_pretrained(arguments.run)
+    classifier = Classifier.from_pretrained(arguments.run, max_pixels=arguments.max_pixels)
     method, stage = arguments.method, arguments.stage
     check_method(classifier.model, method, stage)
     target: str | int | None = arguments.target
@@ -106,7 +114,12 @@ def _explain(arguments: Arguments, output: Path) -> int:
         Progress(console=Console(stderr=True), transient=True) as progress,
     ):
         task = progress.add_task("explaining", total=len(images))
-        for batch in decode_batches(images, classifier.preprocessing, batch_size=BATCH_SIZE):
+        for batch in decode_batches(
+            images,
+            classifier.preprocessing,
+            batch_size=BATCH_SIZE,
+            max_pixels=classifier.max_pixels,
+        ):
             errors = dict(enumerate(batch.errors, start=batch.first))
             explained = list(explain_batch(classifier, batch, target, method=method, stage=stage))
             errors |= pool.map(lambda item: (item[0], files.write(*item)), explained)

@@ -20,9 +20,9 @@ from resnet_jax.inference.explain import (
 from resnet_jax.inference.fold import fold_batch_norm
 from resnet_jax.models import ResNet, stack_blocks
 from resnet_jax.models.layers import identity
-from resnet_jax.models.shortcuts import PadShortcut
 from tests.inference import explain_cases
 from tests.inference.explain_cases import CASES, NUM_CLASSES, STAGES, STEP, TARGETS, VALUES, Case
+from tests.inference.light_detector import light_detector
 from tests.variables import random_variables
 
 
@@ -63,30 +63,6 @@ def test_integrated_gradients_are_those_of_captum(
     expected = stored[f"{case.name}/integrated-gradients"]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(attributions[:, ::STEP, ::STEP], expected, atol=2e-5 * scale)
-
-
-def light_detector() -> tuple[ResNet, Any]:
-    """Return a network whose logits are the mean brightness, and minus it.
-
-    Each convolution of the stem and of the first stage passes brightness on, and the residual
-    branches of all other blocks are 0.
-    """
-    model = create_model("cifar_resnet20", num_classes=2, width=4, shortcut=PadShortcut)
-    shape = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), shape)
-
-    def value(path: Any, leaf: Any) -> np.ndarray:
-        names = [key.key for key in path]
-        array = np.zeros(leaf.shape, np.float32)
-        if names[1:] == ["stem", "conv", "kernel"]:
-            array[1, 1] = 1 / 3
-        elif names[1:3] == ["head", "kernel"]:
-            array[:, 0], array[:, 1] = 1, -1
-        elif names[-1] == "var" or names[1:] == ["stem", "norm", "scale"]:
-            array[:] = 1
-        return array
-
-    return model, jax.tree_util.tree_map_with_path(value, variables)
 
 
 @pytest.mark.parametrize("method", METHODS)
