@@ -16,6 +16,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
 
 from resnet_jax.commands.suggestions import nearest_options
+from resnet_jax.suggestions import did_you_mean
 
 T = TypeVar("T")
 
@@ -108,8 +109,7 @@ def _unknown(word: str, options: list[str], prog: str) -> str:
     if not word.startswith("-"):
         return f"unexpected argument {word!r}; see {prog} --help"
     option = word.partition("=")[0]
-    near = nearest_options(option, options)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"see {prog} --help"
+    hint = did_you_mean(nearest_options(option, options), otherwise=f"see {prog} --help")
     return f"unknown option {option}: {hint}"
 
 

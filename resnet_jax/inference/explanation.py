@@ -1,7 +1,6 @@
 """Explanations of predictions: which parts of a photograph speak for a class."""
 
 import dataclasses
-import difflib
 import operator
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from resnet_jax.data.images.decode import MAX_PIXELS
 from resnet_jax.data.preprocessing import ImageLike, Preprocessing, to_rgb
 from resnet_jax.inference.explain import Method, heatmaps, overlay, uncropped
 from resnet_jax.inference.stream import Batch
+from resnet_jax.suggestions import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from resnet_jax.inference.classifier import Classifier
@@ -123,7 +123,6 @@ def class_index(class_names: Sequence[str], target: str | int) -> int:
     if found:
         numbers = ", ".join(map(str, found))
         raise ValueError(f"several classes are named {target!r}; give one of the numbers {numbers}")
-    near = difflib.get_close_matches(target, class_names, n=3, cutoff=0.5)
     few = [*class_names[:5], *(["..."] if len(class_names) > 5 else [])]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the classes are {', '.join(few)}"
+    hint = did_you_mean(nearest(target, class_names), f"the classes are {', '.join(few)}")
     raise ValueError(f"there is no class {target!r}: {hint}")

@@ -1,7 +1,6 @@
 """Finding a network, its weights, its preprocessing and its class names from one name."""
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from resnet_jax.inference.hub_layouts.repository import read_description
 from resnet_jax.inference.hub_layouts.timm import timm_preprocessing
 from resnet_jax.inference.rundir import read_run
 from resnet_jax.models import Overrides, ResNet, create_model, list_models
+from resnet_jax.suggestions import did_you_mean, nearest
 from resnet_jax.weights import Pretrained, list_pretrained
 from resnet_jax.weights.dialects.torch import torch_rules
 from resnet_jax.weights.hub import WEIGHT_FILES, fetch, fetch_first
@@ -120,8 +120,7 @@ def _entry(name: str) -> Pretrained:
             f"{name} is the name of a network without published weights; give a file of weights "
             f"first: Classifier.from_pretrained('weights.safetensors', {name!r})"
         )
-    near = difflib.get_close_matches(name, entries, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see list_pretrained()"
+    hint = did_you_mean(nearest(name, entries), otherwise="see list_pretrained()")
     raise ValueError(f"unknown weights {name!r}, and there is no such file: {hint}")
 
 
