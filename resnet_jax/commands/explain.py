@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from resnet_jax.commands.arguments import UsageError, parse_options
+from resnet_jax.commands.arguments import Flag, UsageError, parse_options
 from resnet_jax.config import ImageConfig
 
 
@@ -26,12 +26,17 @@ class Arguments:
     """
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """A run directory, a checkpoint, or the name of published weights such as resnet50.a1_in1k."""
+    """The network: a run directory or a checkpoint, the name of published weights such as
+    resnet50.a1_in1k, a repository such as hf://microsoft/resnet-50 or a copy of one, or a file of
+    weights together with --model."""
     paths: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PATH")]
     """Image files, folders, patterns such as "photos/**/*.jpg", URLs, or - for a list of them on
     standard input."""
     output: Path
     """Folder for the results. It is created if it does not exist."""
+    model: str | None = None
+    """Name of the network of a file of weights, such as resnet50, or resnet50.tv2_in1k to use the
+    preprocessing of these published weights as well."""
     target: str | None = None
     """Name of the class to explain, or its number from 0. By default it is the most probable class
     of each image."""
@@ -41,13 +46,13 @@ class Arguments:
     stage: int | None = None
     """Number of the stage, from 1, whose feature map Grad-CAM and Grad-CAM++ use. By default it is
     the last. Earlier stages give finer heat that depends less on the class."""
-    arrays: bool = False
-    """Whether to write the heat as NumPy arrays, too: float32 from 0 to 1, at the resolution of the
-    network's input."""
+    arrays: Flag = False
+    """Also write the heat as NumPy arrays: float32 from 0 to 1, at the resolution of the network's
+    input."""
     max_pixels: int = ImageConfig.max_pixels
     """Largest number of pixels of an image. Larger images are reported as unreadable."""
-    overwrite: bool = False
-    """Whether to write into a folder that has files, and to replace files of the same names."""
+    overwrite: Flag = False
+    """Write into a folder that has files, and replace files of the same names."""
 
 
 def run(argv: list[str], prog: str) -> int:
@@ -55,6 +60,13 @@ def run(argv: list[str], prog: str) -> int:
     arguments = parse_options(Arguments, argv, prog=prog)
     if not arguments.paths:
         raise UsageError(f"name the images to explain: {prog} RUN PATH... --output FOLDER")
+    if arguments.max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, but it is {arguments.max_pixels}")
+    if arguments.model is None and Path(arguments.run).expanduser().is_file():
+        raise UsageError(
+            f"{arguments.run}: a file of weights does not name its network; add its name, such as "
+            "--model resnet50"
+        )
     output = arguments.output.expanduser()
     _check_output(output, overwrite=arguments.overwrite)
     try:
@@ -82,7 +94,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         ) from None
     if output.exists() and not overwrite and any(output.iterdir()):
         raise UsageError(
-            f"{output} has files; name another folder, or replace them with --overwrite True"
+            f"{output} has files; name another folder, or replace them with --overwrite"
         )
 
 
@@ -100,18 +112,21 @@ def _explain(arguments: Arguments, output: Path) -> int:
     from resnet_jax.inference.stream import decode_batches
 
     images = list(expand(arguments.paths))
-    classifier = Classifier.from_pretrained(arguments.run, max_pixels=arguments.max_pixels)
+    classifier = Classifier.from_pretrained(
+        arguments.run, arguments.model, max_pixels=arguments.max_pixels
+    )
     method, stage = arguments.method, arguments.stage
     check_method(classifier.model, method, stage)
     target: str | int | None = arguments.target
     if target is not None:
         is_name = target in classifier.class_names or not target.isdecimal()
         target = class_index(classifier.class_names, target if is_name else int(target))
+    screen = Console(stderr=True)
     unreadable = {}
     with (
         ExplanationFiles(output, images, arrays=arguments.arrays) as files,
         ThreadPoolExecutor(usable_cores(), thread_name_prefix="write") as pool,
-        Progress(console=Console(stderr=True), transient=True) as progress,
+        Progress(console=screen, disable=not screen.is_terminal, transient=True) as progress,
     ):
         task = progress.add_task("explaining", total=len(images))
         for batch in decode_batches(

@@ -1,5 +1,6 @@
 """Names of the files that a command writes about images."""
 
+import itertools
 import os
 import re
 import unicodedata
@@ -28,7 +29,8 @@ def output_names(images: Sequence[str], suffixes: Sequence[str]) -> list[str]:
     ['a/1', 'b/1', 'b/1-2']
     """
     paths = [_parts(image) for image in images]
-    shared = len(os.path.commonprefix([folders for *folders, _ in paths]))
+    above = zip(*(folders for *folders, _ in paths), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda folders: len(set(folders)) == 1, above))
     names, taken = [], set()
     for *folders, file in paths:
         kept = [

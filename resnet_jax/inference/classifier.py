@@ -344,7 +344,9 @@ class Classifier:
         """Return the features or the logits of all images."""
         run = partial(self.forward, logits=not features, features=features)
         # JAX returns at once, so the next images are decoded while it computes.
-        arrays = [(run(batch.pixels[0])[features], len(batch.images)) for batch in self._decoded(images)]
+        arrays = [
+            (run(batch.pixels[0])[features], len(batch.images)) for batch in self._decoded(images)
+        ]
         if not arrays:
             batch = np.zeros((1, *self.preprocessing.image_shape), np.uint8)
             shape = jax.eval_shape(run, batch)[features].shape

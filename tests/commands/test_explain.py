@@ -71,7 +71,7 @@ def test_overlays_arrays_and_a_table_are_written(
     explain: Callable[..., Any], photos: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "new" / "heat"
-    code, out, err = explain("run", photos, "--output", output, "--arrays", "True")
+    code, out, err = explain("run", photos, "--output", output, "--arrays")
     assert code == 1
     assert "2 of 3 images explained" in out
     assert err.count("\n") == 1
@@ -112,11 +112,12 @@ def test_existing_files_are_only_replaced_when_asked_for(
     (output / "1.png").write_text("mine")
     code, _, err = explain("run", photos / "a", "--output", output)
     assert code == 2
-    assert "has files; name another folder, or replace them with --overwrite True" in err
+    assert "has files; name another folder, or replace them with --overwrite" in err
     assert (output / "1.png").read_text() == "mine"
-    code, _, _ = explain("run", photos / "a", "--output", output, "--overwrite", "True")
+    code, _, _ = explain("run", photos / "a", "--output", output, "--overwrite")
     assert code == 0
-    assert Image.open(output / "1.png").size == (96, 64)
+    with Image.open(output / "1.png") as overlay:
+        assert overlay.size == (96, 64)
 
 
 @pytest.mark.parametrize(
@@ -240,5 +241,5 @@ def test_names_of_files_never_collide() -> None:
 
 
 def test_a_name_that_several_classes_have_is_refused() -> None:
-    with pytest.raises(ValueError, match="several classes are named 'crane'.* 0, 2"):
+    with pytest.raises(ValueError, match=r"several classes are named 'crane'.* 0, 2"):
         class_index(["crane", "heron", "crane"], "crane")

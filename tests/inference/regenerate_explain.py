@@ -44,7 +44,9 @@ def main() -> None:
     for case in CASES:
         model, shapes = build(case)
         values[f"{case.name}/shapes"] = np.array(json.dumps(shapes))
-        stages = getattr(model, "stages", None) or [getattr(model, f"layer{i}") for i in range(1, 5)]
+        stages = getattr(model, "stages", None) or [
+            getattr(model, f"layer{i}") for i in range(1, 5)
+        ]
         for method, cam_class in (("grad-cam", GradCAM), ("grad-cam++", GradCAMPlusPlus)):
             for stage in STAGES:
                 with cam_class(model, [stages[stage - 1]]) as cam:

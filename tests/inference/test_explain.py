@@ -219,7 +219,7 @@ def test_an_overlay_colors_only_what_is_hot_and_darkens_what_was_not_seen() -> N
     unchanged[2, 3] = unchanged[:, 7] = False
     np.testing.assert_array_equal(result[unchanged], image[unchanged])
     red, green, blue = result[2, 3].tolist()
-    assert red > green > 150 > 60 > blue
+    assert green > red > 150 > 60 > blue
     np.testing.assert_array_equal(result[:, 7], 40)
     np.testing.assert_array_equal(overlay(image[..., 0], heat), result)
     np.testing.assert_array_equal(overlay(image[..., :1], heat), result)

@@ -237,7 +237,7 @@ def evaluation_box(
 
 
 def _target(size: tuple[int, int], crop_fraction: float) -> tuple[int, int]:
-    """Return height and width that the image is resized to before the crop, if it has this shape."""
+    """Return the size to which an image of the same proportions is resized before the crop."""
     return math.floor(size[0] / crop_fraction), math.floor(size[1] / crop_fraction)
 
 
