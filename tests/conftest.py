@@ -27,6 +27,7 @@ collect_ignore = [
     "data/regenerate_preprocessing.py",
     "golden/ibn_net.py",
     "golden/regenerate.py",
+    "inference/regenerate_explain.py",
     "nightly/preprocessing.py",
 ]
 

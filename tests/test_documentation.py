@@ -70,7 +70,7 @@ def write_weights(directory: Path) -> None:
     "page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name
 )
 def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
-    if page.name in ("models.md", "prediction.md"):
+    if page.name in ("explanation.md", "models.md", "prediction.md"):
         write_weights(tmp_path)
     environment = {
         **os.environ,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from resnet_jax.commands import models, train, weights
+from resnet_jax.commands import explain, models, train, weights
 from resnet_jax.commands.arguments import MARKERS, create_registry
 from resnet_jax.commands.data import describe, prepare
 from resnet_jax.config import load_experiment
@@ -23,6 +23,7 @@ def run(argv: list[str], prog: str) -> int:
                 _command("describe", describe.Arguments), _command("prepare", prepare.Arguments)
             ),
         ),
+        _command("explain", explain.Arguments),
         _command("models", models.Arguments),
         _command("weights", weights.Arguments),
     )

@@ -9,13 +9,14 @@ from typing import NoReturn
 
 from resnet_jax.commands.arguments import COMPLETION, UsageError
 from resnet_jax.commands.extras import how_to_install
-from resnet_jax.commands.suggestions import nearest
 from resnet_jax.config import ConfigError
+from resnet_jax.suggestions import did_you_mean, nearest
 
 COMMANDS = {
     "train": "train",
     "data describe": "data.describe",
     "data prepare": "data.prepare",
+    "explain": "explain",
     "models": "models",
     "weights": "weights",
 }
@@ -108,12 +109,10 @@ def _unknown(argv: list[str], prog: str) -> str:
     # `resnet-jax digits-resnet20` and `resnet-jax data destroy` are near misses, too.
     asked = " ".join(argv[:2]) if argv[0] == "data" else argv[0]
     near = nearest(asked, COMMANDS)
-    hint = " or ".join(f"{prog} {command}" for command in near)
+    commands = [f"{prog} {command}" for command in near]
     if not near:
         from resnet_jax.config import list_experiments
 
-        hint = f"{prog} train {asked}" if asked in list_experiments() else ""
-    known = ", ".join(COMMANDS)
-    return f"unknown command {asked!r}: " + (
-        f"did you mean {hint}?" if hint else f"choose from {known}"
-    )
+        commands = [f"{prog} train {asked}"] if asked in list_experiments() else []
+    hint = did_you_mean(commands, otherwise=f"choose from {', '.join(COMMANDS)}")
+    return f"unknown command {asked!r}: {hint}"

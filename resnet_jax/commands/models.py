@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from resnet_jax.commands.arguments import UsageError, parse_options
-from resnet_jax.commands.suggestions import nearest
+from resnet_jax.suggestions import did_you_mean, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def run(argv: list[str], prog: str) -> int:
     found = [row for row in rows() if fnmatch.fnmatchcase(row.name, pattern)]
     if not found:
         near = nearest(pattern, [row.name for row in rows()])
-        hint = f"did you mean {' or '.join(near)}?" if near else f"{prog} lists all"
+        hint = did_you_mean(near, otherwise=f"{prog} lists all")
         raise UsageError(f"no network matches {pattern!r}: {hint}")
     table = Table("name", box=None)
     for heading in ("parameters", "GMACs", "input size"):

@@ -1,16 +1,7 @@
-"""What a user may have meant by a word that does not exist."""
+"""What a user may have meant by an option that does not exist."""
 
 import difflib
 from collections.abc import Iterable
-
-
-def nearest(word: str, known: Iterable[str]) -> list[str]:
-    """Return the words that are spelled most like one, at most three.
-
-    >>> nearest("trian", ["train", "models"])
-    ['train']
-    """
-    return difflib.get_close_matches(word, known, n=3, cutoff=0.5)
 
 
 def nearest_options(option: str, known: Iterable[str]) -> list[str]:

@@ -5,7 +5,6 @@ The files of `configs/` come with the library and are known by name: `configs/di
 """
 
 import dataclasses
-import difflib
 import inspect
 import os
 import runpy
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from resnet_jax.config.train import TrainConfig
 from resnet_jax.config.validation import ConfigError
+from resnet_jax.suggestions import did_you_mean, nearest
 
 DEFAULT_EXPERIMENT = "digits-resnet20"
 """Name of the experiment that is trained if none is named."""
@@ -69,7 +69,7 @@ def load_experiment(source: str | os.PathLike[str]) -> Experiment:
     name = os.fspath(source).replace("_", "-")
     if name not in files:
         near = matching_experiments(name)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(files)}"
+        hint = did_you_mean(near, otherwise=f"choose from {', '.join(files)}")
         raise ConfigError(f"unknown experiment {os.fspath(source)!r}: {hint}")
     return _load(files[name])
 
@@ -84,7 +84,7 @@ def matching_experiments(name: str) -> list[str]:
     """
     names = list_experiments()
     containing = [known for known in names if name and name in known]
-    return containing or difflib.get_close_matches(name, names, n=1)
+    return containing or nearest(name, names, count=1)
 
 
 def is_file(source: str | os.PathLike[str]) -> bool:

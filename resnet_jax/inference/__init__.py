@@ -3,6 +3,7 @@
 from resnet_jax.inference.classifier import Classifier as Classifier
 from resnet_jax.inference.classifier import ImageError as ImageError
 from resnet_jax.inference.classifier import Prediction as Prediction
+from resnet_jax.inference.explanation import Explanation as Explanation
 from resnet_jax.inference.fold import fold_batch_norm as fold_batch_norm
 from resnet_jax.inference.precise_bn import precise_batch_stats as precise_batch_stats
 from resnet_jax.inference.spec import ModelSpec as ModelSpec

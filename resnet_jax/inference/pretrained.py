@@ -1,17 +1,18 @@
 """Finding a network, its weights, its preprocessing and its class names from one name."""
 
 import dataclasses
-import difflib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from resnet_jax.data.preprocessing import Preprocessing
-from resnet_jax.inference.hub_config import Description, describe, names_of, timm_preprocessing
+from resnet_jax.inference.hub_layouts.description import Description, names_of
+from resnet_jax.inference.hub_layouts.repository import read_description
+from resnet_jax.inference.hub_layouts.timm import timm_preprocessing
 from resnet_jax.inference.rundir import read_run
 from resnet_jax.models import Overrides, ResNet, create_model, list_models
+from resnet_jax.suggestions import did_you_mean, nearest
 from resnet_jax.weights import Pretrained, list_pretrained
 from resnet_jax.weights.dialects.torch import torch_rules
 from resnet_jax.weights.hub import WEIGHT_FILES, fetch, fetch_first
@@ -119,8 +120,7 @@ def _entry(name: str) -> Pretrained:
             f"{name} is the name of a network without published weights; give a file of weights "
             f"first: Classifier.from_pretrained('weights.safetensors', {name!r})"
         )
-    near = difflib.get_close_matches(name, entries, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see list_pretrained()"
+    hint = did_you_mean(nearest(name, entries), otherwise="see list_pretrained()")
     raise ValueError(f"unknown weights {name!r}, and there is no such file: {hint}")
 
 
@@ -160,7 +160,7 @@ def _from_hub(reference: str, image_size: ImageSize) -> Found:
         preprocessor = fetch_first(reference, ["preprocessor_config.json"])
     except ValueError:  # The hub cannot be reached, and the cache has the configuration only.
         preprocessor = None
-    description = _describe(reference, config, preprocessor)
+    description = read_description(reference, config, preprocessor)
     return _found(description, fetch(reference), image_size)
 
 
@@ -178,26 +178,13 @@ def _from_path(path: Path, image_size: ImageSize) -> Found:
                     f"{path} has no config.json; give the name of the network as well, with "
                     f"{path / name}"
                 )
-            description = _describe(str(path), config, preprocessor)
+            description = read_description(str(path), config, preprocessor)
             return _found(description, path / name, image_size)
     spec, variables = read_run(path)
     try:
         return Found(spec.create(), variables, spec.preprocessing, spec.class_names)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _describe(source: str, config: Path, preprocessor: Path | None) -> Description:
-    try:
-        fields = json.loads(config.read_text("utf-8"))
-        steps = None
-        if preprocessor is not None and preprocessor.exists():
-            steps = json.loads(preprocessor.read_text("utf-8"))
-        return describe(fields, steps)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{source}: its configuration cannot be read ({error!r})") from None
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
 
 
 def _found(description: Description, weights: Path, image_size: ImageSize) -> Found:

@@ -1,6 +1,5 @@
 """Networks by name, with overrides."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -16,6 +15,7 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.shortcuts import Shortcut
 from resnet_jax.models.stem import ConvPool
 from resnet_jax.models.variants import SMALL_INPUT, fields_of
+from resnet_jax.suggestions import did_you_mean, nearest
 
 
 class Overrides(TypedDict, total=False):
@@ -174,8 +174,8 @@ def create_model(
     row = fields_of(variant)
     for key in overrides:
         if key not in Overrides.__annotations__:
-            near = difflib.get_close_matches(key, Overrides.__annotations__, n=1)
-            hint = f"did you mean {near[0]}?" if near else "see help(create_model)."
+            near = nearest(key, Overrides.__annotations__, count=1)
+            hint = did_you_mean(near, otherwise="see help(create_model).")
             raise TypeError(f"create_model has no override {key!r}: {hint}")
     fields = {"norm": BatchNorm} | row | (SMALL_INPUT if small_input else {}) | overrides
     return ResNet(**options_to_partials(fields), name=name)

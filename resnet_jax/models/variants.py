@@ -1,6 +1,5 @@
 """The table of the networks: one row of fields and options for each name."""
 
-import difflib
 import fnmatch
 from functools import partial
 from typing import Any
@@ -44,6 +43,7 @@ from resnet_jax.models.shortcuts import (
     SpatialShortcut,
 )
 from resnet_jax.models.stem import ConvPool
+from resnet_jax.suggestions import did_you_mean, nearest
 
 Fields = dict[str, Any]
 """Fields of a network, and options of its blocks and normalization layers, as overrides."""
@@ -428,7 +428,6 @@ def fields_of(name: str) -> Fields:
                 f"unknown model {name!r}: the network is {untagged!r}, and its weights are "
                 f"load_weights(model, 'hf://timm/{name}')"
             )
-        near = difflib.get_close_matches(name, _VARIANTS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see list_models()."
+        hint = did_you_mean(nearest(name, _VARIANTS), otherwise="see list_models().")
         raise ValueError(f"unknown model {name!r}: {hint}")
     return dict(_VARIANTS[name])

@@ -24,7 +24,8 @@ from resnet_jax.config import (
 from resnet_jax.data import open_dataset
 from resnet_jax.data.augment import affine_resize, normalize
 from resnet_jax.data.preprocessing import Preprocessing
-from resnet_jax.inference.hub_config import crop_fraction_of, timm_preprocessing
+from resnet_jax.inference.hub_layouts.timm import timm_preprocessing
+from resnet_jax.inference.hub_layouts.transformers import crop_fraction_of
 from tests.data.images.test_arrays import prepare
 from tests.data.preprocessing_cases import (
     FILES,

@@ -20,7 +20,7 @@ from resnet_jax import (
     list_pretrained,
     load_weights,
 )
-from resnet_jax.inference.hub_config import describe
+from resnet_jax.inference.hub_layouts.repository import describe
 from resnet_jax.inference.pretrained import find
 from resnet_jax.weights import hub
 from tests.golden import golden

@@ -28,6 +28,8 @@ def test_features_and_head_are_the_network(name: str) -> None:
                 model.apply(variables, images, train=False),
                 head(maps),
                 head(maps["stage2"]),
+                model.apply(variables, maps["stage2"], 2, method="forward_from"),
+                model.apply(variables, maps["stage1"], 1, method="forward_from"),
             ],
             "embedding": [
                 model.apply(variables, images, method="embed"),

@@ -31,7 +31,8 @@ from transformers import (
 )
 
 from resnet_jax import Classifier, Preprocessing
-from resnet_jax.inference.hub_config import crop_fraction_of, timm_preprocessing
+from resnet_jax.inference.hub_layouts.timm import timm_preprocessing
+from resnet_jax.inference.hub_layouts.transformers import crop_fraction_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((375, 500), (333, 333), (223, 225), (17, 31), (1, 1), (2, 3), (1200, 40), (40, 1200))
