@@ -5,7 +5,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from resnet_jax.commands import models, train, weights
+from resnet_jax.commands import models, predict, train, weights
 from resnet_jax.commands.arguments import MARKERS, create_registry
 from resnet_jax.commands.data import describe, prepare
 from resnet_jax.config import load_experiment
@@ -24,6 +24,7 @@ def run(argv: list[str], prog: str) -> int:
             ),
         ),
         _command("models", models.Arguments),
+        _command("predict", predict.Arguments),
         _command("weights", weights.Arguments),
     )
     tyro.cli(

@@ -14,7 +14,7 @@ from resnet_jax.data.images.decode import MAX_PIXELS
 from resnet_jax.data.preprocessing import ImageLike, Preprocessing
 from resnet_jax.inference.pretrained import ImageSize, find
 from resnet_jax.inference.rundir import read_run
-from resnet_jax.inference.stream import Batch, Outputs, decode_batches
+from resnet_jax.inference.stream import Batch, Outputs, decode_batches, image_name
 from resnet_jax.models import Overrides, ResNet
 from resnet_jax.weights import load_weights
 from resnet_jax.weights.sources import Source
@@ -29,10 +29,13 @@ class Prediction(NamedTuple):
     Attributes:
         class_name: Name of the class.
         probability: Probability that the network gives to it, 0 to 1.
+        class_index: Position of the class among the logits, from 0. Two classes of ImageNet can
+            have the same name.
     """
 
     class_name: str
     probability: float
+    class_index: int | None = None
 
 
 class ImageError(ValueError):
@@ -217,7 +220,14 @@ class Classifier:
         Raises:
             ImageError: Some images cannot be read or decoded.
         """
-        logits = self.logits(images)
+        return self.probabilities(self.logits(images))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities that belong to logits, float32[N, K].
+
+        Args:
+            logits: float32[N, K], as `logits` returns them.
+        """
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -231,14 +241,23 @@ class Classifier:
         Raises:
             ImageError: Some images cannot be read or decoded.
         """
+        return self.rank(self.logits(images), top=top)
+
+    def rank(self, logits: np.ndarray, *, top: int = 5) -> list[list[Prediction]]:
+        """Return the most probable classes for each row of logits, the most probable first.
+
+        Args:
+            logits: float32[N, K], as `logits` returns them.
+            top: Number of classes. If the network has fewer, all are returned.
+        """
         if top < 1:
             raise ValueError(f"top must be at least 1, but it is {top}")
         return [
             [
-                Prediction(self.class_names[k], float(row[k]))
+                Prediction(self.class_names[k], float(row[k]), int(k))
                 for k in np.argsort(-row, kind="stable")[:top]
             ]
-            for row in self(images)
+            for row in self.probabilities(logits)
         ]
 
     def logits(self, images: Images) -> np.ndarray:
@@ -323,7 +342,7 @@ class Classifier:
         for batch in decode_batches(images, self.preprocessing, max_pixels=self.max_pixels):
             for index, error in enumerate(batch.errors, start=batch.first):
                 if error:
-                    reasons[index] = f"{_name(index, images[index])}: {error}"
+                    reasons[index] = f"{image_name(index, images[index])}: {error}"
             if not reasons:
                 yield batch
         if reasons:
@@ -342,7 +361,3 @@ def _as_list(images: Images) -> Sequence[ImageLike]:
             f"images must be an array, bytes, a path or a list of them, not {type(images).__name__}"
         )
     return list(images)
-
-
-def _name(index: int, image: ImageLike) -> str:
-    return str(image) if isinstance(image, str | os.PathLike) else f"image {index}"

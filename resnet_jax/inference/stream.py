@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -135,6 +136,11 @@ def stream(
             )
 
     return _one_behind(compute())
+
+
+def image_name(index: int, image: ImageLike) -> str:
+    """Return the path or URL of an image, or its position in the input if it has none."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {index}"
 
 
 def decode_batches(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from resnet_jax.data.images.names import is_hidden
 from resnet_jax.data.images.optional import fsspec
 
 
@@ -45,3 +46,43 @@ def remote(url: str, action: Callable[[Any, str], Any]) -> Any:
             f"{kind}:// needs a package that is not installed: {extra}", name=error.name
         ) from None
     return action(system, name)
+
+
+def list_remote(url: str) -> list[str] | None:
+    """Return the URLs of the files below a folder or of a pattern, or None for a single file.
+
+    A web server cannot say whether a URL is a folder, so ``http://`` URLs are files, unless they
+    end with a slash.  Files in hidden folders are left out.
+
+    Raises:
+        OSError: The URL cannot be listed.
+        ImportError: As in `read_remote`.
+    """
+    head, separator, archive = url.partition("::")
+    is_web = head.startswith(("http://", "https://"))
+
+    def names(system: Any, name: str) -> list[str] | None:
+        if "*" in head:
+            found = system.glob(name, detail=True)
+            return [file for file, facts in found.items() if facts["type"] == "file"]
+        if head.endswith("/") if is_web else system.isdir(name):
+            return system.find(name)
+        return None
+
+    def urls(system: Any, name: str) -> list[str] | None:
+        if (found := names(system, name)) is None:
+            return None
+        # What the user has written may itself lead through a hidden folder.
+        above = len(os.path.dirname(name.partition("*")[0])) if "*" in name else len(name)
+        return [
+            f"{system.unstrip_protocol(file)}{separator}{archive}"
+            for file in sorted(found)
+            if not any(map(is_hidden, file[above:].split("/")))
+        ]
+
+    try:
+        return remote(url, urls)
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # As above.
+        raise OSError(f"{url}: {type(error).__name__}: {error}") from None
