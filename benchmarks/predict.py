@@ -4,16 +4,16 @@
 
 The benchmark makes JPEG files of 500x375 pixels from the photographs of scikit-learn and
 scikit-image, and a ResNet-50 with random weights.  Each contender is a process of its own that
-starts, loads the network, compiles if it does, predicts all files at 224 pixels, and writes the five
-most probable classes to a CSV file.  The time is that of the whole process.  The memory is the
+starts, loads the network, compiles if it does, predicts all files at 224 pixels, and writes the
+five most probable classes to a CSV file.  The time is that of the whole process.  The memory is the
 largest sum over the process and its children, in which shared pages are counted once.
 
 - timm: the procedure of its ``inference.py`` with the default options, batches of 256 and two
   loading processes, in the default and in the channels-last memory format;
 - transformers: ``pipeline("image-classification")`` with batches of 16 and two loading processes.
 
-Both run in PyTorch's eager mode.  All contenders have the same two cores, and take turns.  The peers
-need an environment of their own:
+Both run in PyTorch's eager mode.  All contenders have the same two cores, and take turns.  The
+peers need an environment of their own:
 
     python -m venv torch && torch/bin/pip install torch torchvision timm transformers
 
@@ -78,8 +78,11 @@ def cached_weights(cache: Path) -> Path:
             "architecture": "resnet50",
             "num_classes": 1000,
             "pretrained_cfg": {
-                **{"input_size": [3, 224, 224], "crop_pct": 0.875, "interpolation": "bicubic"},
-                **{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+                "input_size": [3, 224, 224],
+                "crop_pct": 0.875,
+                "interpolation": "bicubic",
+                "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225],
             },
         }
         (directory / "config.json").write_text(json.dumps(config))
@@ -122,7 +125,7 @@ def measure(command: list[str]) -> tuple[float, float]:
         command,
         cwd=Path(__file__).parents[1],
         stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),  # noqa: PLW1509
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
         env={**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"},
     )
     peak = 0
@@ -213,9 +216,7 @@ def main() -> None:
         write_json(options.json, options, rounds)
 
 
-def agreement(
-    ours: dict[str, tuple[int, float]], theirs: dict[str, tuple[int, float]]
-) -> float:
+def agreement(ours: dict[str, tuple[int, float]], theirs: dict[str, tuple[int, float]]) -> float:
     """Return the share of images for which both find the same class most probable."""
     assert ours.keys() == theirs.keys()
     return statistics.mean(ours[name][0] == theirs[name][0] for name in ours)

@@ -211,7 +211,8 @@ def _load(arguments: Arguments) -> "Classifier":
 def _threshold(arguments: Arguments, classifier: "Classifier") -> float | None:
     if arguments.threshold != _CALIBRATED:
         return arguments.threshold
-    if (threshold := classifier.calibration.threshold) is None:
+    calibration = getattr(classifier, "calibration", None)
+    if (threshold := getattr(calibration, "threshold", None)) is None:
         raise UsageError(
             f"{arguments.run} has no calibrated threshold; give one, such as --threshold 0.5, or "
             "store one in the run with resnet-jax evaluate"

@@ -102,7 +102,7 @@ class Classifier:
         def forward(variables: Any, images: jax.Array, logits: bool, features: bool) -> Outputs:
             images = preprocessing.on_device(images)
             maps = model.apply(variables, images, train=False, method="features")
-            head = partial(model.apply, variables, maps, method="forward_head")
+            head: Any = partial(model.apply, variables, maps, method="forward_head")
             return Outputs(head() if logits else None, head(pre_logits=True) if features else None)
 
         self._forward = jax.jit(forward, static_argnames=("logits", "features"))
@@ -145,6 +145,7 @@ class Classifier:
             image_size: Height and width of the input in pixels. ``"test"`` is the size on which
                 the accuracy of published weights is measured, and ``"train"`` the one that timm
                 uses by default, usually that of training; each has its own central crop.
+            max_pixels: Largest number of pixels of an image file. Larger images are refused.
             **overrides: Changes of the network, see `resnet_jax.create_model`, such as
                 ``dtype=jnp.bfloat16``, or ``num_classes=0`` for embeddings alone.
 
@@ -323,7 +324,9 @@ class Classifier:
         """Return the features or the logits of all images."""
         run = partial(self.forward, logits=not features, features=features)
         # JAX returns at once, so the next images are decoded while it computes.
-        arrays = [(run(batch.pixels[0])[features], len(batch.images)) for batch in self._decoded(images)]
+        arrays = [
+            (run(batch.pixels[0])[features], len(batch.images)) for batch in self._decoded(images)
+        ]
         if not arrays:
             batch = np.zeros((1, *self.preprocessing.image_shape), np.uint8)
             shape = jax.eval_shape(run, batch)[features].shape

@@ -113,7 +113,9 @@ class Neighbors:
                 similarities[row, own] = -np.inf
         count = min(count, len(self) - bool(images))
         # Most images are not sorted. Equal similarities are in the order of the collection.
-        chosen = np.sort(np.argpartition(-similarities, max(count - 1, 0), axis=1)[:, :count], axis=1)
+        chosen = np.sort(
+            np.argpartition(-similarities, max(count - 1, 0), axis=1)[:, :count], axis=1
+        )
         return [
             [
                 Neighbor(printable(self.images[i]), float(row[i]))

@@ -107,9 +107,7 @@ def predict_stream(
     return generate()
 
 
-def _classes(
-    classifier: Classifier, items: Sequence[Streamed], top: int
-) -> list[list[Prediction]]:
+def _classes(classifier: Classifier, items: Sequence[Streamed], top: int) -> list[list[Prediction]]:
     """Return the most probable classes of each image; none if the network has no head."""
     if not classifier.class_names or not items:
         return [[] for _ in items]

@@ -31,8 +31,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     variables = random_variables(model, np.zeros((1, 32, 32, 3), np.float32))
     save_weights(model, variables, directory / "model.safetensors")
     config = {
-        **{"model_type": "resnet", "layer_type": "basic", "embedding_size": 8},
-        **{"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 32, 64]},
+        "model_type": "resnet",
+        "layer_type": "basic",
+        "embedding_size": 8,
+        "depths": [1, 1, 1, 1],
+        "hidden_sizes": [8, 16, 32, 64],
         "id2label": dict(enumerate(CLASSES)),
     }
     processor = {"size": {"shortest_edge": 32}, "crop_size": 32, "do_center_crop": True}

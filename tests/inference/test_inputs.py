@@ -26,7 +26,12 @@ def tree(tmp_path: Path) -> Path:
     """A folder of empty files, which is the working directory."""
     for name in (
         *("photos/b.jpg", "photos/a/2.PNG", "photos/a/1.jpeg", "photos/c.webp", "photos/notes.txt"),
-        *("photos/.hidden.jpg", "photos/.cache/x.jpg", "photos/@eaDir/b.jpg", "photos/z/deep/e.gif"),
+        *(
+            "photos/.hidden.jpg",
+            "photos/.cache/x.jpg",
+            "photos/@eaDir/b.jpg",
+            "photos/z/deep/e.gif",
+        ),
         *("other/d.bin", "empty/readme.md"),
     ):
         path = tmp_path / name
@@ -190,7 +195,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
             remote.read_remote("s3://bucket/cat.jpg")
     optional_fsspec.cache_clear()
 
-    def url_to_fs(url: str) -> None:
+    def url_to_fs(_: str) -> None:
         raise ImportError('HTTPFileSystem requires "requests" and "aiohttp" to be installed')
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", url_to_fs)

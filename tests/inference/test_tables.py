@@ -1,7 +1,9 @@
 """Tables and features are written row by row, and get their names when they are complete."""
 
+import contextlib
 import csv
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from resnet_jax.inference.classifier import Prediction
 from resnet_jax.inference.neighbors import Neighbor
 from resnet_jax.inference.predictions import Predicted
 from resnet_jax.inference.rows import _ROW_GROUP
-from resnet_jax.inference.tables import open_features, open_table
+from resnet_jax.inference.tables import Write, open_features, open_table
 
 CAT, DOG = Prediction("cat, the", 0.75, 3), Prediction("dog", 1 / 3, 1)
 IMAGES = [
@@ -25,19 +27,29 @@ WIDE = [
     {
         "image": 'a "1".jpg',
         "decision": "cat, the",
-        **{"class_1": "cat, the", "probability_1": 0.75, "class_index_1": 3},
-        **{"class_2": "dog", "probability_2": 0.333333, "class_index_2": 1},
+        "class_1": "cat, the",
+        "probability_1": 0.75,
+        "class_index_1": 3,
+        "class_2": "dog",
+        "probability_2": 0.333333,
+        "class_index_2": 1,
     },
     {
         "image": "é.jpg",
         "decision": "uncertain",
-        **{"class_1": "dog", "probability_1": 0.333333, "class_index_1": 1},
-        **{"class_2": "cat, the", "probability_2": 0.75, "class_index_2": 3},
+        "class_1": "dog",
+        "probability_1": 0.333333,
+        "class_index_1": 1,
+        "class_2": "cat, the",
+        "probability_2": 0.75,
+        "class_index_2": 3,
     },
 ]
 LONG = [
     {
-        **{"image": row["image"], "decision": row["decision"], "rank": rank},
+        "image": row["image"],
+        "decision": row["decision"],
+        "rank": rank,
         **{name: row[f"{name}_{rank}"] for name in ("class", "probability", "class_index")},
     }
     for row in WIDE
@@ -52,6 +64,14 @@ def read(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def interrupt(file: AbstractContextManager[Write], *images: Predicted) -> None:
+    """Write some images, and press Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt), file as write:
+        for image in images:
+            write(image)
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
@@ -86,8 +106,13 @@ def test_neighbors_have_columns_of_their_own(tmp_path: Path) -> None:
     assert "class_3" not in wide
     third = read(tmp_path / "long.parquet")[2]
     assert third == {
-        **{"image": "a.jpg", "rank": 3, "class": None, "probability": None, "class_index": None},
-        **{"neighbor": "o.jpg", "similarity": -1.0},
+        "image": "a.jpg",
+        "rank": 3,
+        "class": None,
+        "probability": None,
+        "class_index": None,
+        "neighbor": "o.jpg",
+        "similarity": -1.0,
     }
 
 
@@ -115,10 +140,7 @@ def test_a_large_parquet_file_has_groups_of_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
 def test_an_error_leaves_a_valid_partial_file(tmp_path: Path, ending: str) -> None:
-    with pytest.raises(KeyboardInterrupt), open_table(tmp_path / f"x{ending}") as write:
-        write(IMAGES[0])
-        assert not (tmp_path / f"x{ending}").exists()
-        raise KeyboardInterrupt
+    interrupt(open_table(tmp_path / f"x{ending}"), IMAGES[0])
     assert [file.name for file in tmp_path.iterdir()] == [f"x.partial{ending}"]
     assert [row["image"] for row in read(tmp_path / f"x.partial{ending}")] == ['a "1".jpg']
     # The same command again does not lose these rows unasked.
@@ -135,10 +157,7 @@ def test_an_error_leaves_a_valid_partial_file(tmp_path: Path, ending: str) -> No
 
 def test_a_partial_array_of_features_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
-    with pytest.raises(KeyboardInterrupt), open_features(path) as write:
-        for _ in range(1000):
-            write(IMAGES[0])
-        raise KeyboardInterrupt
+    interrupt(open_features(path), *[IMAGES[0]] * 1000)
     assert np.load(tmp_path / "x.partial.npy").shape == (1000, 3)
 
 
@@ -146,8 +165,7 @@ def test_a_partial_array_of_features_is_valid(tmp_path: Path) -> None:
 def test_without_any_row_there_is_no_file(tmp_path: Path, ending: str) -> None:
     with open_table(tmp_path / f"x{ending}") as write:
         write(IMAGES[1])
-    with pytest.raises(KeyboardInterrupt), open_table(tmp_path / f"x{ending}"):
-        raise KeyboardInterrupt
+    interrupt(open_table(tmp_path / f"x{ending}"), IMAGES[1])
     assert not list(tmp_path.iterdir())
 
 
