@@ -89,16 +89,16 @@ def _complete(argv: list[str]) -> list[str]:
     completed = []
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         completed.append(word)
-        if word == "--threshold" and following != _CALIBRATED and not _is_number(following):
+        if word == "--threshold" and not _is_threshold(following):
             completed.append(_CALIBRATED)
     return completed
 
 
-def _is_number(word: str) -> bool:
+def _is_threshold(word: str) -> bool:
     try:
         float(word)
     except ValueError:
-        return False
+        return word in (_CALIBRATED, "None")
     return True
 
 

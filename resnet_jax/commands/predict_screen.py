@@ -33,6 +33,8 @@ _BLOCK = 32
 _LISTED = 50
 # Width of the table where no terminal limits it, in characters.
 _WIDTH = 200
+# Smallest width of a column of paths, in characters.
+_NARROWEST = 12
 
 
 class Screen:
@@ -167,11 +169,13 @@ class Screen:
         self._out.print(table)
 
     def _fitting(self, names: Sequence[str], cells: Iterable[Sequence[str]]) -> list[int]:
-        """Return the widths of columns; the longest ones are folded to the width of the screen."""
+        """Return the widths of columns. Paths are folded if the screen is too narrow."""
         widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
-        free = self._out.width - 2 * len(widths)
-        while sum(widths) > free and max(widths) > 12:
-            widths[widths.index(max(widths))] -= 1
+        paths = [i for i, name in enumerate(names) if name in ("image", "neighbor")]
+        excess = sum(widths) + 2 * len(widths) - self._out.width
+        for _ in range(excess):
+            longest = max(paths, key=widths.__getitem__)
+            widths[longest] = max(_NARROWEST, widths[longest] - 1)
         return widths
 
 
@@ -180,7 +184,8 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Return the column's text."""
-        return Text("" if task.speed is None else f"{task.speed:,.1f} images/s")
+        # Images come in batches, so that the speed of the last second would mean nothing.
+        return Text(f"{task.completed / task.elapsed:,.1f} images/s" if task.elapsed else "")
 
 
 def _text(value: str | float | None) -> str:
