@@ -43,6 +43,9 @@ def write_weights(directory: Path) -> None:
     """Write the sources of weights and the photo that pages name and do not write themselves."""
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     Image.fromarray(noise).save(directory / "cat.jpg")
+    (directory / "photos").mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        Image.fromarray(noise[: 30 * int(name[0])]).save(directory / "photos" / name)
     weights = golden.state_dict("resnet18")
     state = {f"module.{name}": tensor(array) for name, array in weights.items()}
     checkpoint = {"epoch": 90, "state_dict": state, "args": argparse.Namespace(lr=0.1)}

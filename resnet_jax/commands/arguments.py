@@ -164,7 +164,7 @@ def create_registry(unions: dict[type, list[str]]) -> ConstructorRegistry:
     return registry
 
 
-_BOOLEAN = Annotated[bool, tyro.conf.FlagConversionOff]
+_BOOLEAN: Any = Annotated[bool, tyro.conf.FlagConversionOff]
 
 
 def _default(field: dataclasses.Field[Any], instance: Any) -> Any:

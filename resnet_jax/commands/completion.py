@@ -5,7 +5,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from resnet_jax.commands import explain, models, train, weights
+from resnet_jax.commands import explain, models, predict, train, weights
 from resnet_jax.commands.arguments import MARKERS, create_registry
 from resnet_jax.commands.data import describe, prepare
 from resnet_jax.config import load_experiment
@@ -25,6 +25,7 @@ def run(argv: list[str], prog: str) -> int:
         ),
         _command("explain", explain.Arguments),
         _command("models", models.Arguments),
+        _command("predict", predict.Arguments),
         _command("weights", weights.Arguments),
     )
     tyro.cli(

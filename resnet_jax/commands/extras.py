@@ -17,6 +17,7 @@ EXTRAS = {
         "simplejpeg",
         "tensorflow_datasets",
     ),
+    "predict": ("aiohttp", "pyarrow"),
     "weights": ("huggingface_hub", "safetensors"),
 }
 """The modules that each extra brings and that a plain installation may lack."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "data prepare": "data.prepare",
     "explain": "explain",
     "models": "models",
+    "predict": "predict",
     "weights": "weights",
 }
 """The module of each command. Its function `run` takes the options and returns an exit code."""
@@ -86,7 +87,7 @@ def _help(prog: str, commands: list[str]) -> str:
         [
             f"usage: {prog} COMMAND [OPTIONS]",
             "",
-            "Train, load and inspect the residual networks of resnet_jax.",
+            "Train, load, use and inspect the residual networks of resnet_jax.",
             "",
             "commands:",
             *lines,

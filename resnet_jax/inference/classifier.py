@@ -16,7 +16,7 @@ from resnet_jax.inference import explanation
 from resnet_jax.inference.explain import Method, check_method
 from resnet_jax.inference.pretrained import ImageSize, find
 from resnet_jax.inference.rundir import read_run
-from resnet_jax.inference.stream import BATCH_SIZE, Batch, Outputs, decode_batches
+from resnet_jax.inference.stream import BATCH_SIZE, Batch, Outputs, decode_batches, image_name
 from resnet_jax.models import Overrides, ResNet
 from resnet_jax.weights import load_weights
 from resnet_jax.weights.sources import Source
@@ -31,10 +31,13 @@ class Prediction(NamedTuple):
     Attributes:
         class_name: Name of the class.
         probability: Probability that the network gives to it, 0 to 1.
+        class_index: Position of the class among the logits, from 0. Two classes of ImageNet can
+            have the same name.
     """
 
     class_name: str
     probability: float
+    class_index: int | None = None
 
 
 class ImageError(ValueError):
@@ -101,7 +104,7 @@ class Classifier:
         def forward(variables: Any, images: jax.Array, logits: bool, features: bool) -> Outputs:
             images = preprocessing.on_device(images)
             maps = model.apply(variables, images, train=False, method="features")
-            head = partial(model.apply, variables, maps, method="forward_head")
+            head: Any = partial(model.apply, variables, maps, method="forward_head")
             return Outputs(head() if logits else None, head(pre_logits=True) if features else None)
 
         self._forward = jax.jit(forward, static_argnames=("logits", "features"))
@@ -144,6 +147,7 @@ class Classifier:
             image_size: Height and width of the input in pixels. ``"test"`` is the size on which
                 the accuracy of published weights is measured, and ``"train"`` the one that timm
                 uses by default, usually that of training; each has its own central crop.
+            max_pixels: Largest number of pixels of an image file. Larger images are refused.
             **overrides: Changes of the network, see `resnet_jax.create_model`, such as
                 ``dtype=jnp.bfloat16``, or ``num_classes=0`` for embeddings alone.
 
@@ -219,7 +223,14 @@ class Classifier:
         Raises:
             ImageError: Some images cannot be read or decoded.
         """
-        logits = self.logits(images)
+        return self.probabilities(self.logits(images))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities that belong to logits, float32[N, K].
+
+        Args:
+            logits: float32[N, K], as `logits` returns them.
+        """
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -233,14 +244,23 @@ class Classifier:
         Raises:
             ImageError: Some images cannot be read or decoded.
         """
+        return self.rank(self.logits(images), top=top)
+
+    def rank(self, logits: np.ndarray, *, top: int = 5) -> list[list[Prediction]]:
+        """Return the most probable classes for each row of logits, the most probable first.
+
+        Args:
+            logits: float32[N, K], as `logits` returns them.
+            top: Number of classes. If the network has fewer, all are returned.
+        """
         if top < 1:
             raise ValueError(f"top must be at least 1, but it is {top}")
         return [
             [
-                Prediction(self.class_names[k], float(row[k]))
+                Prediction(self.class_names[k], float(row[k]), int(k))
                 for k in np.argsort(-row, kind="stable")[:top]
             ]
-            for row in self(images)
+            for row in self.probabilities(logits)
         ]
 
     def logits(self, images: Images) -> np.ndarray:
@@ -367,7 +387,7 @@ class Classifier:
         ):
             for index, error in enumerate(batch.errors, start=batch.first):
                 if error:
-                    reasons[index] = f"{_name(index, images[index])}: {error}"
+                    reasons[index] = f"{image_name(index, images[index])}: {error}"
             if not reasons:
                 yield batch
         if reasons:
@@ -386,7 +406,3 @@ def _as_list(images: Images) -> Sequence[ImageLike]:
             f"images must be an array, bytes, a path or a list of them, not {type(images).__name__}"
         )
     return list(images)
-
-
-def _name(index: int, image: ImageLike) -> str:
-    return str(image) if isinstance(image, str | os.PathLike) else f"image {index}"

@@ -94,11 +94,19 @@ def _expand(text: str) -> Iterator[str]:
     elif os.path.lexists(path):
         yield path
     elif glob.has_magic(path):
-        for match in sorted(glob.glob(path, recursive=True)):
-            if not os.path.isdir(match):
-                yield match
-            elif "**" not in path:
-                yield from _below(match, set())
+        yield from _matches(path)
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield the files that match a pattern, and the images below the folders that match it."""
+    named = pattern.split(os.sep)
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        if any(is_hidden(part) and part not in named for part in match.split(os.sep)):
+            continue
+        if not os.path.isdir(match):
+            yield match
+        elif "**" not in named:
+            yield from _below(match, set())
 
 
 def _listed(lines: BinaryIO) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 Tta = Literal["none", "flip", "five-crop"]
 """Views of an image over which the outputs are averaged (test-time augmentation).
 
-``"none"`` is the central crop alone.  ``"flip"`` adds its mirror image.  ``"five-crop"`` is the four
-corners and the center, see `Preprocessing.five_crops`.
+``"none"`` is the central crop alone.  ``"flip"`` adds its mirror image.  ``"five-crop"`` is the
+four corners and the center, see `Preprocessing.five_crops`.
 """
 
 BATCH_SIZE = 64
@@ -96,8 +97,8 @@ def stream(
 
     With several views, logits and features are averaged over them, as timm's ``--tta`` and the
     example of torchvision's ``FiveCrop`` do.  An average of logits is a geometric mean of
-    probabilities, and a temperature applies to it as to any logits.  (AlexNet, ResNet and fastai
-    average probabilities.)
+    probabilities, and a temperature applies to it as to any logits.  (AlexNet and fastai average
+    probabilities.)
 
     Args:
         classifier: The network, its preprocessing and its limit on the size of images.
@@ -135,6 +136,11 @@ def stream(
             )
 
     return _one_behind(compute())
+
+
+def image_name(index: int, image: ImageLike) -> str:
+    """Return the path or URL of an image, or its position in the input if it has none."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {index}"
 
 
 def decode_batches(

@@ -6,7 +6,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from resnet_jax.config import (
 from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.inference import Classifier, ModelSpec
 from resnet_jax.inference.classifier import ImageError
+from resnet_jax.inference.stream import Tta, stream
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
 from tests.variables import random_variables
@@ -177,7 +178,10 @@ def test_any_number_of_images_needs_few_programs() -> None:
     whole = classifier(images)
     for count in (0, 1, 2, 3, 5, 11, 16, 33, 64, 70):
         np.testing.assert_allclose(classifier(images[:count]), whole[:count], atol=2e-6)
+        assert len(list(stream(classifier, images[:count]))) == count
     assert classifier._forward._cache_size() == 4
+    for tta in get_args(Tta):
+        assert len(list(stream(classifier, images, tta=tta))) == 70
     with ThreadPoolExecutor(8) as pool:
         for part in pool.map(classifier, [images[i:] for i in range(60, 70)]):
             np.testing.assert_allclose(part, whole[-len(part) :], atol=2e-6)
