@@ -14,17 +14,24 @@ from resnet_jax.config.data import Interpolation
 from resnet_jax.config.validation import ConfigError, require
 from resnet_jax.data.augment.normalization import normalize
 from resnet_jax.data.augment.resample import affine_resize
-from resnet_jax.data.images.crop import CropMode, evaluation_crop
-from resnet_jax.data.images.decode import decode, rgb_pixels
+from resnet_jax.data.images.crop import CENTER, CropMode, evaluation_crop
+from resnet_jax.data.images.decode import MAX_PIXELS, check_size, decode, rgb_pixels
+from resnet_jax.data.images.remote import is_remote, read_remote
 
 ImageLike = np.ndarray | jax.Array | Image.Image | bytes | str | os.PathLike[str]
 """Pixels uint8[H, W] or uint8[H, W, C] with 1 to 4 channels, an image of Pillow, the bytes of an
-image file, or the path of one."""
+image file, or the path or URL of one."""
 
 # Weights of red, green and blue in ITU-R 601-2 luma, in units of 1/65536, as in Pillow.
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 _INTERPOLATIONS = get_args(Interpolation)
 _CROP_MODES = get_args(CropMode)
+
+# Vertical and horizontal positions of the five crops: the corners, then the center.
+_FIVE_CROPS = ((0, 0), (0, 1), (1, 0), (1, 1), CENTER)
+# The five crops are 224 pixels of 256, as in the papers on AlexNet and ResNet. Crops of the whole
+# short side would all be the same part of a square image.
+_FIVE_CROPS_FRACTION = 0.875
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,26 +129,51 @@ class Preprocessing:
         except (TypeError, ConfigError) as error:
             raise ValueError(f"the preprocessing cannot be read: {error}") from None
 
-    def on_host(self, image: ImageLike) -> np.ndarray:
+    def on_host(self, image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """Decode, resize and crop one image.
 
         Args:
             image: Pixels of any size, an image of Pillow, the bytes of an image file, or the path
-                of one. Grayscale images are repeated over three channels and colors become luma
-                where the network wants it. Transparency is dropped. The orientation in the EXIF
-                metadata is applied.
+                or URL of one. Grayscale images are repeated over three channels and colors become
+                luma where the network wants it. Transparency is dropped. The orientation in the
+                EXIF metadata is applied.
+            max_pixels: Largest number of pixels of an image that is not an array. A small file can
+                announce so many that the memory does not suffice.
 
         Returns:
             uint8[height, width, channels].
 
         Raises:
-            ValueError: The image cannot be decoded, or the array is not uint8[H, W] or
-                uint8[H, W, C].
+            ValueError: The image cannot be decoded or has too many pixels, or the array is not
+                uint8[H, W] or uint8[H, W, C].
             OSError: The file cannot be read.
-            ImportError: ``"linear"`` needs OpenCV, which is not installed.
+            ImportError: ``"linear"`` needs OpenCV, or a URL needs fsspec, which is not installed.
         """
-        pixels = np.asarray(image) if isinstance(image, np.ndarray | jax.Array) else _decode(image)
-        return _to_channels(self._to_size(_to_channels(pixels, 3)), self.channels)
+        return self._to_size(_rgb(image, max_pixels), CENTER)
+
+    def five_crops(self, image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """Decode and resize one image, and crop its four corners and its center.
+
+        The image is resized so that a crop has at most 0.875 of its short side, even if
+        ``crop_fraction`` is larger.
+
+        Args:
+            image: As in `on_host`.
+            max_pixels: As in `on_host`.
+
+        Returns:
+            uint8[5, height, width, channels]: top left, top right, bottom left, bottom right,
+            center.
+
+        Raises:
+            ValueError: As in `on_host`.
+            OSError: The file cannot be read.
+            ImportError: As in `on_host`.
+        """
+        fraction = min(self.crop_fraction, _FIVE_CROPS_FRACTION)
+        smaller = dataclasses.replace(self, crop_fraction=fraction)
+        pixels = _rgb(image, max_pixels)
+        return np.stack([smaller._to_size(pixels, anchor) for anchor in _FIVE_CROPS])
 
     def on_device(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Resample and normalize a batch of images that `on_host` returned; jittable.
@@ -165,29 +197,42 @@ class Preprocessing:
             )
         return normalize(images, self.mean, self.std)
 
-    def _to_size(self, pixels: np.ndarray) -> np.ndarray:
-        """Resize and crop uint8[H, W, 3] to uint8[height, width, 3]."""
+    def _to_size(self, pixels: np.ndarray, anchor: tuple[float, float]) -> np.ndarray:
+        """Resize and crop uint8[H, W, 3] to uint8[height, width, channels]."""
         height, width = self.size
         # Data sets whose images all have this size are evaluated without any resizing.
         if self.crop_fraction == 1 and pixels.shape[:2] == (height, width):
-            return pixels
+            return _to_channels(pixels, self.channels)
         mean = self.mean if len(self.mean) == 3 else self.mean * 3
-        return evaluation_crop(
+        crop = evaluation_crop(
             pixels,
             image_size=self.size,
             crop_fraction=self.crop_fraction,
             interpolation=self.interpolation,
             crop_mode=self.crop_mode,
             fill=tuple(round(255 * level) for level in mean),
+            anchor=anchor,
         )
+        return _to_channels(crop, self.channels)
 
 
-def _decode(image: Image.Image | bytes | str | os.PathLike[str]) -> np.ndarray:
-    """Return the pixels of an image file or of an image of Pillow, uint8[H, W, 3]."""
+def _rgb(image: ImageLike, max_pixels: int) -> np.ndarray:
+    """Return the pixels of an image of any kind, uint8[H, W, 3]."""
+    if isinstance(image, np.ndarray | jax.Array):
+        return _to_channels(np.asarray(image), 3)
     if isinstance(image, Image.Image):
+        check_size(image.width, image.height, max_pixels)
         return rgb_pixels(image)
-    data = image if isinstance(image, bytes) else Path(image).expanduser().read_bytes()
-    return decode(data)
+    if isinstance(image, bytes):
+        return decode(image, max_pixels=max_pixels)
+    return decode(_read(image), max_pixels=max_pixels)
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a file or URL."""
+    if is_remote(path):
+        return read_remote(os.fspath(path))
+    return Path(path).expanduser().read_bytes()
 
 
 def _to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

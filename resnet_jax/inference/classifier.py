@@ -1,8 +1,8 @@
 """Classification of images with a trained network."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -10,18 +10,17 @@ import jax
 import numpy as np
 from PIL import Image
 
+from resnet_jax.data.images.decode import MAX_PIXELS
 from resnet_jax.data.preprocessing import ImageLike, Preprocessing
 from resnet_jax.inference.pretrained import ImageSize, find
 from resnet_jax.inference.rundir import read_run
+from resnet_jax.inference.stream import Batch, Outputs, decode_batches
 from resnet_jax.models import Overrides, ResNet
 from resnet_jax.weights import load_weights
 from resnet_jax.weights.sources import Source
 
 Images = ImageLike | Sequence[ImageLike]
 """One image, a list of images of any kinds and sizes, or an array uint8[N, H, W, C]."""
-
-# Each batch is padded to one of these sizes, so that at most four programs are compiled.
-_BATCH_SIZES = (1, 4, 16, 64)
 
 
 class Prediction(NamedTuple):
@@ -63,6 +62,8 @@ class Classifier:
         variables: Its ``params`` and, if it has any, ``batch_stats``.
         preprocessing: How an image becomes the input of the network.
         class_names: K names, in the order of the logits.
+        max_pixels: Largest number of pixels of an image file. Larger images are refused, because a
+            small file can announce so many pixels that the memory does not suffice.
 
     Raises:
         ValueError: The number of class names is not the number of classes of the network, or the
@@ -75,6 +76,8 @@ class Classifier:
         variables: Mapping[str, Any],
         preprocessing: Preprocessing,
         class_names: Sequence[str],
+        *,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if len(class_names) != model.num_classes:
             raise ValueError(
@@ -91,14 +94,15 @@ class Classifier:
         self.preprocessing = preprocessing
         self.class_names = tuple(class_names)
 
-        def apply(variables: Any, images: jax.Array) -> Any:
-            return model.apply(variables, preprocessing.on_device(images), train=False)
+        self.max_pixels = max_pixels
 
-        def embed(variables: Any, images: jax.Array) -> Any:
+        def forward(variables: Any, images: jax.Array, logits: bool, features: bool) -> Outputs:
             images = preprocessing.on_device(images)
-            return model.apply(variables, images, train=False, method="embed")
+            maps = model.apply(variables, images, train=False, method="features")
+            head = partial(model.apply, variables, maps, method="forward_head")
+            return Outputs(head() if logits else None, head(pre_logits=True) if features else None)
 
-        self._apply, self._embed = jax.jit(apply), jax.jit(embed)
+        self._forward = jax.jit(forward, static_argnames=("logits", "features"))
 
     @classmethod
     def from_pretrained(
@@ -109,6 +113,7 @@ class Classifier:
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
         image_size: ImageSize = "test",
+        max_pixels: int = MAX_PIXELS,
         **overrides: Unpack[Overrides],
     ) -> "Classifier":
         """Load a classifier with published weights, or with weights of your own.
@@ -173,6 +178,7 @@ class Classifier:
             variables,
             found.preprocessing if preprocessing is None else preprocessing,
             found.class_names if class_names is None else class_names,
+            max_pixels=max_pixels,
         )
 
     @classmethod
@@ -247,7 +253,7 @@ class Classifier:
         """
         if not self.class_names:
             raise ValueError("the network has no head and predicts no classes; use embed")
-        return self._batched(self._apply, images)
+        return self._outputs(images, features=False)
 
     def embed(self, images: Images) -> np.ndarray:
         """Return the pooled features before the head, float32[N, C].
@@ -258,7 +264,7 @@ class Classifier:
         Raises:
             ImageError: Some images cannot be read or decoded.
         """
-        return self._batched(self._embed, images)
+        return self._outputs(images, features=True)
 
     def preprocess(self, images: Images) -> jax.Array:
         """Return the input of the network, float32[N, H, W, C].
@@ -272,48 +278,56 @@ class Classifier:
         Raises:
             ImageError: Some images cannot be read or decoded.
         """
-        images = _as_list(images)
-        batch = np.zeros((len(images), *self.preprocessing.image_shape), np.uint8)
-        with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-            loaded = list(pool.map(self._load, range(len(images)), images, batch))
-        if reasons := {index: reason for index, reason in loaded if reason}:
-            raise ImageError(reasons, len(images))
-        return self.preprocessing.on_device(batch)
+        pixels = [batch.pixels[0, : len(batch.images)] for batch in self._decoded(images)]
+        empty = np.empty((0, *self.preprocessing.image_shape), np.uint8)
+        return self.preprocessing.on_device(np.concatenate([empty, *pixels]))
 
-    def _batched(
-        self, function: Callable[[Any, np.ndarray], jax.Array], images: Images
-    ) -> np.ndarray:
-        """Return what a jitted function of variables and uint8 images gives for all images."""
+    def forward(
+        self, pixels: np.ndarray, *, logits: bool = True, features: bool = False
+    ) -> Outputs:
+        """Run the network on a batch of images that the host has prepared.
+
+        A program is compiled for each number of images. The call may return before the device is
+        done.
+
+        Args:
+            pixels: uint8[N, H, W, C] from `Preprocessing.on_host`.
+            logits: Whether to return the logits.
+            features: Whether to return the pooled features before the head.
+
+        Returns:
+            The logits and the features, float32[N, K] and float32[N, C].
+        """
+        return self._forward(self.variables, pixels, logits=logits, features=features)
+
+    def _outputs(self, images: Images, *, features: bool) -> np.ndarray:
+        """Return the features or the logits of all images."""
+        run = partial(self.forward, logits=not features, features=features)
+        # JAX returns at once, so the next images are decoded while it computes.
+        arrays = [(run(batch.pixels[0])[features], len(batch.images)) for batch in self._decoded(images)]
+        if not arrays:
+            batch = np.zeros((1, *self.preprocessing.image_shape), np.uint8)
+            shape = jax.eval_shape(run, batch)[features].shape
+            return np.empty((0, *shape[1:]), np.float32)
+        return np.concatenate([np.asarray(array)[:count] for array, count in arrays])
+
+    def _decoded(self, images: Images) -> Iterator[Batch]:
+        """Yield decoded batches.
+
+        Raises:
+            ImageError: Some images cannot be read. It names all of them, and no batch is yielded
+                after the first of them.
+        """
         images = _as_list(images)
         reasons: dict[int, str] = {}
-        outputs: list[tuple[jax.Array, int]] = []
-        with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-            for first, count, size in _batches(len(images)):
-                chunk = images[first : first + count]
-                batch = np.zeros((size, *self.preprocessing.image_shape), np.uint8)
-                loaded = pool.map(self._load, range(first, first + count), chunk, batch)
-                reasons |= {index: reason for index, reason in loaded if reason}
-                # The remaining images are still decoded, so that the error names all bad ones.
-                if not reasons:
-                    # JAX returns at once, so the next images are decoded while it computes.
-                    outputs.append((function(self.variables, batch), count))
+        for batch in decode_batches(images, self.preprocessing, max_pixels=self.max_pixels):
+            for index, error in enumerate(batch.errors, start=batch.first):
+                if error:
+                    reasons[index] = f"{_name(index, images[index])}: {error}"
+            if not reasons:
+                yield batch
         if reasons:
             raise ImageError(reasons, len(images))
-        if not outputs:
-            batch = np.zeros((1, *self.preprocessing.image_shape), np.uint8)
-            shape = jax.eval_shape(function, self.variables, batch).shape
-            return np.empty((0, *shape[1:]), np.float32)
-        return np.concatenate([np.asarray(output)[:count] for output, count in outputs])
-
-    def _load(self, index: int, image: ImageLike, out: np.ndarray) -> tuple[int, str]:
-        """Write the pixels of an image, and return its index and what is wrong with it."""
-        try:
-            out[:] = self.preprocessing.on_host(image)
-        except OSError as error:
-            return index, f"{_name(index, image)}: {error.strerror or error}"
-        except ValueError as error:
-            return index, f"{_name(index, image)}: {error}"
-        return index, ""
 
 
 def _as_list(images: Images) -> Sequence[ImageLike]:
@@ -328,19 +342,6 @@ def _as_list(images: Images) -> Sequence[ImageLike]:
             f"images must be an array, bytes, a path or a list of them, not {type(images).__name__}"
         )
     return list(images)
-
-
-def _batches(total: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the first index, the number of images, and the padded size of each batch.
-
-    At least half of each batch are images.
-    """
-    first = 0
-    while first < total:
-        size = max(size for size in _BATCH_SIZES if size <= 2 * (total - first))
-        count = min(size, total - first)
-        yield first, count, size
-        first += count
 
 
 def _name(index: int, image: ImageLike) -> str:

@@ -26,7 +26,7 @@ from resnet_jax.config import (
 )
 from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.inference import Classifier, ModelSpec
-from resnet_jax.inference.classifier import ImageError, _batches
+from resnet_jax.inference.classifier import ImageError
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
 from tests.variables import random_variables
@@ -177,19 +177,11 @@ def test_any_number_of_images_needs_few_programs() -> None:
     whole = classifier(images)
     for count in (0, 1, 2, 3, 5, 11, 16, 33, 64, 70):
         np.testing.assert_allclose(classifier(images[:count]), whole[:count], atol=2e-6)
-    assert classifier._apply._cache_size() == 4
+    assert classifier._forward._cache_size() == 4
     with ThreadPoolExecutor(8) as pool:
         for part in pool.map(classifier, [images[i:] for i in range(60, 70)]):
             np.testing.assert_allclose(part, whole[-len(part) :], atol=2e-6)
-    assert classifier._apply._cache_size() == 4
-
-
-@pytest.mark.parametrize("total", range(0, 200, 7))
-def test_batches_cover_all_images_and_are_at_least_half_full(total: int) -> None:
-    batches = list(_batches(total))
-    covered = [index for first, count, _ in batches for index in range(first, first + count)]
-    assert covered == list(range(total))
-    assert all(count <= size <= 2 * count for _, count, size in batches)
+    assert classifier._forward._cache_size() == 4
 
 
 def test_unreadable_images_are_all_named(folder: Written, tmp_path: Path) -> None:

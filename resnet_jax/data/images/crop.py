@@ -34,6 +34,9 @@ width separately.  ``"border"`` keeps the proportions and pads what is too short
 Size = int | tuple[int, int]
 """Height and width in pixels; one integer means a square."""
 
+CENTER = (0.5, 0.5)
+"""Position of the central crop, see `evaluation_crop`."""
+
 Draws = Sequence[Sequence[float]]
 """Ten rows of four numbers, uniform in [0, 1), that choose a random box; one row for each try."""
 
@@ -171,8 +174,9 @@ def evaluation_crop(
     interpolation: Interpolation,
     crop_mode: CropMode = "center",
     fill: tuple[int, ...] = (0, 0, 0),
+    anchor: tuple[float, float] = CENTER,
 ) -> np.ndarray:
-    """Resize an image to ``image_size / crop_fraction`` and cut out the center.
+    """Resize an image to ``image_size / crop_fraction`` and cut out the center, or another part.
 
     Sizes are rounded as in timm and, for a fraction of 0.875, as in torchvision.
 
@@ -185,6 +189,8 @@ def evaluation_crop(
         crop_mode: Which side is resized to that size: the short one (``"center"``), the long one
             (``"border"``), or both (``"squash"``).
         fill: Levels of red, green and blue beside the image, for ``"border"``.
+        anchor: Vertical and horizontal position of the part, from 0 (top, left) to 1 (bottom,
+            right).
 
     Returns:
         uint8[height, width, 3].
@@ -196,8 +202,8 @@ def evaluation_crop(
     target = (math.floor(size[0] / crop_fraction), math.floor(size[1] / crop_fraction))
     resized = _resized(pixels.shape[:2], target, crop_mode)
     if math.prod(resized) > _LARGEST and max(resized) > _LONGEST * max(target):
-        return _center_of_long(pixels, resized, size, interpolation)
-    return _center(resize(pixels, *resized, interpolation), size, fill)
+        return _part_of_long(pixels, resized, size, interpolation, anchor)
+    return _part(resize(pixels, *resized, interpolation), size, fill, anchor)
 
 
 def _resized(
@@ -218,8 +224,13 @@ def _resized(
     return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
-def _center(pixels: np.ndarray, size: tuple[int, int], fill: tuple[int, ...]) -> np.ndarray:
-    """Cut out the center, or pad with a color where the image is smaller."""
+def _part(
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    fill: tuple[int, ...],
+    anchor: tuple[float, float],
+) -> np.ndarray:
+    """Cut out a part, and pad with a color where the image is smaller."""
     missing = [max(0, side - length) for side, length in zip(size, pixels.shape, strict=False)]
     if any(missing):
         (top, bottom), (left, right) = ((m // 2, (m + 1) // 2) for m in missing)
@@ -228,7 +239,8 @@ def _center(pixels: np.ndarray, size: tuple[int, int], fill: tuple[int, ...]) ->
         padded[top : padded.shape[0] - bottom, left : padded.shape[1] - right] = pixels
         pixels = padded
     height, width = size
-    top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
+    top = round((pixels.shape[0] - height) * anchor[0])
+    left = round((pixels.shape[1] - width) * anchor[1])
     return pixels[top : top + height, left : left + width]
 
 
@@ -264,15 +276,16 @@ def _resize_part(
     )
 
 
-def _center_of_long(
+def _part_of_long(
     pixels: np.ndarray,
     resized: tuple[int, int],
     size: tuple[int, int],
     interpolation: Interpolation,
+    anchor: tuple[float, float],
 ) -> np.ndarray:
-    """Return the center of the image as if resized, without resizing the rest of it."""
+    """Return a part of the image as if resized, without resizing the rest of it."""
     scale = np.array(pixels.shape[:2]) / resized
-    start = np.round(np.subtract(resized, size) / 2) * scale
+    start = np.round(np.subtract(resized, size) * anchor) * scale
     # OpenCV stores coordinates in 16 bits. Pixels beyond this margin do not affect the result.
     # Lanczos reaches farthest, three pixels of the result.
     margin = 2 + 3 * np.ceil(scale)

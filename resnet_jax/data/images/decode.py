@@ -88,7 +88,7 @@ def decode_with_header(
 ) -> np.ndarray:
     """Decode as `decode` does, with the result of `read_header` for ``data``."""
     if header:
-        _check_size(header.width, header.height, max_pixels)
+        check_size(header.width, header.height, max_pixels)
         try:
             return decode_jpeg(data, header, shrink=shrink, rows=rows, rough=rough)
         except Exception as error:  # simplejpeg raises ValueError, Pillow errors of many kinds.
@@ -127,7 +127,7 @@ def decode_strips(
         DecodeError: As `decode` does, before the first strip.
     """
     if header := read_header(data):
-        _check_size(header.width, header.height, max_pixels)
+        check_size(header.width, header.height, max_pixels)
         try:
             pixels = decode_jpeg(data, header)
         except Exception as error:  # As above.
@@ -142,11 +142,13 @@ def decode_strips(
         yield from _strips(image)
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise `TooLargeError` if an image has more pixels than allowed."""
     if width * height > max_pixels:
         raise TooLargeError(
             f"{width:,} x {height:,} pixels are more than the limit of {max_pixels:,} "
-            "(data.images.max_pixels in training, --max-pixels of data describe)"
+            "(data.images.max_pixels in training, --max-pixels of data describe and predict, "
+            "max_pixels of Classifier)"
         )
 
 
@@ -161,7 +163,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         with contextlib.ExitStack() as stack:
             with _without_pillows_limit:
                 image = stack.enter_context(Image.open(io.BytesIO(data)))
-                _check_size(image.width, image.height, max_pixels)
+                check_size(image.width, image.height, max_pixels)
                 image.load()
             ImageOps.exif_transpose(image, in_place=True)
             yield image

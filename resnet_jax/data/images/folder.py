@@ -10,22 +10,11 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.data.dataset import DataError, printable
-from resnet_jax.data.images.paths import (
-    as_path,
-    files_below,
-    is_hidden,
-    leads_out,
-    read_file,
-    size_text,
-)
+from resnet_jax.data.images.names import EXTENSIONS, is_hidden
+from resnet_jax.data.images.paths import as_path, files_below, leads_out, read_file, size_text
 from resnet_jax.data.images.source import Record, UnreadableError, digest
 from resnet_jax.data.images.splits import SPLITS
 from resnet_jax.data.images.table import TABLES, read_table
-
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif"),
-    *(".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"),
-)
 
 
 @dataclasses.dataclass(frozen=True)

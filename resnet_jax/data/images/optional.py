@@ -1,4 +1,6 @@
-"""The optional libraries of data: simplejpeg and OpenCV for speed, google-crc32c for TFRecords.
+"""The optional libraries of data.
+
+simplejpeg and OpenCV are for speed, google-crc32c for TFRecords, and fsspec for URLs.
 
 Pillow alone decodes every file and does every interpolation but ``"linear"``.  This is the only
 module that imports these libraries, and it imports them when they are first needed.
@@ -49,4 +51,20 @@ def crc32c() -> Callable[[bytes], int]:
         raise ImportError(
             f"TFRecord files need google-crc32c ({error}): pip install 'resnet-linen[data]'",
             name="google_crc32c",
+        ) from None
+
+
+@functools.cache
+def fsspec() -> Any:
+    """Return the module `fsspec`.
+
+    Raises:
+        ImportError: It is not installed. The message is one line that names the extra.
+    """
+    try:
+        return importlib.import_module("fsspec")
+    except ImportError as error:
+        raise ImportError(
+            f"URLs need fsspec ({error}): pip install 'resnet-linen[predict]'",
+            name="fsspec",
         ) from None

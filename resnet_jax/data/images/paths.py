@@ -6,28 +6,17 @@ Local files are read with Python's own functions, which are faster.
 import collections
 import contextlib
 import os
-from collections.abc import Callable
-from typing import Any
 
-import fsspec
 from etils import epath
 
 from resnet_jax.data.dataset import DataError
+from resnet_jax.data.images.names import is_hidden
+from resnet_jax.data.images.remote import is_remote, read_remote, remote
 
 try:
     import resource
 except ImportError:  # Windows does not have it.
     resource = None
-
-# Folders of thumbnails and metadata (Synology, QNAP, macOS), of deleted files, and of snapshots, in
-# lowercase letters.
-_FOLDERS_OF_PROGRAMS = frozenset(
-    [
-        *("@eadir", "@tmp", "@__thumb", "__macosx", "__pycache__"),
-        *("#recycle", "@recycle", "$recycle.bin", "system volume information", "lost+found"),
-        *("#snapshot", "@recently-snapshot"),
-    ]
-)
 
 # Number of files that a process may have open for other purposes.
 _OTHER_FILES = 64
@@ -38,22 +27,17 @@ def as_path(path: epath.PathLike) -> epath.Path:
     return epath.Path(path).expanduser()
 
 
-def is_remote(path: epath.PathLike) -> bool:
-    """Return whether a path is a URL."""
-    return "://" in os.fspath(path)
-
-
 def read_file(path: str) -> bytes:
     """Return the content of a file or URL."""
     if is_remote(path):
-        return _remote(path, lambda system, name: system.cat_file(name))
+        return read_remote(path)
     with open(path, "rb", buffering=0) as file:
         return file.read()
 
 
 def read_range(path: str, offset: int, length: int) -> bytes:
     """Return ``length`` bytes of a URL, starting at ``offset``."""
-    return _remote(
+    return remote(
         path, lambda system, name: system.cat_file(name, start=offset, end=offset + length)
     )
 
@@ -61,7 +45,7 @@ def read_range(path: str, offset: int, length: int) -> bytes:
 def file_size(path: str) -> int:
     """Return the size of a file or URL in bytes."""
     if is_remote(path):
-        return _remote(path, lambda system, name: system.size(name))
+        return remote(path, lambda system, name: system.size(name))
     return os.path.getsize(path)
 
 
@@ -101,16 +85,6 @@ def allow_open_files(count: int) -> None:
         )
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name belongs to a program, not to the data.
-
-    These are the names that begin with a dot, such as ``.ipynb_checkpoints`` of Jupyter and
-    ``._1.jpg`` of macOS, and the folders in which storage systems keep thumbnails, deleted files
-    and snapshots.
-    """
-    return name.startswith(".") or name.lower() in _FOLDERS_OF_PROGRAMS
-
-
 def leads_out(directory: epath.PathLike) -> bool:
     """Return whether a path is a symbolic link to a directory that contains the link itself."""
     if is_remote(directory) or not os.path.islink(directory):
@@ -133,7 +107,7 @@ def files_below(directory: epath.Path) -> dict[str, str | None]:
         DataError: A directory cannot be read.
     """
     if is_remote(directory):
-        names = _remote(
+        names = remote(
             os.fspath(directory),
             lambda system, name: [os.path.relpath(file, name) for file in system.find(name)],
         )
@@ -184,8 +158,3 @@ def _local_files_below(root: str) -> dict[str, str | None]:
 def _contains(directory: str, path: str) -> bool:
     """Return whether a real path is a directory or below it."""
     return path == directory or path.startswith(directory.rstrip(os.sep) + os.sep)
-
-
-def _remote(path: str, action: Callable[[Any, str], Any]) -> Any:
-    """Call a function with the file system of a URL and the name in it."""
-    return action(*fsspec.core.url_to_fs(path))

@@ -16,7 +16,8 @@ from resnet_jax.config import FolderConfig
 from resnet_jax.data import DataError, open_dataset
 from resnet_jax.data.dataset import printable
 from resnet_jax.data.images.decode import decode
-from resnet_jax.data.images.folder import EXTENSIONS, ImageFiles, open_splits
+from resnet_jax.data.images.folder import ImageFiles, open_splits
+from resnet_jax.data.images.names import EXTENSIONS
 
 
 def opened(path: Path, share: float = 0.25, seed: int = 0) -> tuple[ImageFiles, ImageFiles, str]:
