@@ -24,7 +24,7 @@ COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 """A union is chosen by its option ``kind``, and a Boolean takes True or False, so that every option
-is a name and a value."""
+is a name and a value. A Boolean of a command, such as ``--overwrite``, may stand alone for True."""
 
 
 class UsageError(Exception):
@@ -64,7 +64,7 @@ def parse_options(
             arguments, unknown = tyro.cli(
                 cls,
                 prog=prog,
-                args=argv,
+                args=list(_with_values(argv, cls)),
                 description="",
                 return_unknown_args=True,
                 config=MARKERS,
@@ -78,6 +78,17 @@ def parse_options(
     if unknown:
         raise UsageError(_unknown(unknown[0], option_names(arguments), prog))
     return arguments
+
+
+def _with_values(argv: list[str], cls: type) -> Iterator[str]:
+    """Yield the words of a command line, with a True after each flag that stands alone."""
+    flags = {
+        f"--{name.replace('_', '-')}" for name, hint in get_type_hints(cls).items() if hint is bool
+    }
+    for word, following in itertools.pairwise([*argv, ""]):
+        yield word
+        if word.replace("_", "-") in flags and following not in ("True", "False"):
+            yield "True"
 
 
 def option_names(arguments: Any, prefix: str = "") -> list[str]:

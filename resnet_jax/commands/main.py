@@ -14,6 +14,8 @@ from resnet_jax.config import ConfigError
 
 COMMANDS = {
     "train": "train",
+    "evaluate": "evaluate",
+    "compare": "compare",
     "data describe": "data.describe",
     "data prepare": "data.prepare",
     "models": "models",

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.weights.formats.checkpoints import newest, read_custom_metadata, read_orbax
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
@@ -93,6 +94,28 @@ def _verify(checkpoint: Path, variables: Variables, content: dict[str, Any]) -> 
             f"{checkpoint} is damaged: {len(changed)} arrays differ from what the run wrote "
             f"({names}); {_REMEDY}"
         )
+
+
+
+def read_config(path: Path) -> TrainConfig | None:
+    """Return the configuration of a run.
+
+    Args:
+        path: A run directory, or one of its checkpoints. For anything else the result is None.
+
+    Raises:
+        ConfigError: The configuration is damaged, or a newer version of resnet_jax wrote it.
+    """
+    for directory in (path, path.parent.parent):
+        file = directory / "config.json"
+        if file.is_file() and (directory / "checkpoints").is_dir():
+            try:
+                return TrainConfig.from_json(json.loads(file.read_text()))
+            except ConfigError as error:
+                raise ConfigError(f"{file}: {error}") from None
+            except ValueError as error:
+                raise ConfigError(f"{file} is damaged ({error})") from None
+    return None
 
 
 _REMEDY = "use another checkpoint of the run, or restore this one from a copy"

@@ -1,0 +1,165 @@
+"""What `resnet-jax evaluate` and `resnet-jax compare` share: models, data and errors."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnet_jax.commands.arguments import UsageError
+
+if TYPE_CHECKING:
+    from resnet_jax.data.labeled import LabeledImages
+    from resnet_jax.inference import Classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class DataArguments:
+    """Which images are evaluated."""
+
+    data: str | None = None
+    """Folder with one folder of images for each class, or with such folders for train, val and
+    test; a .csv, .tsv or .jsonl table with the columns image, label and, optionally, split; or the
+    directory of a prepared TFDS data set. By default it is the data of the run."""
+    split: str | None = None
+    """Split to evaluate: train, validation, test, all, or any split of a TFDS data set. By default
+    it is test, or else validation, or else all images; without --data it is the split on which the
+    run was evaluated."""
+    name: str | None = None
+    """Name of a TFDS data set below the directory --data, such as imagenet2012."""
+    image_key: str = "image"
+    """Name of the feature that holds the image (TFDS)."""
+    label_key: str = "label"
+    """Name of the feature that holds the label (TFDS)."""
+    classes: Literal["model", "data"] = "model"
+    """Classes that are compared: all of the model, or only those that the data have, as ImageNet-A
+    and ImageNet-R demand."""
+    on_unreadable: Literal["fail", "skip"] = "fail"
+    """What to do with an image that cannot be read: "fail" ends the command, "skip" leaves the
+    image out and reports it."""
+    overwrite: bool = False
+    """Replace files that exist."""
+
+
+@contextmanager
+def evaluation_errors() -> Iterator[None]:
+    """Raise `UsageError`, for one line, for data and models that cannot be used."""
+    from resnet_jax.config import ConfigError
+    from resnet_jax.data import DataError
+
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise
+    except (ConfigError, DataError, FloatingPointError, ImportError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def load_classifier(run: str) -> "Classifier":
+    """Load a run, a checkpoint, published weights or a repository.
+
+    Raises:
+        UsageError: It does not exist or cannot be read.
+    """
+    from resnet_jax.inference import Classifier
+
+    with evaluation_errors():
+        try:
+            classifier = Classifier.from_pretrained(run)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    if not classifier.class_names:
+        raise UsageError(f"{run} has no head and predicts no classes")
+    return classifier
+
+
+def open_data(arguments: DataArguments, run: str, split: str | None) -> "LabeledImages":
+    """Open one split of the data that the arguments name, or else of the data of the run.
+
+    Raises:
+        UsageError: There is no such data, or it cannot be read.
+    """
+    from resnet_jax.config import FolderConfig
+    from resnet_jax.data.labeled import open_labeled, open_labeled_config
+    from resnet_jax.inference.rundir import read_config
+
+    with evaluation_errors():
+        config = read_config(Path(run).expanduser())
+        if arguments.data is None:
+            if config is None:
+                raise UsageError(f"{run} is no run with data of its own; give --data")
+            try:
+                return open_labeled_config(config.data, split)
+            except (OSError, ValueError) as error:
+                raise UsageError(f"the data of {run}: {error}; give --data") from error
+        options: dict[str, Any] = {}
+        split_by_run = False
+        if config is not None and isinstance(config.data, FolderConfig):
+            split_by_run = _same(arguments.data, config.data.path)
+            options = {
+                "evaluation_share": config.data.evaluation_share,
+                "split_seed": config.data.split_seed,
+            }
+        found = open_labeled(
+            arguments.data,
+            split,
+            name=arguments.name,
+            image_key=arguments.image_key,
+            label_key=arguments.label_key,
+            **options,
+        )
+        if split_by_run and split is None and found.split == "all":
+            # The folder has no splits, and the run was trained on most of its images.
+            return open_labeled(arguments.data, "validation", **options)
+        return found
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or os.path.realpath(os.path.expanduser(one)) == os.path.realpath(
+        os.path.expanduser(other)
+    )
+
+
+def check_classes(classifier: "Classifier", data: "LabeledImages") -> None:
+    """Raise `UsageError` if a class of the data is not a class of the model."""
+    from resnet_jax.inference.class_names import match_classes
+
+    try:
+        match_classes(data.class_names, classifier.class_names)
+    except ValueError as error:
+        raise UsageError(f"{data.name}: {error}") from error
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar on the error stream. The block calls the function after each image."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Images per second."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed or 0:.1f} images/s")
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda: progress.advance(task)
