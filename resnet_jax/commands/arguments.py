@@ -10,7 +10,7 @@ import itertools
 import shutil
 import textwrap
 from collections.abc import Iterator
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
@@ -22,9 +22,12 @@ T = TypeVar("T")
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 """Options, followed by the name of a shell, that print or write a completion script."""
 
-MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
-"""A union is chosen by its option ``kind``, and a Boolean takes True or False, so that every option
-is a name and a value. A Boolean of a command, such as ``--overwrite``, may stand alone for True."""
+MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+"""A union is chosen by its option ``kind``, and a `Flag` has no opposite."""
+
+Flag = Annotated[bool, "flag"]
+"""A Boolean that an option without a value sets to True. Other Booleans take True or False, so that
+every option of an experiment is a name and a value."""
 
 
 class UsageError(Exception):
@@ -64,7 +67,7 @@ def parse_options(
             arguments, unknown = tyro.cli(
                 cls,
                 prog=prog,
-                args=list(_with_values(argv, cls)),
+                args=argv,
                 description="",
                 return_unknown_args=True,
                 config=MARKERS,
@@ -78,17 +81,6 @@ def parse_options(
     if unknown:
         raise UsageError(_unknown(unknown[0], option_names(arguments), prog))
     return arguments
-
-
-def _with_values(argv: list[str], cls: type) -> Iterator[str]:
-    """Yield the words of a command line, with a True after each flag that stands alone."""
-    flags = {
-        f"--{name.replace('_', '-')}" for name, hint in get_type_hints(cls).items() if hint is bool
-    }
-    for word, following in itertools.pairwise([*argv, ""]):
-        yield word
-        if word.replace("_", "-") in flags and following not in ("True", "False"):
-            yield "True"
 
 
 def option_names(arguments: Any, prefix: str = "") -> list[str]:
@@ -150,7 +142,7 @@ def create_registry(unions: dict[type, list[str]]) -> ConstructorRegistry:
         fields = [
             StructFieldSpec(
                 name=field.name,
-                type=hints[field.name],
+                type=_BOOLEAN if hints[field.name] is bool else hints[field.name],
                 default=_default(field, info.default),
                 helptext=texts.get(field.name),
             )
@@ -170,6 +162,9 @@ def create_registry(unions: dict[type, list[str]]) -> ConstructorRegistry:
         )
 
     return registry
+
+
+_BOOLEAN = Annotated[bool, tyro.conf.FlagConversionOff]
 
 
 def _default(field: dataclasses.Field[Any], instance: Any) -> Any:

@@ -63,7 +63,7 @@ def _compare(arguments: Arguments) -> int:
     from resnet_jax.inference.evaluation import evaluate
 
     runs = (arguments.run_a, arguments.run_b)
-    classifiers = [load_classifier(run) for run in runs]
+    classifiers = [load_classifier(run, None, arguments.max_pixels) for run in runs]
     data = open_data(arguments, arguments.run_a, arguments.split)
     for classifier in classifiers:
         check_classes(classifier, data)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resnet_jax.commands.arguments import UsageError, parse_options
+from resnet_jax.commands.arguments import Flag, UsageError, parse_options
 from resnet_jax.commands.evaluation_data import (
     DataArguments,
     check_classes,
@@ -19,7 +19,6 @@ from resnet_jax.commands.evaluation_data import (
 from resnet_jax.commands.results import check_new_files, write_text
 
 if TYPE_CHECKING:
-    from resnet_jax.data.labeled import LabeledImages
     from resnet_jax.inference import Classifier
     from resnet_jax.inference.evaluation import Evaluation
     from resnet_jax.inference.measures import Measures
@@ -40,14 +39,17 @@ class Arguments(DataArguments):
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """A run directory, one checkpoint of it, the name of published weights such as
     resnet50.a1_in1k, or a repository such as hf://microsoft/resnet-50."""
+    model: str | None = None
+    """Name of the network, if RUN is a file of weights, such as resnet50, or resnet50.tv2_in1k to use
+    the preprocessing of these published weights as well."""
     output: Path | None = None
     """JSON file for all results."""
     report: Path | None = None
     """HTML file for a page with the results, the confusions and the worst images."""
-    corruptions: bool = False
+    corruptions: Flag = False
     """Also evaluate on images with eight corruptions at five severities, which takes 40 times as
     long."""
-    temperature: bool = False
+    temperature: Flag = False
     """Fit the temperature of the probabilities on the calibration split, and store it in the run
     directory."""
     threshold: float | None = None
@@ -117,7 +119,7 @@ def _evaluate(arguments: Arguments) -> int:
     if arguments.real is not None:
         with evaluation_errors():
             real_labels = read_real_labels(arguments.real.expanduser())
-    classifier = load_classifier(arguments.run)
+    classifier = load_classifier(arguments.run, arguments.model, arguments.max_pixels)
     data = open_data(arguments, arguments.run, arguments.split)
     check_classes(classifier, data)
     result: dict[str, Any] = {"model": arguments.run}
@@ -153,7 +155,12 @@ def _evaluate(arguments: Arguments) -> int:
     if arguments.output is not None:
         _write_json(arguments.output, result)
     if arguments.report is not None:
-        _write_report(arguments, classifier, data, found, robustness)
+        from resnet_jax.commands.evaluation_report import write_evaluation_report
+
+        path = arguments.report.expanduser()
+        with evaluation_errors():
+            write_evaluation_report(path, arguments.run, classifier, data, found, robustness)
+        print(f"report: {path}")
     for name, reason in found.unreadable.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
     return int(bool(found.unreadable))
@@ -231,7 +238,7 @@ def _imagenet_c(arguments: Arguments) -> int:
 
     from resnet_jax.inference.imagenet_sets import evaluate_imagenet_c, open_imagenet_c
 
-    classifier = load_classifier(arguments.run)
+    classifier = load_classifier(arguments.run, arguments.model, arguments.max_pixels)
     with evaluation_errors():
         sets = open_imagenet_c(arguments.data or "")
         for severities in sets.values():
@@ -304,13 +311,13 @@ def _print(
     )
     console.print(measure_table(found.measures))
     if found.calibration.temperature != 1:
-        print(f"The probabilities have the temperature {found.calibration.temperature:.4f}.")
+        print(f"The probabilities have the temperature {found.calibration.temperature:.4f}")
     if certain := result["certain"]:
         accuracy = certain["accuracy"]
         print(
             f"With the threshold {found.calibration.threshold:.4f}, "
             f"{100 * certain['share']:.1f} % of the images are certain"
-            + ("" if accuracy is None else f", and {100 * accuracy:.1f} % of these are right.")
+            + ("" if accuracy is None else f", and {100 * accuracy:.1f} % of these are right")
         )
     if real := result.get("real"):
         print(
@@ -328,13 +335,3 @@ def _print(
             "The data have 200 of the 1000 classes. ImageNet-A and ImageNet-R are measured among "
             "these alone: --classes data"
         )
-
-
-def _write_report(
-    arguments: Arguments,
-    classifier: "Classifier",
-    data: "LabeledImages",
-    found: "Evaluation",
-    robustness: "dict[str, list[Measures]]",
-) -> None:
-    raise NotImplementedError

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnet_jax.commands.arguments import UsageError
+from resnet_jax.commands.arguments import Flag, UsageError
+from resnet_jax.config import ConfigError, ImageConfig
 
 if TYPE_CHECKING:
     from resnet_jax.data.labeled import LabeledImages
@@ -38,14 +39,21 @@ class DataArguments:
     on_unreadable: Literal["fail", "skip"] = "fail"
     """What to do with an image that cannot be read: "fail" ends the command, "skip" leaves the
     image out and reports it."""
-    overwrite: bool = False
+    max_pixels: int = ImageConfig.max_pixels
+    """Largest number of pixels of an image. Larger images count as unreadable, because a small file
+    can announce so many pixels that the memory does not suffice."""
+    overwrite: Flag = False
     """Replace files that exist."""
+
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise ConfigError(f"max_pixels must be at least 1, but it is {self.max_pixels}")
 
 
 @contextmanager
 def evaluation_errors() -> Iterator[None]:
     """Raise `UsageError`, for one line, for data and models that cannot be used."""
-    from resnet_jax.config import ConfigError
     from resnet_jax.data import DataError
 
     try:
@@ -56,8 +64,13 @@ def evaluation_errors() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def load_classifier(run: str) -> "Classifier":
-    """Load a run, a checkpoint, published weights or a repository.
+def load_classifier(run: str, model: str | None, max_pixels: int) -> "Classifier":
+    """Load a run, a checkpoint, published weights, a repository or a file of weights.
+
+    Args:
+        run: The source.
+        model: Name of the network, for a file of weights.
+        max_pixels: Largest number of pixels of an image.
 
     Raises:
         UsageError: It does not exist or cannot be read.
@@ -66,7 +79,7 @@ def load_classifier(run: str) -> "Classifier":
 
     with evaluation_errors():
         try:
-            classifier = Classifier.from_pretrained(run)
+            classifier = Classifier.from_pretrained(run, model, max_pixels=max_pixels)
         except ValueError as error:
             raise UsageError(str(error)) from error
     if not classifier.class_names:

@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from resnet_jax.inference.rundir import run_directory
+
 CALIBRATION_FILE = "calibration.json"
 """File in the run directory that holds the `Calibration`."""
 
@@ -245,11 +247,8 @@ def calibration_file(path: str | os.PathLike[str]) -> Path | None:
     Args:
         path: The directory. If it is neither a run nor a checkpoint, the result is None.
     """
-    path = Path(path).expanduser()
-    for directory in (path, path.parent.parent):
-        if (directory / "config.json").is_file() and (directory / "checkpoints").is_dir():
-            return directory / CALIBRATION_FILE
-    return None
+    directory = run_directory(Path(path).expanduser())
+    return None if directory is None else directory / CALIBRATION_FILE
 
 
 def read_calibration(path: str | os.PathLike[str], variables: Mapping[str, Any]) -> Calibration:

@@ -97,6 +97,19 @@ def _verify(checkpoint: Path, variables: Variables, content: dict[str, Any]) -> 
 
 
 
+def run_directory(path: Path) -> Path | None:
+    """Return the directory of a run.
+
+    Args:
+        path: A run directory, or one of its checkpoints. For anything else the result is None.
+    """
+    if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+        return path
+    above = path.absolute().parent
+    is_checkpoint = path.is_dir() and above.name == "checkpoints"
+    return above.parent if is_checkpoint and (above.parent / "config.json").is_file() else None
+
+
 def read_config(path: Path) -> TrainConfig | None:
     """Return the configuration of a run.
 
@@ -106,16 +119,16 @@ def read_config(path: Path) -> TrainConfig | None:
     Raises:
         ConfigError: The configuration is damaged, or a newer version of resnet_jax wrote it.
     """
-    for directory in (path, path.parent.parent):
-        file = directory / "config.json"
-        if file.is_file() and (directory / "checkpoints").is_dir():
-            try:
-                return TrainConfig.from_json(json.loads(file.read_text()))
-            except ConfigError as error:
-                raise ConfigError(f"{file}: {error}") from None
-            except ValueError as error:
-                raise ConfigError(f"{file} is damaged ({error})") from None
-    return None
+    directory = run_directory(path)
+    if directory is None:
+        return None
+    file = directory / "config.json"
+    try:
+        return TrainConfig.from_json(json.loads(file.read_text()))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged ({error})") from None
 
 
 _REMEDY = "use another checkpoint of the run, or restore this one from a copy"

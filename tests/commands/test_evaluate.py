@@ -114,7 +114,7 @@ def test_the_folder_of_a_run_is_not_evaluated_on_training_images(
     assert run(*command) == 0
     result = json.loads(output.read_text())
     assert (result["split"], result["measures"]["images"]) == ("validation", 6)
-    assert run(*command, "--split", "all", "--overwrite", "True") == 0
+    assert run(*command, "--split", "all", "--overwrite") == 0
     assert json.loads(output.read_text())["measures"]["images"] == 24
 
 

@@ -143,7 +143,7 @@ def test_calibration_is_stored_in_the_run_and_only_for_its_weights(tmp_path: Pat
     assert read_calibration(run, variables) == Calibration()
     stored = Calibration(**{**vars(FITTED), "weights": weights_digest(variables)})
     file = calibration_file(run / "checkpoints" / "20")
-    assert file == run / "calibration.json"
+    assert file == run.absolute() / "calibration.json"
     write_calibration(file, stored)
     plain = json.loads(file.read_text())
     assert plain["schema_version"] == 1
@@ -179,3 +179,11 @@ def test_directories_of_other_kinds_have_no_calibration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert calibration_file(tmp_path) is None
     assert calibration_file("resnet50.a1_in1k") is None
+
+
+def test_published_weights_are_no_checkpoint_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_directory(tmp_path / "run"))
+    assert calibration_file("resnet50.a1_in1k") is None
+    assert calibration_file("checkpoints/20") == tmp_path / "run" / "calibration.json"
