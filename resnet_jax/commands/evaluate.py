@@ -40,8 +40,8 @@ class Arguments(DataArguments):
     """A run directory, one checkpoint of it, the name of published weights such as
     resnet50.a1_in1k, or a repository such as hf://microsoft/resnet-50."""
     model: str | None = None
-    """Name of the network, if RUN is a file of weights, such as resnet50, or resnet50.tv2_in1k to use
-    the preprocessing of these published weights as well."""
+    """Name of the network, if RUN is a file of weights, such as resnet50, or resnet50.tv2_in1k to
+    use the preprocessing of these published weights as well."""
     output: Path | None = None
     """JSON file for all results."""
     report: Path | None = None
@@ -200,9 +200,7 @@ def _calibrate(arguments: Arguments, classifier: "Classifier", file: Path) -> "C
         )
     check_classes(classifier, data)
     with evaluation_errors(), progress_bar(f"{data.name} {data.split}", len(data)) as advance:
-        before = evaluate(
-            classifier, data, on_unreadable=arguments.on_unreadable, progress=advance
-        )
+        before = evaluate(classifier, data, on_unreadable=arguments.on_unreadable, progress=advance)
     try:
         calibration = fit_calibration(
             classifier,

@@ -45,7 +45,6 @@ class DataArguments:
     overwrite: Flag = False
     """Replace files that exist."""
 
-
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
             raise ConfigError(f"max_pixels must be at least 1, but it is {self.max_pixels}")
@@ -165,14 +164,16 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed or 0:.1f} images/s")
 
+    console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task(description, total=total)
         yield lambda: progress.advance(task)

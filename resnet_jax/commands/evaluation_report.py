@@ -34,9 +34,7 @@ def write_evaluation_report(
     low, high = measures.intervals["top1"]
 
     def image(index: int) -> np.ndarray:
-        return classifier.preprocessing.on_host(
-            data[index].image, max_pixels=classifier.max_pixels
-        )
+        return classifier.preprocessing.on_host(data[index].image, max_pixels=classifier.max_pixels)
 
     write_report(
         path,

@@ -57,7 +57,9 @@ def confusion_table(matrix: np.ndarray, class_names: Sequence[str]) -> Table | N
     """Return the most frequent confusions, or None if there are none."""
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_ROWS]
-    cells = [(i, j) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
+    cells = [
+        (i, j) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]
+    ]
     if not cells:
         return None
     table = Table("class", "taken for", box=None)

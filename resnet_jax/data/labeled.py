@@ -117,7 +117,9 @@ def open_labeled(
         # The labels of some test splits, such as that of ImageNet, are secret.
         if split in known and (source := open_tfds(split))[0].label >= 0:
             return _of_source(source, title, split)
-    raise DataError(f"{title} has no split test or validation with labels; it has {', '.join(known)}")
+    raise DataError(
+        f"{title} has no split test or validation with labels; it has {', '.join(known)}"
+    )
 
 
 def open_labeled_config(config: DataConfig, split: str | None = None) -> LabeledImages:
@@ -182,9 +184,7 @@ def _of_source(source: ImageSource, name: str, split: str) -> LabeledImages:
     )
 
 
-def _of_arrays(
-    arrays: Split, name: str, split: str, class_names: tuple[str, ...]
-) -> LabeledImages:
+def _of_arrays(arrays: Split, name: str, split: str, class_names: tuple[str, ...]) -> LabeledImages:
     labels = arrays.labels
     return LabeledImages(
         name,

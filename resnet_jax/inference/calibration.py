@@ -208,8 +208,8 @@ def fit_threshold(confidence: np.ndarray, right: np.ndarray, accuracy: float) ->
     possible = np.flatnonzero(reached & last)
     if not len(possible):
         raise ValueError(
-            f"no threshold reaches an accuracy of {accuracy:g}: {_top_group(values, right[order])}; "
-            "ask for a lower accuracy"
+            f"no threshold reaches an accuracy of {accuracy:g}: "
+            f"{_top_group(values, right[order])}; ask for a lower accuracy"
         )
     lowest = possible[-1]
     if lowest == len(values) - 1:

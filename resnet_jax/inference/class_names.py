@@ -13,10 +13,10 @@ _LISTED = 12
 def match_classes(data: Sequence[str], model: Sequence[str]) -> np.ndarray:
     """Return which class of a network each class of a data set is.
 
-    Classes have the same name in both, in any order, and the data may lack some of them.  A class of
-    ImageNet also matches under its synset, such as ``n02123045`` for ``tabby``, in both directions.
-    A network for ImageNet-1k also takes folders named ``0`` to ``999``, as in ImageNetV2, for the
-    indices of the classes.
+    Classes have the same name in both, in any order, and the data may lack some of them.  A class
+    of ImageNet also matches under its synset, such as ``n02123045`` for ``tabby``, in both
+    directions.  A network for ImageNet-1k also takes folders named ``0`` to ``999``, as in
+    ImageNetV2, for the indices of the classes.
 
     Args:
         data: Names of the C classes of the data.
@@ -37,9 +37,7 @@ def match_classes(data: Sequence[str], model: Sequence[str]) -> np.ndarray:
             return np.array([numbers[name] for name in names], np.int64)
     known = {*model, *synsets(model)}
     missing = [
-        name
-        for name, synset in zip(data, synsets(data), strict=True)
-        if not {name, synset} & known
+        name for name, synset in zip(data, synsets(data), strict=True) if not {name, synset} & known
     ]
     raise ValueError(
         f"{len(missing)} of the {len(data)} classes of the data are not classes of the model: "

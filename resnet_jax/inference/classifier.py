@@ -213,9 +213,7 @@ class Classifier:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
         calibration = _stored_calibration(path, variables)
-        return cls(
-            model, variables, spec.preprocessing, spec.class_names, calibration=calibration
-        )
+        return cls(model, variables, spec.preprocessing, spec.class_names, calibration=calibration)
 
     def calibrated(self, calibration: Calibration) -> "Classifier":
         """Return this classifier with another calibration. Weights and programs are shared."""
@@ -347,7 +345,9 @@ class Classifier:
         """Return the features or the logits of all images."""
         run = partial(self.forward, logits=not features, features=features)
         # JAX returns at once, so the next images are decoded while it computes.
-        arrays = [(run(batch.pixels[0])[features], len(batch.images)) for batch in self._decoded(images)]
+        arrays = [
+            (run(batch.pixels[0])[features], len(batch.images)) for batch in self._decoded(images)
+        ]
         if not arrays:
             batch = np.zeros((1, *self.preprocessing.image_shape), np.uint8)
             shape = jax.eval_shape(run, batch)[features].shape

@@ -39,7 +39,8 @@ class Difference(NamedTuple):
 
     Attributes:
         value: The difference.
-        interval: Its 95 % confidence interval, from a bootstrap that draws the same images for both.
+        interval: Its 95 % confidence interval, from a bootstrap that draws the same images for A
+            and B.
     """
 
     value: float

@@ -204,8 +204,8 @@ def evaluate(
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
         raise FloatingPointError(
-            f"the network returns values that are not finite for {len(bad)} of {count} images, such "
-            f"as {names[bad[0]]}; the weights are damaged, or their type is too small"
+            f"the network returns values that are not finite for {len(bad)} of {count} images, "
+            f"such as {names[bad[0]]}; the weights are damaged, or their type is too small"
         )
     class_names = classifier.class_names
     if classes == "data":
@@ -288,12 +288,13 @@ def fit_calibration(
     """
     mask, labels = evaluation.mask, evaluation.labels
     fitted_on = FittedOn(evaluation.data, evaluation.split, int(mask.sum()), date)
-    found = dataclasses.replace(classifier.calibration, weights=weights_digest(classifier.variables))
+    weights = weights_digest(classifier.variables)
+    found = dataclasses.replace(classifier.calibration, weights=weights)
     if temperature:
         found = Calibration(
             temperature=fit_temperature(evaluation.logits[mask], labels[mask]),
             temperature_fitted_on=fitted_on,
-            weights=found.weights,
+            weights=weights,
         )
     if accuracy is not None:
         scores = evaluation.with_calibration(found).scores

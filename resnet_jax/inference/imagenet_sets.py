@@ -116,7 +116,7 @@ def real_accuracy(evaluation: Evaluation, labels: Sequence[Sequence[int]]) -> Re
     index_of = np.argsort(position)
     read = np.flatnonzero(evaluation.mask)
     right = []
-    for i, prediction in zip(read, evaluation.scores.prediction, strict=True):
+    for i, prediction in zip(read.tolist(), evaluation.scores.prediction, strict=True):
         if of_image := labels[_validation_index(evaluation.names[i], len(labels))]:
             right.append(index_of[prediction] in of_image)
     if not right:
@@ -207,9 +207,7 @@ def open_imagenet_c(path: str) -> dict[str, list[LabeledImages]]:
 
 
 def _folders(directory: Path) -> Iterator[str]:
-    return (
-        child.name for child in directory.iterdir() if child.is_dir() and child.name[0] != "."
-    )
+    return (child.name for child in directory.iterdir() if child.is_dir() and child.name[0] != ".")
 
 
 def evaluate_imagenet_c(

@@ -163,15 +163,11 @@ def summarize(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> M
         calibration_error(_bins(scores.confidence, scores.top1, 15, equal_mass=equal_mass))
         for equal_mass in (False, True)
     )
-    intervals = {
-        name: interval(column) for name, column in zip(averaged, samples.T, strict=True)
-    }
+    intervals = {name: interval(column) for name, column in zip(averaged, samples.T, strict=True)}
     return Measures(len(columns), **means, ece=ece, ece_mass=ece_mass, intervals=intervals)
 
 
-def bootstrap_means(
-    values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
-) -> np.ndarray:
+def bootstrap_means(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Return the means of resampled images.
 
     Each sample draws N of the N images with replacement: its indices are the next result of
@@ -273,8 +269,8 @@ def _bins(
 
 def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """Return the mean distance between confidence and accuracy, weighted by the images, 0 to 1."""
-    total = sum(bin.count for bin in bins)
-    return sum(bin.count * abs(bin.confidence - bin.accuracy) for bin in bins) / total
+    total = sum(one.count for one in bins)
+    return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / total
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:

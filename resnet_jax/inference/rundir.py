@@ -96,7 +96,6 @@ def _verify(checkpoint: Path, variables: Variables, content: dict[str, Any]) -> 
         )
 
 
-
 def run_directory(path: Path) -> Path | None:
     """Return the directory of a run.
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 from PIL import Image
 
 from resnet_jax.commands.main import main
-from resnet_jax.config import DigitsConfig, FolderConfig, ImageConfig
+from resnet_jax.config import DataConfig, FolderConfig, ImageConfig, SyntheticConfig
 from resnet_jax.data.labeled import open_labeled, open_labeled_config
 from resnet_jax.inference import Classifier
 from resnet_jax.inference.calibration import CALIBRATION_FILE
 from resnet_jax.inference.evaluation import evaluate
+from resnet_jax.models.variants import _VARIANTS
 from tests.inference.test_classifier import write_run
+from tests.training.tiny_train import NETWORKS
 
 
 def run(*argv: object) -> int:
@@ -33,6 +36,19 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     return line
 
 
+@pytest.fixture(scope="module", autouse=True)
+def known_networks() -> Iterator[None]:
+    """Make the networks of `tests/training/tiny_train.py` known."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, fields in NETWORKS.items():
+            patch.setitem(_VARIANTS, name, fields)
+        yield
+
+
+def write_tiny_run(path: Path, data: DataConfig) -> Path:
+    return write_run(path, data, network="tiny_resnet").path
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photos")
@@ -43,15 +59,25 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             directory.mkdir(parents=True)
             for i in range(count):
                 pixels = rng.integers(0, 256, (20, 20, 3)) // 4 + rng.integers(0, 190, 3)
-                Image.fromarray(pixels.astype(np.uint8)).save(directory / f"{i}.png")
+                Image.fromarray(pixels.astype(np.uint8)).save(directory / f"{name}{i}.png")
     return root
 
 
 @pytest.fixture(scope="module")
 def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the photos, with random weights."""
+    """A run on the photos with random weights, which classifies three of four images correctly."""
     config = FolderConfig(str(photos), images=ImageConfig(image_size=16))
-    return write_run(tmp_path_factory.mktemp("runs") / "a", config).path
+    path = write_tiny_run(tmp_path_factory.mktemp("runs") / "a", config)
+    classifier = Classifier.load(path)
+    for split in ("val", "test"):
+        files = sorted((photos / split).rglob("*.png"))
+        logits = classifier.logits(files)
+        order = np.argsort(logits[:, 0] - logits[:, 1])
+        # The upper half becomes cats, but for every fourth image.
+        is_cat = (np.arange(len(files)) >= len(files) // 2) ^ (np.arange(len(files)) % 4 == 0)
+        for i, cat in zip(order, is_cat, strict=True):
+            files[i].rename(photos / split / ("cat" if cat else "dog") / files[i].name)
+    return path
 
 
 @pytest.fixture
@@ -93,12 +119,13 @@ def test_a_folder_is_evaluated_on_its_test_split(
 
 
 def test_data_in_memory_are_those_of_the_run(tmp_path: Path) -> None:
-    written = write_run(tmp_path / "digits", DigitsConfig())
+    config = SyntheticConfig(image_size=8, num_classes=3, train_examples=8, test_examples=12)
+    path = write_tiny_run(tmp_path / "run", config)
     output = tmp_path / "result.json"
-    assert run("evaluate", written.path, "--output", output) == 0
-    found = evaluate(Classifier.load(written.path), open_labeled_config(DigitsConfig()))
+    assert run("evaluate", path, "--output", output) == 0
+    found = evaluate(Classifier.load(path), open_labeled_config(config))
     result = json.loads(output.read_text())
-    assert result["measures"]["images"] == 360
+    assert result["measures"]["images"] == 12
     assert result["measures"]["top1"] == found.measures.top1
 
 
@@ -107,10 +134,10 @@ def test_the_folder_of_a_run_is_not_evaluated_on_training_images(
 ) -> None:
     flat = Path(shutil.copytree(photos / "val", tmp_path / "flat"))
     config = FolderConfig(str(flat), evaluation_share=0.25, images=ImageConfig(image_size=16))
-    written = write_run(tmp_path / "run", config)
+    path = write_tiny_run(tmp_path / "run", config)
     output = tmp_path / "result.json"
     # The same folder by another path.
-    command = ("evaluate", written.path, "--data", f"{flat}/../flat", "--output", output)
+    command = ("evaluate", path, "--data", f"{flat}/../flat", "--output", output)
     assert run(*command) == 0
     result = json.loads(output.read_text())
     assert (result["split"], result["measures"]["images"]) == ("validation", 6)
@@ -144,9 +171,7 @@ def test_temperature_and_threshold_are_stored_and_used(
         capsys, "evaluate", own, "--temperature"
     )
     assert "cannot" not in fails(capsys, "evaluate", own, "--threshold", "95")
-    assert "no threshold reaches" in fails(
-        capsys, *command[:2], "--threshold", "1", "--overwrite"
-    )
+    assert "no threshold reaches" in fails(capsys, *command[:2], "--threshold", "1", "--overwrite")
     assert json.loads((own / CALIBRATION_FILE).read_text()) == stored
 
 
@@ -154,9 +179,10 @@ def test_corruptions_are_in_the_results(
     trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "result.json"
-    assert run(
-        "evaluate", trained, "--data", photos / "train", "--corruptions", "--output", output
-    ) == 0
+    assert (
+        run("evaluate", trained, "--data", photos / "train", "--corruptions", "--output", output)
+        == 0
+    )
     result = json.loads(output.read_text())
     assert len(result["corruptions"]) == 8
     assert {len(row) for row in result["corruptions"].values()} == {5}
@@ -169,7 +195,7 @@ def test_unreadable_images_are_reported_or_end_the_command(
     trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = Path(shutil.copytree(photos / "val", tmp_path / "val"))
-    broken = data / "cat" / "3.png"
+    broken = next((data / "cat").iterdir())
     broken.write_bytes(b"no image")
     message = fails(capsys, "evaluate", trained, "--data", data)
     assert str(broken) in message
@@ -191,7 +217,7 @@ def test_two_runs_are_compared_on_the_same_images(
     page = capsys.readouterr().out
     assert "McNemar's exact test: p = " in page
     assert "both right" in page
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(table.read_text().splitlines()))
     found = [
         evaluate(Classifier.load(path), open_labeled(str(photos), "validation"))
         for path in (trained, older)
@@ -230,13 +256,12 @@ def test_mistakes_are_answered_in_one_line(
     assert taken.read_text() == "kept"
     assert "no directory" in refused(trained, "--output", tmp_path / "absent" / "x.json")
     assert "is a directory" in refused(trained, "--output", tmp_path)
-    assert "given twice" in refused(
-        trained, "--output", tmp_path / "x", "--report", tmp_path / "x"
-    )
+    assert "given twice" in refused(trained, "--output", tmp_path / "x", "--report", tmp_path / "x")
     assert "above 0 and at most 1" in refused(trained, "--threshold", "95")
-    assert "no run with data of its own; give --data" in refused(
-        "resnet50.a1_in1k", "--split", "test"
-    ) or True
+    assert (
+        "no run with data of its own; give --data" in refused("resnet50.a1_in1k", "--split", "test")
+        or True
+    )
     assert "leave it out" in refused(trained, "--layout", "imagenet-c", "--temperature")
     assert "needs --data" in refused(trained, "--layout", "imagenet-c")
     assert "real.json" in refused(trained, "--real", tmp_path / "absent.json")

@@ -60,11 +60,11 @@ def test_bins_equal_those_of_scikit_learn(
         n_bins=15,
         strategy="quantile" if equal_mass else "uniform",
     )
-    np.testing.assert_allclose([bin.confidence for bin in found], confidence, rtol=1e-12)
-    np.testing.assert_allclose([bin.accuracy for bin in found], accuracy, rtol=1e-12)
-    assert sum(bin.count for bin in found) == N
+    np.testing.assert_allclose([one.confidence for one in found], confidence, rtol=1e-12)
+    np.testing.assert_allclose([one.accuracy for one in found], accuracy, rtol=1e-12)
+    assert sum(one.count for one in found) == N
     if equal_mass:
-        assert {bin.count for bin in found} <= {N // 15, N // 15 + 1}
+        assert {one.count for one in found} <= {N // 15, N // 15 + 1}
     measured = measure(logits, labels)
     expected = measured.ece_mass if equal_mass else measured.ece
     assert calibration_error(found) == pytest.approx(expected, rel=1e-12)
@@ -74,9 +74,9 @@ def test_calibration_error_of_a_known_example() -> None:
     # Confidence 0.9 with one of two right, and 0.6 with both right: (0.4 + 0.4) / 2.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     bins = reliability_bins(probabilities, np.array([0, 1, 0, 0]), bins=10)
-    assert [bin.count for bin in bins] == [2, 2]
+    assert [one.count for one in bins] == [2, 2]
     assert calibration_error(bins) == pytest.approx(0.4)
-    # The upper end belongs to a bin.
+    # The upper end belongs to a one.
     assert bins[0][:3] == pytest.approx(ReliabilityBin(0.5, 0.6, 2, 0.6, 1)[:3])
 
 
