@@ -10,10 +10,8 @@ import tyro
 from resnet_jax.commands.arguments import UsageError, parse_options
 from resnet_jax.commands.evaluation_data import (
     DataArguments,
-    check_classes,
     evaluation_errors,
-    load_classifier,
-    open_data,
+    open_and_load,
     progress_bar,
 )
 from resnet_jax.commands.results import check_new_files, write_text
@@ -62,11 +60,7 @@ def _compare(arguments: Arguments) -> int:
     from resnet_jax.inference.comparison import compare
     from resnet_jax.inference.evaluation import evaluate
 
-    runs = (arguments.run_a, arguments.run_b)
-    classifiers = [load_classifier(run, None, arguments.max_pixels) for run in runs]
-    data = open_data(arguments, arguments.run_a, arguments.split)
-    for classifier in classifiers:
-        check_classes(classifier, data)
+    data, classifiers = open_and_load(arguments, [arguments.run_a, arguments.run_b])
     with evaluation_errors(), progress_bar(f"{data.name} {data.split}", 2 * len(data)) as advance:
         a, b = (
             evaluate(

@@ -13,6 +13,7 @@ from resnet_jax.commands.evaluation_data import (
     check_classes,
     evaluation_errors,
     load_classifier,
+    open_and_load,
     open_data,
     progress_bar,
 )
@@ -119,9 +120,7 @@ def _evaluate(arguments: Arguments) -> int:
     if arguments.real is not None:
         with evaluation_errors():
             real_labels = read_real_labels(arguments.real.expanduser())
-    classifier = load_classifier(arguments.run, arguments.model, arguments.max_pixels)
-    data = open_data(arguments, arguments.run, arguments.split)
-    check_classes(classifier, data)
+    data, (classifier,) = open_and_load(arguments, [arguments.run], arguments.model)
     result: dict[str, Any] = {"model": arguments.run}
     if file is not None:
         classifier = _calibrate(arguments, classifier, file)

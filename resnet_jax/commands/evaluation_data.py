@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,23 +78,66 @@ def load_classifier(run: str, model: str | None, max_pixels: int) -> "Classifier
     """
     from resnet_jax.inference import Classifier
 
-    with evaluation_errors():
+    with evaluation_errors(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
         try:
             classifier = Classifier.from_pretrained(run, model, max_pixels=max_pixels)
         except ValueError as error:
             raise UsageError(str(error)) from error
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
     if not classifier.class_names:
         raise UsageError(f"{run} has no head and predicts no classes")
     return classifier
 
 
+def open_and_load(
+    arguments: DataArguments, runs: Sequence[str], model: str | None = None
+) -> "tuple[LabeledImages, list[Classifier]]":
+    """Open the data, and load the networks that are evaluated on it.
+
+    The data come first: weights may have to be downloaded.
+
+    Args:
+        arguments: Which images are evaluated. By default they are those of the first run.
+        runs: Sources of the networks.
+        model: Name of the network, for a file of weights.
+
+    Raises:
+        UsageError: The data or a network does not exist or cannot be read, or a class of the data
+            is not a class of a network.
+    """
+    from resnet_jax.inference.rundir import run_directory
+    from resnet_jax.weights.catalogue import list_pretrained
+
+    first = runs[0]
+    own = arguments.data is not None or run_directory(Path(first).expanduser()) is not None
+    no_data = UsageError(f"{first} has no data of its own; give --data")
+    if not own and (first.startswith("hf:") or first in {w.name for w in list_pretrained()}):
+        raise no_data
+    data = open_data(arguments, first, arguments.split) if own else None
+    classifiers = [load_classifier(run, model, arguments.max_pixels) for run in runs]
+    if data is None:
+        raise no_data
+    for classifier in classifiers:
+        check_classes(classifier, data)
+    return data, classifiers
+
+
 def open_data(arguments: DataArguments, run: str, split: str | None) -> "LabeledImages":
     """Open one split of the data that the arguments name, or else of the data of the run.
+
+    Args:
+        arguments: Which images are evaluated.
+        run: A run directory or one of its checkpoints, or another source if the arguments name the
+            data.
+        split: Name of the split. None chooses one, see `DataArguments.split`.
 
     Raises:
         UsageError: There is no such data, or it cannot be read.
     """
     from resnet_jax.config import FolderConfig
+    from resnet_jax.data import DataError
     from resnet_jax.data.labeled import open_labeled, open_labeled_config
     from resnet_jax.inference.rundir import read_config
 
@@ -100,11 +145,11 @@ def open_data(arguments: DataArguments, run: str, split: str | None) -> "Labeled
         config = read_config(Path(run).expanduser())
         if arguments.data is None:
             if config is None:
-                raise UsageError(f"{run} is no run with data of its own; give --data")
+                raise UsageError(f"{run} has no data of its own; give --data")
             try:
                 return open_labeled_config(config.data, split)
-            except (OSError, ValueError) as error:
-                raise UsageError(f"the data of {run}: {error}; give --data") from error
+            except DataError as error:
+                raise UsageError(f"the data of {run}: {error}; or give --data") from error
         options: dict[str, Any] = {}
         split_by_run = False
         if config is not None and isinstance(config.data, FolderConfig):

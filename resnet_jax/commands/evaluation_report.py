@@ -31,7 +31,6 @@ def write_evaluation_report(
         corruptions: As `evaluate_corruptions` returns them, or an empty mapping.
     """
     measures = evaluation.measures
-    low, high = measures.intervals["top1"]
 
     def image(index: int) -> np.ndarray:
         return classifier.preprocessing.on_host(data[index].image, max_pixels=classifier.max_pixels)
@@ -43,13 +42,12 @@ def write_evaluation_report(
             facts={
                 "model": name,
                 "data": f"{data.name} {data.split}",
-                "images": f"{measures.images:,}",
                 "temperature": f"{evaluation.calibration.temperature:.4f}",
                 "throughput": f"{evaluation.images_per_second:.1f} images/s",
             },
             headline={
+                "images": f"{measures.images:,}",
                 "top-1 accuracy": f"{100 * measures.top1:.2f} %",
-                "95 % interval": f"{100 * low:.2f} to {100 * high:.2f} %",
                 "negative log-likelihood": f"{measures.nll:.4f} nats",
                 "calibration error": f"{100 * measures.ece:.2f} %",
             },
@@ -62,13 +60,15 @@ def write_evaluation_report(
                 image=image,
                 name=evaluation.names.__getitem__,
             ),
-            charts=[corruption_chart(measures, corruptions)] if corruptions else [],
+            charts=corruption_charts(measures, corruptions) if corruptions else [],
         ),
     )
 
 
-def corruption_chart(clean: Measures, corruptions: Mapping[str, Sequence[Measures]]) -> LineChart:
-    """Return the accuracy by severity for each corruption and for their mean; 0 is no corruption.
+def corruption_charts(
+    clean: Measures, corruptions: Mapping[str, Sequence[Measures]]
+) -> list[LineChart]:
+    """Return the accuracy by severity for each corruption, and for their mean; 0 is no corruption.
 
     Args:
         clean: Measures on the images themselves.
@@ -78,13 +78,20 @@ def corruption_chart(clean: Measures, corruptions: Mapping[str, Sequence[Measure
         name.replace("_", " "): [clean.top1, *(measures.top1 for measures in row)]
         for name, row in corruptions.items()
     }
-    rows["mean"] = np.mean(list(rows.values()), axis=0).tolist()
-    return LineChart(
-        title="Top-1 accuracy on corrupted images",
-        x_label="severity of the corruption",
-        series=[
-            Series(name, range(len(row)), [100 * value for value in row])
-            for name, row in rows.items()
-        ],
-        unit="%",
-    )
+    mean = {"mean": np.mean(list(rows.values()), axis=0).tolist()}
+    titles = {
+        "Top-1 accuracy on corrupted images": rows,
+        "Top-1 accuracy on corrupted images, mean of the corruptions": mean,
+    }
+    return [
+        LineChart(
+            title=title,
+            x_label="severity of the corruption",
+            series=[
+                Series(name, range(len(values)), [100 * value for value in values])
+                for name, values in lines.items()
+            ],
+            unit="%",
+        )
+        for title, lines in titles.items()
+    ]

@@ -127,7 +127,7 @@ def read_config(path: Path) -> TrainConfig | None:
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     except ValueError as error:
-        raise ConfigError(f"{file} is damaged ({error})") from None
+        raise ConfigError(f"{file} is damaged ({error}); restore it from a copy") from None
 
 
 _REMEDY = "use another checkpoint of the run, or restore this one from a copy"

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,12 +242,20 @@ def test_mistakes_are_answered_in_one_line(
     (tmp_path / "empty").mkdir()
     half = tmp_path / "half"
     (half / "checkpoints").mkdir(parents=True)
-    (half / "config.json").write_text("{")
+    shutil.copy(trained / "config.json", half)
+    damaged = tmp_path / "damaged"
+    (damaged / "checkpoints").mkdir(parents=True)
+    (damaged / "config.json").write_text("{")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"architectures": ["ResNet"]}')
     taken = tmp_path / "taken.json"
     taken.write_text("kept")
     assert "no such file or directory" in refused(tmp_path / "absent")
     assert "empty" in refused(tmp_path / "empty")
     assert "no checkpoint yet" in refused(half)
+    assert "is damaged" in refused(damaged)
+    assert "foreign" in refused(foreign)
     assert "did you mean resnet50.a1_in1k" in refused("resnet50.a1_in1")
     assert "absent does not exist" in refused(trained, "--data", tmp_path / "absent")
     assert "has 0 folders" in refused(trained, "--data", tmp_path / "empty")
@@ -258,16 +267,41 @@ def test_mistakes_are_answered_in_one_line(
     assert "is a directory" in refused(trained, "--output", tmp_path)
     assert "given twice" in refused(trained, "--output", tmp_path / "x", "--report", tmp_path / "x")
     assert "above 0 and at most 1" in refused(trained, "--threshold", "95")
-    assert (
-        "no run with data of its own; give --data" in refused("resnet50.a1_in1k", "--split", "test")
-        or True
-    )
+    # The weights are not downloaded.
+    for published in ("resnet50.a1_in1k", "hf://microsoft/resnet-50"):
+        assert "has no data of its own; give --data" in refused(published)
+        assert "absent does not exist" in refused(published, "--data", tmp_path / "absent")
+    assert "more than the limit of 100" in refused(trained, "--max-pixels", "100")
+    assert "max_pixels must be at least 1" in refused(trained, "--max-pixels", "0")
+    assert "resnet50.a1_in1k is none" in refused("resnet50.a1_in1k", "--temperature")
     assert "leave it out" in refused(trained, "--layout", "imagenet-c", "--temperature")
     assert "needs --data" in refused(trained, "--layout", "imagenet-c")
     assert "real.json" in refused(trained, "--real", tmp_path / "absent.json")
     assert "must end with .csv or .json" in fails(
         capsys, "compare", trained, trained, "--output", tmp_path / "x.txt"
     )
+
+
+def test_data_of_a_run_that_are_gone_are_an_error(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((own / "config.json").read_text())
+    config["data"]["path"] = "moved"
+    (own / "config.json").write_text(json.dumps(config))
+    message = fails(capsys, "evaluate", own)
+    assert f"the data of {own}: moved does not exist" in message
+    assert message.endswith("or give --data")
+
+
+def test_a_calibration_of_other_weights_is_not_used(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("evaluate", own, "--temperature") == 0
+    capsys.readouterr()
+    assert run("compare", own, own / "checkpoints" / "0") == 0
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert re.fullmatch("warning: .*calibration.json was fitted with other weights .*", line)
 
 
 def test_classes_of_another_task_are_listed(

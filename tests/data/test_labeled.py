@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.config import DigitsConfig, FolderConfig, SyntheticConfig
+from resnet_jax.config import DigitsConfig, FolderConfig, SyntheticConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
 from resnet_jax.data.images.folder import open_splits
+from resnet_jax.data.images.prepare import prepare
 from resnet_jax.data.labeled import LabeledImages, open_labeled, open_labeled_config
 
 
@@ -73,6 +74,20 @@ def test_tables_have_splits_too(flat: Path) -> None:
     assert open_labeled(str(table), "validation").class_names == ("bee",)
     table.write_text("image,label\nant/0.png,ant\nbee/0.png,bee\n")
     assert open_labeled(str(table)).split == "all"
+
+
+def test_prepared_data_sets_have_the_splits_that_they_name(flat: Path, tmp_path: Path) -> None:
+    target = prepare(flat, tmp_path / "tfds", name="insects", evaluation_share=0.2, seed=0)
+    found = open_labeled(str(target))
+    assert (found.split, len(found), found.class_names) == ("validation", 2, ("ant", "bee"))
+    assert isinstance(found[1].image, bytes)
+    assert found[1].label == 1
+    part = open_labeled(str(tmp_path / "tfds"), "train[:50%]", name="insects")
+    assert (part.split, len(part)) == ("train[:50%]", 4)
+    config = TfdsConfig(str(tmp_path / "tfds"), name="insects")
+    assert names(open_labeled_config(config)) == names(found)
+    with pytest.raises(DataError, match="has no split 'test'"):
+        open_labeled(str(target), "test")
 
 
 def test_data_in_memory_have_the_splits_of_their_configuration() -> None:

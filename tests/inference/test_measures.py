@@ -76,7 +76,7 @@ def test_calibration_error_of_a_known_example() -> None:
     bins = reliability_bins(probabilities, np.array([0, 1, 0, 0]), bins=10)
     assert [one.count for one in bins] == [2, 2]
     assert calibration_error(bins) == pytest.approx(0.4)
-    # The upper end belongs to a one.
+    # The upper end belongs to a bin.
     assert bins[0][:3] == pytest.approx(ReliabilityBin(0.5, 0.6, 2, 0.6, 1)[:3])
 
 
