@@ -69,12 +69,24 @@ def write_weights(directory: Path) -> None:
     (directory / "checkpoint_112500").write_bytes(content)
 
 
+def write_photos(directory: Path) -> None:
+    """Write a folder of noise of two classes, with a validation and a test split."""
+    rng = np.random.default_rng(0)
+    for split, count in (("val", 4), ("test", 3)):
+        for name in ("tabby", "tench"):
+            (directory / "photos" / split / name).mkdir(parents=True)
+            for i in range(count):
+                noise = rng.integers(0, 256, (60, 80, 3), np.uint8)
+                Image.fromarray(noise).save(directory / "photos" / split / name / f"{i}.jpg")
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name
 )
 def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
-    if page.name in ("explanation.md", "models.md", "prediction.md"):
+    if page.name in ("evaluation.md", "explanation.md", "models.md", "prediction.md"):
         write_weights(tmp_path)
+        write_photos(tmp_path)
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",

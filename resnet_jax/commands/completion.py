@@ -5,7 +5,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from resnet_jax.commands import explain, models, predict, train, weights
+from resnet_jax.commands import compare, evaluate, explain, models, predict, train, weights
 from resnet_jax.commands.arguments import MARKERS, create_registry
 from resnet_jax.commands.data import describe, prepare
 from resnet_jax.config import load_experiment
@@ -17,6 +17,8 @@ def run(argv: list[str], prog: str) -> int:
     config = load_experiment(DEFAULT_EXPERIMENT).config
     commands = _choice(
         _command("train", train.Arguments, train.default_arguments(config, Path("runs"))),
+        _command("evaluate", evaluate.Arguments),
+        _command("compare", compare.Arguments),
         _command(
             "data",
             _choice(

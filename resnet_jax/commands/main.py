@@ -14,6 +14,8 @@ from resnet_jax.suggestions import did_you_mean, nearest
 
 COMMANDS = {
     "train": "train",
+    "evaluate": "evaluate",
+    "compare": "compare",
     "data describe": "data.describe",
     "data prepare": "data.prepare",
     "explain": "explain",

@@ -6,4 +6,6 @@ from resnet_jax.data.batches import Selection as Selection
 from resnet_jax.data.dataset import DataError as DataError
 from resnet_jax.data.dataset import Dataset as Dataset
 from resnet_jax.data.dataset import Split as Split
+from resnet_jax.data.labeled import LabeledImages as LabeledImages
+from resnet_jax.data.labeled import open_labeled as open_labeled
 from resnet_jax.data.opening import open_dataset as open_dataset

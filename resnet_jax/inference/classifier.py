@@ -1,5 +1,6 @@
 """Classification of images with a trained network."""
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,7 +14,9 @@ from PIL import Image
 from resnet_jax.data.images.decode import MAX_PIXELS
 from resnet_jax.data.preprocessing import ImageLike, Preprocessing
 from resnet_jax.inference import explanation
+from resnet_jax.inference.calibration import Calibration, read_calibration
 from resnet_jax.inference.explain import Method, check_method
+from resnet_jax.inference.measures import softmax
 from resnet_jax.inference.pretrained import ImageSize, find
 from resnet_jax.inference.rundir import read_run
 from resnet_jax.inference.stream import BATCH_SIZE, Batch, Outputs, decode_batches, image_name
@@ -69,6 +72,8 @@ class Classifier:
         class_names: K names, in the order of the logits.
         max_pixels: Largest number of pixels of an image file. Larger images are refused, because a
             small file can announce so many pixels that the memory does not suffice.
+        calibration: The temperature of the probabilities, and the threshold below which a
+            prediction is uncertain.
 
     Raises:
         ValueError: The number of class names is not the number of classes of the network, or the
@@ -83,6 +88,7 @@ class Classifier:
         class_names: Sequence[str],
         *,
         max_pixels: int = MAX_PIXELS,
+        calibration: Calibration = Calibration(),
     ) -> None:
         if len(class_names) != model.num_classes:
             raise ValueError(
@@ -100,6 +106,7 @@ class Classifier:
         self.class_names = tuple(class_names)
 
         self.max_pixels = max_pixels
+        self.calibration = calibration
 
         def forward(variables: Any, images: jax.Array, logits: bool, features: bool) -> Outputs:
             images = preprocessing.on_device(images)
@@ -185,6 +192,7 @@ class Classifier:
             found.preprocessing if preprocessing is None else preprocessing,
             found.class_names if class_names is None else class_names,
             max_pixels=max_pixels,
+            calibration=_stored_calibration(source, variables),
         )
 
     @classmethod
@@ -210,7 +218,32 @@ class Classifier:
             variables = load_weights(model, variables)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
-        return cls(model, variables, spec.preprocessing, spec.class_names)
+        calibration = _stored_calibration(path, variables)
+        return cls(model, variables, spec.preprocessing, spec.class_names, calibration=calibration)
+
+    def calibrated(self, calibration: Calibration) -> "Classifier":
+        """Return this classifier with another calibration. Weights and programs are shared."""
+        result = copy.copy(self)
+        result.calibration = calibration
+        return result
+
+    def with_host_preprocessing(self, preprocessing: Preprocessing) -> "Classifier":
+        """Return this classifier with another preparation of images on the host.
+
+        Weights and compiled programs are shared, so that the preparation on the device stays that
+        of this classifier.
+
+        Args:
+            preprocessing: It gives images of the same shape.
+        """
+        if preprocessing.image_shape != self.preprocessing.image_shape:
+            raise ValueError(
+                f"the images must be {self.preprocessing.image_shape}, but the preprocessing gives "
+                f"{preprocessing.image_shape}"
+            )
+        result = copy.copy(self)
+        result.preprocessing = preprocessing
+        return result
 
     def __call__(self, images: Images) -> np.ndarray:
         """Return the probabilities of the classes, float32[N, K].
@@ -228,11 +261,12 @@ class Classifier:
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the probabilities that belong to logits, float32[N, K].
 
+        They are the softmax of the logits divided by the temperature of the calibration.
+
         Args:
             logits: float32[N, K], as `logits` returns them.
         """
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        return softmax(logits / np.float32(self.calibration.temperature))
 
     def predict(self, images: Images, *, top: int = 5) -> list[list[Prediction]]:
         """Return the most probable classes of each image, the most probable first.
@@ -392,6 +426,11 @@ class Classifier:
                 yield batch
         if reasons:
             raise ImageError(reasons, len(images))
+
+
+def _stored_calibration(source: Source | os.PathLike[str], variables: Any) -> Calibration:
+    """Return the calibration that is stored with a run, or the default one."""
+    return Calibration() if isinstance(source, Mapping) else read_calibration(source, variables)
 
 
 def _as_list(images: Images) -> Sequence[ImageLike]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.weights.formats.checkpoints import newest, read_custom_metadata, read_orbax
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
@@ -93,6 +94,40 @@ def _verify(checkpoint: Path, variables: Variables, content: dict[str, Any]) -> 
             f"{checkpoint} is damaged: {len(changed)} arrays differ from what the run wrote "
             f"({names}); {_REMEDY}"
         )
+
+
+def run_directory(path: Path) -> Path | None:
+    """Return the directory of a run.
+
+    Args:
+        path: A run directory, or one of its checkpoints. For anything else the result is None.
+    """
+    if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+        return path
+    above = path.absolute().parent
+    is_checkpoint = path.is_dir() and above.name == "checkpoints"
+    return above.parent if is_checkpoint and (above.parent / "config.json").is_file() else None
+
+
+def read_config(path: Path) -> TrainConfig | None:
+    """Return the configuration of a run.
+
+    Args:
+        path: A run directory, or one of its checkpoints. For anything else the result is None.
+
+    Raises:
+        ConfigError: The configuration is damaged, or a newer version of resnet_jax wrote it.
+    """
+    directory = run_directory(path)
+    if directory is None:
+        return None
+    file = directory / "config.json"
+    try:
+        return TrainConfig.from_json(json.loads(file.read_text()))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged ({error}); restore it from a copy") from None
 
 
 _REMEDY = "use another checkpoint of the run, or restore this one from a copy"

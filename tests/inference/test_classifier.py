@@ -44,9 +44,11 @@ class Written(NamedTuple):
     expected: np.ndarray
 
 
-def write_run(path: Path, data: DataConfig, *, ema_decay: float = 0.0) -> Written:
+def write_run(
+    path: Path, data: DataConfig, *, ema_decay: float = 0.0, network: str = "cifar_resnet20"
+) -> Written:
     config = TrainConfig(
-        model=ModelConfig("cifar_resnet20"), data=data, batch_size=8, epochs=1, ema_decay=ema_decay
+        model=ModelConfig(network), data=data, batch_size=8, epochs=1, ema_decay=ema_decay
     )
     run = Run.create(config)
     dataset = run.dataset

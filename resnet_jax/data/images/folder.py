@@ -14,7 +14,7 @@ from resnet_jax.data.images.names import EXTENSIONS, is_hidden
 from resnet_jax.data.images.paths import as_path, files_below, leads_out, read_file, size_text
 from resnet_jax.data.images.source import Record, UnreadableError, digest
 from resnet_jax.data.images.splits import SPLITS
-from resnet_jax.data.images.table import TABLES, read_table
+from resnet_jax.data.images.table import TABLES, Row, read_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +100,67 @@ def open_splits(
     return {"train": train, "validation": validation}
 
 
+def open_split(
+    path: epath.PathLike, split: str | None = None, *, evaluation_share: float, seed: int
+) -> tuple[str, ImageFiles]:
+    """Open one split, without reading the others.
+
+    Args:
+        path: A directory of images or a table of files, see `open_splits`. Here it may have a
+            validation or test split only.
+        split: Name of the split: ``"train"``, ``"validation"`` or another name of it, or
+            ``"test"``. ``"all"`` means all images of a directory or table without splits. By
+            default it is the test split, or else the validation split, or else all images.
+        evaluation_share: See `open_splits`.
+        seed: See `open_splits`.
+
+    Returns:
+        The name of the split, and its images. The classes are those of the split itself.
+
+    Raises:
+        DataError: As for `open_splits`, or there is no such split.
+    """
+    path = as_path(path)
+    wanted = SPLITS.get((split or "").lower(), split)
+    is_table = path.suffix.lower() in TABLES and not path.is_dir()
+    if is_table:
+        rows = read_table(path)
+        named = sorted({row.split for row in rows} - {""})
+    else:
+        folders = _split_folders(path)
+        named = sorted(folders)
+
+    def read(name: str) -> ImageFiles:
+        if not is_table:
+            return _read_classes(folders.get(name, path))
+        chosen = [row for row in rows if row.split == name]
+        return _table_files(path, chosen, sorted({row.label for row in chosen}, key=_natural))
+
+    if named:
+        wanted = wanted or next(name for name in ("test", "validation", "train") if name in named)
+        if wanted not in named:
+            raise DataError(f"{path} has no split {split}; it has {', '.join(named)}")
+        return wanted, read(wanted)
+    if wanted in (None, "all"):
+        return "all", read("")
+    if wanted not in ("train", "validation"):
+        raise DataError(
+            f"{path} has no splits; leave the split out for all images, or give validation for "
+            "those that training holds out"
+        )
+    parts = dict(
+        zip(("train", "validation"), _split(read(""), evaluation_share, seed), strict=True)
+    )
+    return wanted, parts[wanted]
+
+
 def _wanted(found: Iterable[str], every: bool) -> list[str]:
     names = sorted(set(found), key=tuple(SPLITS.values()).index)
     return names if every else names[:2]
 
 
-def _read_folder(directory: epath.Path, every: bool) -> dict[str, ImageFiles]:
+def _split_folders(directory: epath.Path) -> dict[str, epath.Path]:
+    """Return the folders of the splits by name; none if the folders are those of classes."""
     children = _directories(directory)
     folders: dict[str, epath.Path] = {}
     for name, child in children.items():
@@ -114,17 +169,23 @@ def _read_folder(directory: epath.Path, every: bool) -> dict[str, ImageFiles]:
             raise DataError(f"{folders[split]} and {child} are one split; merge them or remove one")
         if split:
             folders[split] = child
+    others = [child.name for child in children.values() if child not in folders.values()]
+    if folders and others:
+        first = folders.get("train", next(iter(folders.values())))
+        raise DataError(
+            f"{directory} has {', '.join(others[:5])} beside {first.name}, but splits "
+            f"are {', '.join(SPLITS)}; rename or move the other folders"
+        )
+    return folders
+
+
+def _read_folder(directory: epath.Path, every: bool) -> dict[str, ImageFiles]:
+    folders = _split_folders(directory)
     if not folders:
         return {"train": _read_classes(directory)}
     if "train" not in folders:
         name = next(iter(folders.values())).name
         raise DataError(f"{directory} has {name} but no train; rename one or add the other")
-    others = [child.name for child in children.values() if child not in folders.values()]
-    if others:
-        raise DataError(
-            f"{directory} has {', '.join(others[:5])} beside {folders['train'].name}, but splits "
-            f"are {', '.join(SPLITS)}; rename or move the other folders"
-        )
     splits = {name: _read_classes(folders[name]) for name in _wanted(folders, every)}
     for name, images in splits.items():
         only = set(images.class_names) ^ set(splits["train"].class_names)
@@ -147,27 +208,32 @@ def _read_table(path: epath.Path, every: bool) -> dict[str, ImageFiles]:
     class_names = sorted({row.label for row in rows}, key=_natural)
     if len(class_names) < 2:
         raise DataError(f"{path} has only the class {class_names[0]}; a classifier needs two")
-    numbers = {name: label for label, name in enumerate(class_names)}
 
     def files(split: str) -> ImageFiles:
-        chosen = [row for row in rows if row.split == split]
-        return ImageFiles(
-            path.parent,
-            tuple(row.image for row in chosen),
-            tuple(numbers[row.label] for row in chosen),
-            tuple(class_names),
-        )
+        return _table_files(path, [row for row in rows if row.split == split], class_names)
 
     if named == {""}:
         return {"train": files("")}
     splits = {name: files(name) for name in _wanted(named, every)}
-    missing = [name for name, label in numbers.items() if label not in splits["train"].labels]
+    missing = [
+        name for label, name in enumerate(class_names) if label not in splits["train"].labels
+    ]
     if missing:
         raise DataError(
             f"{path} has no training rows of class {', '.join(missing[:5])}; add some, or "
             "remove the evaluation rows of these classes"
         )
     return splits
+
+
+def _table_files(path: epath.Path, rows: Sequence[Row], class_names: Sequence[str]) -> ImageFiles:
+    numbers = {name: label for label, name in enumerate(class_names)}
+    return ImageFiles(
+        path.parent,
+        tuple(row.image for row in rows),
+        tuple(numbers[row.label] for row in rows),
+        tuple(class_names),
+    )
 
 
 def _directories(directory: epath.Path) -> dict[str, epath.Path]:
