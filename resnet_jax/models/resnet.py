@@ -534,6 +534,23 @@ class ResNet(nn.Module):
             self._check_frozen()
         return self.head(x) if self.num_classes and not pre_logits else x
 
+    def forward_from(self, features: jax.Array, stage: int) -> jax.Array:
+        """Return the logits of the feature map of any stage, in evaluation.
+
+        This is what the network computes after that stage, for example for the gradient of a logit
+        with respect to a feature map.
+
+        Args:
+            features: the feature map of the stage, dtype[B, H', W', C], as `features` returns it.
+            stage: number of the stage, from 1.
+
+        Returns:
+            as for `forward_head`.
+        """
+        for later in self.stages[stage:]:
+            features = later(features, train=False)
+        return self.forward_head(features)
+
     def embed(
         self, images: jax.Array, *, train: bool = False, mask: jax.Array | None = None
     ) -> jax.Array:
