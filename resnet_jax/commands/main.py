@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train",
     "data describe": "data.describe",
     "data prepare": "data.prepare",
+    "runs": "runs",
     "models": "models",
     "weights": "weights",
 }
