@@ -190,7 +190,7 @@ def _thin(series: Series) -> Series:
         starts = np.arange(0, len(x), math.ceil(len(x) / _MAX_POINTS))
         sizes = np.diff(np.append(starts, len(x)))
         x, y = np.add.reduceat(x, starts) / sizes, np.add.reduceat(y, starts) / sizes
-    return series._replace(x=x, y=y)
+    return series._replace(x=x.tolist(), y=y.tolist())
 
 
 def _limits(values: np.ndarray, *, from_zero: bool, percent: bool) -> tuple[float, float]:
@@ -224,7 +224,7 @@ def _ticks(limits: tuple[float, float], most: int, unit: str = "") -> list[Tick]
     def label(value: float) -> str:
         if thousands:
             return f"{value / 1000:g}k"
-        return f"{value:.0e}" if value and decimals > 5 else f"{value:,.{decimals}f}"
+        return f"{value:.2g}" if high < 1e-3 else f"{value:,.{decimals}f}"
 
     return [Tick(100 * (value - low) / (high - low), label(value) + unit) for value in values]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from resnet_jax.report.charts import LineChart, Series, draw
+from resnet_jax.report.charts import SMOOTHING, LineChart, Series, draw
 from resnet_jax.report.page import create_environment
 from resnet_jax.report.runs import Column, FoundRun
 
@@ -26,15 +26,20 @@ def write_comparison(
         chosen: The column that the rows are sorted by.
         others: Directories without a run, with the reason for each.
     """
-    page = create_environment().get_template("runs.html.jinja").render(
-        title=title,
-        runs=runs,
-        columns=columns,
-        order=chosen.order(),
-        sorted_by=chosen.name,
-        best={column.name: _best(column) for column in columns},
-        charts=[drawn for drawn in map(draw, overlaid(runs)) if drawn],
-        others=others,
+    page = (
+        create_environment()
+        .get_template("runs.html.jinja")
+        .render(
+            title=title,
+            smoothing=SMOOTHING,
+            runs=runs,
+            columns=columns,
+            order=chosen.order(),
+            sorted_by=chosen.name,
+            best={column.name: _best(column) for column in columns},
+            charts=[drawn for drawn in map(draw, overlaid(runs)) if drawn],
+            others=others,
+        )
     )
     path.write_text(page, encoding="utf-8")
 
@@ -45,9 +50,7 @@ def overlaid(runs: Sequence[FoundRun]) -> list[LineChart]:
     Runs of versions that did not record epochs have no lines.
     """
 
-    def chart(
-        title: str, key: str, *, train: bool, scale: float = 1, unit: str = ""
-    ) -> LineChart:
+    def chart(title: str, key: str, *, train: bool, scale: float = 1, unit: str = "") -> LineChart:
         lines = []
         for run in runs:
             found = [

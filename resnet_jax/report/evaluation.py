@@ -126,6 +126,7 @@ class EvaluationView:
         classes: The classes, the lowest F1 first.
         worst: The mistakes whose true class got the lowest probability, the worst first.
         confident: The mistakes whose predicted class got the highest probability.
+        unsure: The correct predictions with the lowest probability.
         bins: The bins of the reliability diagram.
         explained: Whether the examples have heatmaps.
         problem: Why there are no heatmaps although they were asked for, or an empty string.
@@ -146,6 +147,7 @@ class EvaluationView:
     classes: Sequence[ClassRow]
     worst: Sequence[Example]
     confident: Sequence[Example]
+    unsure: Sequence[Example]
     bins: Sequence[ReliabilityBin]
     explained: bool
     problem: str
@@ -160,6 +162,8 @@ def view(record: EvaluationRecord) -> EvaluationView:
     wrong = np.flatnonzero(scores.prediction != labels)
     worst = wrong[np.argsort(-scores.nll[wrong], kind="stable")][:_MAX_GALLERY]
     confident = wrong[np.argsort(-scores.confidence[wrong], kind="stable")][:_MAX_GALLERY]
+    right = np.flatnonzero(scores.prediction == labels)
+    unsure = right[np.argsort(scores.confidence[right], kind="stable")][:_MAX_GALLERY]
     confusions = _most_confused(matrix)
     has_matrix = len(matrix) <= MAX_MATRIX_CLASSES
     shown = list(zip(*np.nonzero(matrix), strict=True)) if has_matrix else confusions
@@ -168,14 +172,15 @@ def view(record: EvaluationRecord) -> EvaluationView:
     def picture(position: int, side: int) -> Picture:
         return thumbnail(record.image(int(indices[position])), side)
 
-    gallery = np.unique(np.concatenate([worst, confident]))
+    mistakes = np.unique(np.concatenate([worst, confident]))
+    gallery = np.concatenate([mistakes, unsure])
     behind = np.unique(np.concatenate([np.zeros(0, np.int64), *members.values()]))
     with ThreadPoolExecutor(thread_name_prefix="report") as pool:
         large, small = (
             dict(zip(chosen, pool.map(partial(picture, side=side), chosen), strict=True))
             for chosen, side in ((gallery, _GALLERY_SIDE), (behind, _CELL_SIDE))
         )
-    heat, problem = _heat(record, indices, gallery, scores.prediction)
+    heat, problem = _heat(record, indices, mistakes, scores.prediction)
 
     def example(position: int, pictures: dict[int, Picture]) -> Example:
         return Example(
@@ -217,6 +222,7 @@ def view(record: EvaluationRecord) -> EvaluationView:
         classes=_classes(matrix, record.class_names, cells),
         worst=[example(position, large) for position in worst],
         confident=[example(position, large) for position in confident],
+        unsure=[example(position, large) for position in unsure],
         bins=reliability_bins(softmax(logits), labels),
         explained=bool(heat),
         problem=problem,
@@ -259,20 +265,20 @@ def _members(
 
 
 def _heat(
-    record: EvaluationRecord, indices: np.ndarray, gallery: np.ndarray, predictions: np.ndarray
+    record: EvaluationRecord, indices: np.ndarray, chosen: np.ndarray, predictions: np.ndarray
 ) -> tuple[dict[int, Picture], str]:
     """Return pictures of heatmaps by position; or none, and why they cannot be computed."""
-    if record.explain is None or not len(gallery):
+    if record.explain is None or not len(chosen):
         return {}, ""
-    images = np.stack([record.image(int(indices[position])) for position in gallery])
+    images = np.stack([record.image(int(indices[position])) for position in chosen])
     try:
-        maps = np.asarray(record.explain(images, predictions[gallery]))
+        maps = np.asarray(record.explain(images, predictions[chosen]))
     except (RuntimeError, ValueError) as error:
         # The heatmaps may need more memory than is left, and a run must not lose its report.
         return {}, f"{type(error).__name__}: {error}".partition("\n")[0]
     return {
         position: thumbnail(overlay(_enlarged(image), one), _GALLERY_SIDE)
-        for position, image, one in zip(gallery, images, maps, strict=True)
+        for position, image, one in zip(chosen, images, maps, strict=True)
     }, ""
 
 
@@ -303,8 +309,8 @@ def _measures(scores: Scores, num_classes: int) -> list[Measure]:
     found = summarize(scores)
 
     def measure(name: str, key: str, form: str) -> Measure:
-        low, high = found.intervals[key]
-        return Measure(name, form.format(getattr(found, key)), f"{form} to {form}".format(low, high))
+        value, low, high = map(form.format, (getattr(found, key), *found.intervals[key]))
+        return Measure(name, value, f"{low} to {high}")
 
     return [
         measure("Top-1 accuracy", "top1", "{:.2%}"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup, escape
 
 from resnet_jax.config import ConfigError, TrainConfig, changed_fields
 from resnet_jax.report.charts import SMOOTHING, DrawnChart, LineChart, Series, draw, number
@@ -25,15 +26,20 @@ def write_report(path: Path, record: RunRecord) -> None:
         path: The HTML file.
         record: What the page shows. Sections without data are left out.
     """
-    page = create_environment().get_template("report.html.jinja").render(
-        record=record,
-        curves=_drawn(_curves(record.records)),
-        values=_values(record.records),
-        charts=_drawn(record.charts),
-        evaluation=view(record.evaluation) if record.evaluation else None,
-        kernels=None if record.kernels is None else draw_kernels(record.kernels),
-        changes=_changes(record.config),
-        config=json.dumps(record.config, indent=2) if record.config else "",
+    page = (
+        create_environment()
+        .get_template("report.html.jinja")
+        .render(
+            record=record,
+            smoothing=SMOOTHING,
+            curves=_drawn(_curves(record.records)),
+            values=_values(record.records),
+            charts=_drawn(record.charts),
+            evaluation=view(record.evaluation) if record.evaluation else None,
+            kernels=None if record.kernels is None else draw_kernels(record.kernels),
+            changes=_changes(record.config),
+            config=json.dumps(record.config, indent=2) if record.config else "",
+        )
     )
     path.write_text(page, encoding="utf-8")
 
@@ -48,10 +54,15 @@ def create_environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals["smoothing"] = SMOOTHING
     environment.filters["number"] = number
+    environment.filters["breakable"] = _breakable
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """Return a dotted name as HTML that may be broken into lines after its parts."""
+    return escape(name).replace(".", Markup(".<wbr>")).replace("_", Markup("_<wbr>"))
 
 
 def _drawn(charts: Sequence[LineChart]) -> list[DrawnChart]:

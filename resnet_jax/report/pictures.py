@@ -12,6 +12,8 @@ from PIL import Image
 _MAX_EXACT = 48
 _QUALITY = 80
 _MAX_KERNELS = 256
+# Side of a kernel in its picture, and the gap between two kernels, in pixels.
+_KERNEL_SIDE, _KERNEL_GAP = 36, 4
 
 
 class Picture(NamedTuple):
@@ -77,7 +79,7 @@ def draw_kernels(kernels: np.ndarray) -> Kernels | None:
         kernels: float[H, W, C, K]. Kernels of 1 and 3 channels are shown; for others the result is
             None.
     """
-    height, width, channels, total = kernels.shape
+    *size, channels, total = kernels.shape
     if channels not in (1, 3):
         return None
     shown = np.moveaxis(kernels, -1, 0)[:_MAX_KERNELS].astype(np.float32)
@@ -87,13 +89,17 @@ def draw_kernels(kernels: np.ndarray) -> Kernels | None:
     )
     levels = np.rint(255 * (shown - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
     count = len(levels)
+    factor = max(1, _KERNEL_SIDE // max(size))
+    levels = levels.repeat(factor, axis=1).repeat(factor, axis=2)
+    height, width = levels.shape[1:3]
     columns = min(16, math.ceil(math.sqrt(2 * count)))
     rows = math.ceil(count / columns)
+    gap = _KERNEL_GAP
     # The gaps are transparent, so that they have the color of the page.
-    sheet = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), np.uint8)
+    sheet = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
     for i, kernel in enumerate(levels):
-        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
         place = sheet[top : top + height, left : left + width]
         place[..., :3], place[..., 3] = kernel, 255
     picture = _picture(Image.fromarray(sheet, "RGBA"), "PNG", exact=True)
-    return Kernels(picture, count, total, (height, width), channels)
+    return Kernels(picture, count, total, (size[0], size[1]), channels)

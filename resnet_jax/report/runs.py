@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,7 +78,7 @@ def _search(root: Path, path: Path, runs: list[FoundRun], others: dict[str, str]
         others[name] = error.strerror or str(error)
         return True
     inside: dict[str, str] = {}
-    if any([_search(root, child, runs, inside) for child in children]):
+    if sum(_search(root, child, runs, inside) for child in children):
         others |= inside
         return True
     # One line is enough for a directory and all that is in it.
@@ -217,9 +216,7 @@ def compare(runs: Sequence[FoundRun]) -> list[Column]:
 
 def _settings(runs: Sequence[FoundRun]) -> list[Column]:
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
-    differing = [
-        name for name in names if len({repr(run.settings.get(name)) for run in runs}) > 1
-    ]
+    differing = [name for name in names if len({repr(run.settings.get(name)) for run in runs}) > 1]
     count = collections.Counter(name.rpartition(".")[2] for name in differing)
     columns = []
     for name in differing:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -108,8 +109,8 @@ def train(
                 facts["skipped"] = f"{len(skipped)} unreadable images, such as {name}: {reason}"
                 console.print(f"Skipped {facts['skipped']}.", style="yellow", soft_wrap=True)
             record = _record(result, variables, directory, seconds, goodput)
-            titled = {"title": title} if title else {}
-            write_report(directory.report, dataclasses.replace(record, facts=facts, **titled))
+            record = dataclasses.replace(record, title=title or record.title, facts=facts)
+            write_report(directory.report, record)
             _finish(result, directory, console, seconds, goodput)
     return result
 
@@ -180,9 +181,7 @@ def _record(
 _EXPLAINED = 8
 
 
-def _explain(
-    run: Run, variables: dict[str, Any]
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _explain(run: Run, variables: dict[str, Any]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Return a function from images and classes to heatmaps; see `EvaluationRecord.explain`."""
 
     def heat(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -190,7 +189,12 @@ def _explain(
         order = np.resize(np.arange(len(images)), -(-len(images) // _EXPLAINED) * _EXPLAINED)
         maps = [
             jax.device_get(
-                explain(run.model, variables, run.dataset.prepare(images[part]), targets[part])
+                explain(
+                    run.model,
+                    variables,
+                    run.dataset.prepare(jnp.asarray(images[part])),
+                    targets[part],
+                )
             )
             for part in np.split(order, len(order) // _EXPLAINED)
         ]
