@@ -10,8 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-# The top of the page, from the title to the worst predictions.
-_WIDTH, _HEIGHT = 1200, 2600
+# The top of the page, from the title to the confusions.
+_WIDTH, _HEIGHT = 1200, 2150
 
 
 def main() -> None:
@@ -35,10 +35,10 @@ def main() -> None:
         subprocess.run(
             [
                 browser,
-                "--headless",
+                "--headless=new",
                 "--no-sandbox",
+                "--disable-dev-shm-usage",
                 "--disable-gpu",
-                "--disable-quic",
                 "--no-first-run",
                 "--disable-background-networking",
                 "--disable-component-update",
@@ -50,6 +50,7 @@ def main() -> None:
                 report.absolute().as_uri(),
             ],
             check=True,
+            capture_output=True,
             timeout=120,
         )
 

@@ -5,33 +5,23 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from resnet_jax.commands import compare, evaluate, explain, models, predict, train, weights
+from resnet_jax.commands import train
 from resnet_jax.commands.arguments import MARKERS, create_registry
-from resnet_jax.commands.data import describe, prepare
+from resnet_jax.commands.main import COMMANDS, load
 from resnet_jax.config import load_experiment
 from resnet_jax.config.experiments import DEFAULT_EXPERIMENT
 
 
 def run(argv: list[str], prog: str) -> int:
     """Print or write the script. The options of ``train`` are those of its default experiment."""
-    config = load_experiment(DEFAULT_EXPERIMENT).config
-    commands = _choice(
-        _command("train", train.Arguments, train.default_arguments(config, Path("runs"))),
-        _command("evaluate", evaluate.Arguments),
-        _command("compare", compare.Arguments),
-        _command(
-            "data",
-            _choice(
-                _command("describe", describe.Arguments), _command("prepare", prepare.Arguments)
-            ),
-        ),
-        _command("explain", explain.Arguments),
-        _command("models", models.Arguments),
-        _command("predict", predict.Arguments),
-        _command("weights", weights.Arguments),
-    )
     tyro.cli(
-        commands,
+        _choice(
+            *(_command(name) for name in COMMANDS if not name.startswith("data ")),
+            Annotated[
+                _choice(*(_command(name) for name in COMMANDS if name.startswith("data "))),
+                tyro.conf.subcommand(name="data"),
+            ],
+        ),
         prog=prog,
         args=argv,
         config=MARKERS,
@@ -44,5 +34,12 @@ def _choice(*commands: Any) -> Any:
     return Union[commands]  # noqa: UP007  # pyrefly: ignore
 
 
-def _command(name: str, cls: Any, default: Any = tyro.MISSING_NONPROP) -> Any:
-    return Annotated[cls, tyro.conf.subcommand(name=name, default=default)]
+def _command(name: str) -> Any:
+    default: Any = tyro.MISSING_NONPROP
+    if name == "train":
+        config = load_experiment(DEFAULT_EXPERIMENT).config
+        default = train.default_arguments(config, Path("runs"))
+    arguments = load(name).Arguments
+    return Annotated[
+        arguments, tyro.conf.subcommand(name=name.removeprefix("data "), default=default)
+    ]

@@ -4,7 +4,7 @@ DISTRIBUTION = "resnet-linen"
 """Name of this library on the Python Package Index, where `resnet-jax` is another project."""
 
 EXTRAS = {
-    "train": ("jinja2", "matplotlib", "optax", "orbax", "sklearn", "tensorboardX"),
+    "train": ("jinja2", "optax", "orbax", "sklearn", "tensorboardX"),
     "data": (
         "array_record",
         "cv2",

@@ -14,13 +14,14 @@ from resnet_jax.suggestions import did_you_mean, nearest
 
 COMMANDS = {
     "train": "train",
+    "predict": "predict",
     "evaluate": "evaluate",
     "compare": "compare",
+    "explain": "explain",
+    "runs": "runs",
     "data describe": "data.describe",
     "data prepare": "data.prepare",
-    "explain": "explain",
     "models": "models",
-    "predict": "predict",
     "weights": "weights",
 }
 """The module of each command. Its function `run` takes the options and returns an exit code."""

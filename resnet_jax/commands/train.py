@@ -230,7 +230,7 @@ def run(argv: list[str], prog: str) -> int:
     if argv == ["--list"]:
         print_experiments()
         return 0
-    name, arguments = parse(argv, prog)
+    _, arguments = parse(argv, prog)
     # The slow imports begin here, after help and most mistakes have been answered.
     if arguments.keep_freed_memory:
         from resnet_jax.ops.host_memory import keep_freed_memory
@@ -259,7 +259,7 @@ def run(argv: list[str], prog: str) -> int:
                 train(
                     arguments.config,
                     arguments.workdir,
-                    title=name,
+                    command=(*prog.split(), *argv),
                     profile=arguments.profile,
                     watchdog_timeout=arguments.watchdog_timeout,
                     started=started,

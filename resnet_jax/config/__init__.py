@@ -25,6 +25,8 @@ from resnet_jax.config.process import ProfileConfig as ProfileConfig
 from resnet_jax.config.schedule import CosineConfig as CosineConfig
 from resnet_jax.config.schedule import ScheduleConfig as ScheduleConfig
 from resnet_jax.config.schedule import StepsConfig as StepsConfig
+from resnet_jax.config.serialization import ChangedField as ChangedField
+from resnet_jax.config.serialization import changed_fields as changed_fields
 from resnet_jax.config.serialization import differing_fields as differing_fields
 from resnet_jax.config.serialization import kinds as kinds
 from resnet_jax.config.train import TrainConfig as TrainConfig

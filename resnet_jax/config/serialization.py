@@ -8,7 +8,7 @@ import dataclasses
 import json
 import types
 from collections.abc import Iterator
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from resnet_jax.config.data import DataConfig
 from resnet_jax.config.train import TrainConfig
@@ -55,10 +55,51 @@ def differing_fields(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
     ]
 
 
+class ChangedField(NamedTuple):
+    """A field of a configuration whose value is not its default.
+
+    Attributes:
+        name: Dotted name, such as ``"optimizer.learning_rate"``.
+        value: Its value.
+        default: Its default, or None if ``required``.
+        required: Whether the field has no default.
+    """
+
+    name: str
+    value: Any
+    default: Any
+    required: bool
+
+
+def changed_fields(config: TrainConfig) -> list[ChangedField]:
+    """Return the fields of a configuration whose values are not their defaults.
+
+    The fields of a member of a union are compared with the defaults of that member.  Its kind is
+    listed too if it is not the default kind.
+    """
+    return list(_changed(config, dataclasses.MISSING, ""))
+
+
 def kinds(union: Any) -> dict[str, type]:
     """Return the members of a union of configurations, or the one member there is, by kind."""
     members = get_args(union) or (union,)
     return {member.kind: member for member in members}
+
+
+def _changed(value: Any, default: Any, prefix: str) -> Iterator[ChangedField]:
+    for field in dataclasses.fields(value):
+        name, ours = prefix + field.name, getattr(value, field.name)
+        same_type = type(default) is type(value)
+        theirs = getattr(default, field.name) if same_type else field.default
+        required = theirs is dataclasses.MISSING
+        if dataclasses.is_dataclass(ours):
+            kind = getattr(ours, "kind", None)
+            usual = None if required else getattr(theirs, "kind", None)
+            if kind != usual:
+                yield ChangedField(f"{name}.kind", kind, usual, required)
+            yield from _changed(ours, theirs, f"{name}.")
+        elif required or ours != theirs:
+            yield ChangedField(name, ours, None if required else theirs, required)
 
 
 def _plain(value: Any) -> Any:

@@ -60,6 +60,10 @@ class ArraySplit:
         """Return an image, uint8[H, W, C]."""
         return self.images[index]
 
+    def name(self, index: int) -> str:
+        """Return the number of an example, since arrays have no names."""
+        return f"example {index}"
+
     def fetch(
         self, resident: tuple[jax.Array, jax.Array], drawn: Selection[jax.Array]
     ) -> Batch[jax.Array]:

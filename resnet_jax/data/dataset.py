@@ -92,6 +92,10 @@ class Split(Protocol):
         """Return an image as evaluation uses it, uint8[H, W, C]."""
         ...
 
+    def name(self, index: int) -> str:
+        """Return where an image comes from, such as the path of its file. It is `printable`."""
+        ...
+
     def fetch(self, resident: Any, drawn: Any) -> Batch[jax.Array]:
         """Return the batch that an item of the iterators stands for. It can be jitted.
 

@@ -1,10 +1,26 @@
 """Descriptions of a run for people."""
 
+import dataclasses
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import jax
 
-from resnet_jax.config import ModelConfig, TrainConfig
+import resnet_jax
+from resnet_jax.config import (
+    AugmentConfig,
+    DigitsConfig,
+    ModelConfig,
+    SyntheticConfig,
+    TfdsArraysConfig,
+    TrainConfig,
+)
 from resnet_jax.training.network import frozen_statistics
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
@@ -24,12 +40,45 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "BatchNorm": _batch_norm(run),
         **({"averages": _averages(config)} if config.ema_decay else {}),
         "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
+        "optimizer": _words(config.optimizer, omit=("learning_rate",)),
+        "learning rate": f"{config.optimizer.learning_rate:g} at its peak; "
+        f"{_words(config.schedule)}",
+        "augmentation": _augmentation(config),
+        "seed": str(config.seed),
         "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
         "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
         f"{dataset.evaluation_split}, {len(dataset.class_names)} classes",
         "workdir": str(workdir.path),
         "software": ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
     }
+
+
+def provenance(command: Sequence[str]) -> dict[str, str]:
+    """Return when and by what a run was made, by name, for people.
+
+    Args:
+        command: The words of the command line; empty if there was none.
+    """
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "library": f"resnet_jax {resnet_jax.__version__}{_commit()}",
+        **({"command": shlex.join(command)} if command else {}),
+    }
+
+
+def _commit() -> str:
+    """Return the commit of the library if it is used from a clone, with a leading comma."""
+    clone = Path(resnet_jax.__file__).parents[1]
+    if not (clone / ".git").exists() or shutil.which("git") is None:
+        return ""
+    process = subprocess.run(
+        ["git", "-C", str(clone), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commit, _, changed = process.stdout.strip().partition("-")
+    return f", commit {commit}{' with changes' if changed else ''}" if commit else ""
 
 
 def shortened_warmup(config: TrainConfig) -> str | None:
@@ -66,3 +115,43 @@ def _batch_norm(run: Run) -> str:
     )
     patterns = ", ".join(config.finetune.freeze)
     return f"{statistics}, frozen in layers that match {patterns}" if frozen else statistics
+
+
+def _words(config: Any, *, omit: Sequence[str] = (), unchanged: Any = None) -> str:
+    """Return the kind of a configuration and the values of its fields.
+
+    Args:
+        config: A dataclass.
+        omit: Fields to leave out.
+        unchanged: Leave out the fields that have the same value here.
+    """
+    words = [config.kind] if hasattr(config, "kind") else []
+    for field in dataclasses.fields(config):
+        name, value = field.name.replace("_", " "), getattr(config, field.name)
+        if field.name in omit or (unchanged and value == getattr(unchanged, field.name)):
+            continue
+        if isinstance(value, bool):
+            words += [name] if value else []
+        elif isinstance(value, tuple):
+            words.append(f"{name} {' to '.join(f'{item:g}' for item in value)}")
+        else:
+            words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(words)
+
+
+def _augmentation(config: TrainConfig) -> str:
+    data = config.data
+    if isinstance(data, DigitsConfig):
+        return (
+            f"rotation up to {data.max_rotation:g} degrees, scaling up to {data.max_scaling:.0%}, "
+            f"shift up to {data.max_shift:g} pixels"
+        )
+    if isinstance(data, SyntheticConfig):
+        return "none"
+    augment = data.augment if isinstance(data, TfdsArraysConfig) else data.images.augment
+    crops = []
+    if not isinstance(data, TfdsArraysConfig):
+        low, high = data.images.crop_scale
+        crops = [f"random crops of {low:.0%} to {high:.0%} of the image"]
+    words = _words(augment, omit=("mean", "std", "fill"), unchanged=AugmentConfig(flip=0.0))
+    return ", ".join([*crops, *([words] if words else [])]) or "none"

@@ -1,26 +1,32 @@
 """A whole run in one call: check, train, evaluate, report."""
 
+import dataclasses
 import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
 from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
-from resnet_jax.report import RunRecord, write_report
-from resnet_jax.training.description import describe
+from resnet_jax.inference.explain import explain
+from resnet_jax.report import EvaluationRecord, RunRecord, read_metrics, write_report
+from resnet_jax.training.description import describe, provenance
 from resnet_jax.training.loop import TrainResult
 from resnet_jax.training.loop import train as train_steps
 from resnet_jax.training.process.distributed import gather, is_primary, primary_first
 from resnet_jax.training.process.goodput import ACTIVITIES, Goodput, in_words
 from resnet_jax.training.process.preemption import PreemptedError
-from resnet_jax.training.rundir.metric_log import read_metrics
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run, check
+from resnet_jax.training.sharding import fetch
 from resnet_jax.training.starting_weights import read_starting_weights
 
 
@@ -29,6 +35,7 @@ def train(
     workdir: str | os.PathLike[str] | None = None,
     *,
     title: str | None = None,
+    command: Sequence[str] = (),
     profile: ProfileConfig | None = None,
     watchdog_timeout: float = 600.0,
     quiet: bool = False,
@@ -40,7 +47,8 @@ def train(
         config: The experiment.
         workdir: The run directory. It is created if needed, and a run in it is continued. None
             makes a temporary directory, which is not deleted.
-        title: Title of the report, by default the name of the network.
+        title: Title of the report, by default the names of the network and the data.
+        command: Words of the command line, for the report.
         profile: Steps to trace; by default none.
         watchdog_timeout: Seconds without a completed step after which the process is ended.
         quiet: Print nothing.
@@ -92,9 +100,18 @@ def train(
             console.print(f"Wall time: {in_words(goodput.shares)}")
             raise
         skipped = _skipped(run)
+        variables = fetch(result.variables, run.mesh)
         if is_primary():
             seconds = time.perf_counter() - started
-            _finish(result, directory, console, title, skipped, seconds, goodput)
+            facts = describe(run, directory) | provenance(command)
+            if skipped:
+                name, reason = next(iter(skipped.items()))
+                facts["skipped"] = f"{len(skipped)} unreadable images, such as {name}: {reason}"
+                console.print(f"Skipped {facts['skipped']}.", style="yellow", soft_wrap=True)
+            record = _record(result, variables, directory, seconds, goodput)
+            record = dataclasses.replace(record, title=title or record.title, facts=facts)
+            write_report(directory.report, record)
+            _finish(result, directory, console, seconds, goodput)
     return result
 
 
@@ -123,49 +140,86 @@ def _skipped(run: Run) -> dict[str, str]:
     return skipped
 
 
-def _finish(
+def _record(
     result: TrainResult,
+    variables: dict[str, Any],
     directory: Workdir,
-    console: Console,
-    title: str | None,
-    skipped: dict[str, str],
     seconds: float,
     goodput: Goodput,
-) -> None:
-    """Write the report of a run, mark the run as complete, and print the outcome."""
+) -> RunRecord:
+    """Return what the report of a run shows, without the facts about it."""
     run, dataset, evaluation = result.run, result.run.dataset, result.evaluation
-    split, shares = dataset.evaluation_split, goodput.shares
-    top1 = f"{result.metrics['top1']:.2%}"
-    facts = describe(run, directory)
-    if skipped:
-        name, reason = next(iter(skipped.items()))
-        facts["skipped"] = f"{len(skipped)} unreadable images, such as {name}: {reason}"
-        console.print(f"Skipped {facts['skipped']}.", style="yellow", soft_wrap=True)
-    record = RunRecord(
-        title=title or run.config.model.name,
-        facts=facts,
+    split = dataset.evaluation_split
+    return RunRecord(
+        title=f"{run.config.model.name} on {os.path.basename(dataset.name.rstrip('/'))}",
         headline={
-            f"{split} top-1": top1,
+            f"{split} top-1": f"{result.metrics['top1']:.2%}",
             f"{split} loss": f"{result.metrics['loss']:.4f}",
             "parameters": f"{run.num_params:,}",
             "wall time, this process": f"{seconds:.1f} s",
             "of which compilation": f"{result.compile_seconds:.1f} s",
         },
         records=read_metrics(directory.metrics),
-        split=split,
-        class_names=dataset.class_names,
-        image=dataset.evaluation.image,
-        labels=evaluation.labels,
-        logits=evaluation.logits,
-        mask=evaluation.mask,
         config=run.config.to_json(),
-        goodput={ACTIVITIES[activity]: share for activity, share in shares.items()},
+        goodput={ACTIVITIES[activity]: share for activity, share in goodput.shares.items()},
         operations=result.operations,
+        evaluation=EvaluationRecord(
+            split=split,
+            class_names=dataset.class_names,
+            labels=evaluation.labels,
+            logits=evaluation.logits,
+            mask=evaluation.mask,
+            image=dataset.evaluation.image,
+            name=dataset.evaluation.name,
+            explain=_explain(run, variables),
+        ),
+        kernels=_first_kernels(variables["params"]),
     )
-    write_report(directory.report, record)
+
+
+# Number of images whose heatmaps are computed at once: their activations are kept for the gradient.
+_EXPLAINED = 8
+
+
+def _explain(run: Run, variables: dict[str, Any]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a function from images and classes to heatmaps; see `EvaluationRecord.explain`."""
+
+    def heat(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        # The last batch is filled up, so that one program is compiled.
+        order = np.resize(np.arange(len(images)), -(-len(images) // _EXPLAINED) * _EXPLAINED)
+        maps = [
+            jax.device_get(
+                explain(
+                    run.model,
+                    variables,
+                    run.dataset.prepare(jnp.asarray(images[part])),
+                    targets[part],
+                )
+            )
+            for part in np.split(order, len(order) // _EXPLAINED)
+        ]
+        return np.concatenate(maps)[: len(images)]
+
+    return heat
+
+
+def _first_kernels(params: dict[str, Any]) -> np.ndarray | None:
+    """Return the kernels of the first convolution, float32[H, W, C, K], if the stem has one."""
+    stem = params.get("stem", {})
+    for name in ("conv", "conv1"):
+        if name in stem:
+            return np.asarray(stem[name]["kernel"])
+    return None
+
+
+def _finish(
+    result: TrainResult, directory: Workdir, console: Console, seconds: float, goodput: Goodput
+) -> None:
+    """Mark a run as complete, and print the outcome."""
+    split, shares = result.run.dataset.evaluation_split, goodput.shares
     directory.complete({"split": split, **result.metrics, "seconds": seconds, "goodput": shares})
     console.print(f"Wall time: {in_words(shares)}")
     console.print(
-        f"[bold]{split} top-1 {top1}[/bold] in {seconds:.1f} s, of which compilation "
-        f"{result.compile_seconds:.1f} s.  Report: {directory.report}"
+        f"[bold]{split} top-1 {result.metrics['top1']:.2%}[/bold] in {seconds:.1f} s, of which "
+        f"compilation {result.compile_seconds:.1f} s.  Report: {directory.report}"
     )

@@ -71,6 +71,14 @@ def replicate(arrays: Tree, mesh: Mesh) -> Tree:
     return _put(arrays, replicated(mesh))
 
 
+def fetch(arrays: Tree, mesh: Mesh) -> Tree:
+    """Return arrays on the devices as NumPy arrays, even if the devices share them.
+
+    All processes must call it.
+    """
+    return jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(arrays))
+
+
 def _put(arrays: Tree, sharding: NamedSharding) -> Tree:
     return jax.tree.map(
         lambda array: jax.make_array_from_process_local_data(sharding, array), arrays

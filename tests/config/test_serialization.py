@@ -18,6 +18,7 @@ from resnet_jax.config import (
     SGDConfig,
     StepsConfig,
     TrainConfig,
+    changed_fields,
     differing_fields,
 )
 from resnet_jax.config.experiments import list_experiments, load_experiment
@@ -194,3 +195,28 @@ def test_a_warm_up_as_long_as_the_run_is_shortened(epochs: float, warmup: float)
     assert float(rates(steps(warmup))) == pytest.approx(0.4)
     assert float(rates(steps(warmup) - 1)) < 0.4
     assert float(rates(steps(epochs))) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_changed_fields_are_those_that_make_the_difference() -> None:
+    changes = {name: (value, default) for name, value, default, _ in changed_fields(EVERYTHING)}
+    assert changes == {
+        "model.name": ("resnet18", None),
+        "model.weights": ("hf://timm/x", None),
+        "model.act": ("silu", None),
+        "model.norm": ("group", None),
+        "model.in_channels": (3, None),
+        "data.kind": ("folder", None),
+        "data.path": ("images", None),
+        "data.images.crop_scale": ((0.2, 0.9), (0.08, 1.0)),
+        "data.images.on_unreadable": ("skip", "fail"),
+        "optimizer.learning_rate": (0.3, 0.1),
+        "schedule.kind": ("steps", "cosine"),
+        "schedule.warmup_epochs": (1.0, 5.0),
+        "schedule.decay_epochs": ((2.0, 3.5), (30.0, 60.0, 80.0)),
+        "finetune.freeze": (("stem", "stage[12]"), ()),
+        "finetune.layer_decay": (0.8, 1.0),
+        "epochs": (4, 90.0),
+        "ema_decay": (0.9, 0.0),
+    }
+    required = {name for name, *_, required in changed_fields(EVERYTHING) if required}
+    assert required == {"model.name", "data.kind", "data.path"}

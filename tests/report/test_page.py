@@ -1,99 +1,198 @@
 """The report shows the numbers of a run."""
 
+import html
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resnet_jax.report import RunRecord, write_report
-from resnet_jax.report.records import confusion_matrix
+from tests.report.records import evaluation_record, run_record, write
+
+# One worker runs all tests of reports, because they share a browser and a large page.
+pytestmark = pytest.mark.xdist_group("report")
 
 
-def test_confusion_matrix_has_the_truth_in_its_rows() -> None:
-    matrix = confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
-    np.testing.assert_array_equal(matrix, [[1, 1, 0], [0, 1, 0], [1, 0, 0]])
+def text_of(page: str) -> str:
+    """Return the words of a page, without tags, scripts and styles."""
+    page = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
-def report(
-    tmp_path: Path, *, num_classes: int, channels: int, title: str = "a run", skipped: int = 0
-) -> str:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, num_classes, 40).astype(np.int32)
-    logits = rng.normal(size=(40, num_classes)).astype(np.float32)
-    logits[np.arange(40), labels] += 8
-    # Two images are clearly misclassified, and the second error is worse.
-    labels[:2], logits[:2] = 1, 0
-    logits[0, 2], logits[1, 0] = 5, 9
-    path = tmp_path / "report.html"
-    record = RunRecord(
-        title=title,
-        facts={"model": "resnet18"},
-        headline={"test top-1": "95.00%"},
-        records=[
-            {
-                "step": step,
-                "kind": kind,
-                "loss": 1 / step,
-                "top1": 1 - 1 / step,
-                "learning_rate": 0.1,
-                "images_per_second": 10.0,
-            }
-            for step in (1, 2, 3)
-            for kind in ("train", "test")
-        ],
-        split="test",
-        class_names=[f"class{i}" for i in range(num_classes)],
-        image=rng.integers(0, 256, (40, 8, 8, channels), np.uint8).__getitem__,
-        labels=labels,
-        logits=logits,
-        mask=np.arange(40) >= skipped,
-        config={"seed": 0},
-    )
-    write_report(path, record)
-    return path.read_text()
+def section(page: str, name: str) -> str:
+    """Return the HTML of a section."""
+    return page[page.index(f'<section id="{name}"') :].partition("</section>")[0]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_worst_images_come_first(tmp_path: Path, channels: int) -> None:
-    page = report(tmp_path, num_classes=5, channels=channels)
-    captions = re.findall(
-        r"true (\w+)<br>\s*<span .*?>predicted (\w+)</span><br>\s*<span .*?>p\(true\) ([\d.]+)",
-        page,
-    )
-    assert [(true, predicted) for true, predicted, _ in captions[:3]] == [
-        ("class1", "class0"),
-        ("class1", "class2"),
-        (captions[2][0], captions[2][0]),
+def test_mistakes_are_mistakes_and_the_worst_come_first(tmp_path: Path, channels: int) -> None:
+    evaluation = evaluation_record(channels=channels)
+    page = write(tmp_path / "report.html", run_record(evaluation=evaluation))
+    mistakes = section(page, "mistakes")
+    worst, confident, unsure = re.split("Most confident mistakes|Least confident correct", mistakes)
+    # exp(9) / (exp(9) + 4) and exp(5) / (exp(5) + 4); the correct images are not here.
+    expected = [
+        "predicted class0 100.0% true class1 0.0% photos/1.jpg",
+        "predicted class2 97.4% true class1 0.7% photos/0.jpg",
     ]
-    probabilities = [float(p) for *_, p in captions]
-    assert probabilities == sorted(probabilities)
-    assert "2 of 40 images" in page
+    for gallery in (worst, confident):
+        cards = re.findall(r'<li class="card">.*?</li>', gallery, re.DOTALL)
+        assert [text_of(card) for card in cards] == expected
+        assert gallery.count('src="data:image/png;base64,') == 2
+    assert unsure.count('src="data:image/png;base64,') == 12
+    assert "photos/1.jpg" not in unsure
+    assert "photos/0.jpg" not in unsure
+    assert "Errors on the test images: 2 of 40" in text_of(page)
 
 
-def test_many_classes_get_no_matrix_but_their_confusions(tmp_path: Path) -> None:
-    page = report(tmp_path, num_classes=200, channels=3)
-    assert page.count("<svg") == 4
-    assert "<td>class1</td><td>class2</td><td>1</td>" in page
+def test_a_perfect_run_says_so(tmp_path: Path) -> None:
+    record = evaluation_record()
+    perfect = evaluation_record(logits=np.eye(5, dtype=np.float32)[record.labels])
+    words = text_of(write(tmp_path / "report.html", run_record(evaluation=perfect)))
+    assert "There are none: every image was classified correctly." in words
+    assert "Errors on the test images: 0 of 40" in words
+
+
+def test_the_images_of_a_cell_are_behind_it(tmp_path: Path) -> None:
+    page = write(tmp_path / "report.html", run_record())
+    matrix = page[page.index('<table class="matrix') :].partition("</table>")[0]
+    assert '<a href="#cell-1-2"' in matrix
+    cell = page[page.index('id="cell-1-2"') :].partition("Close")[0]
+    assert "1 image, " in text_of(cell)
+    assert "photos/0.jpg" in cell
+    assert "photos/1.jpg" not in cell
+    # Every link leads somewhere.
+    anchors = set(re.findall(r'id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
+
+
+def test_many_classes_get_their_confusions_instead_of_a_matrix(tmp_path: Path) -> None:
+    evaluation = evaluation_record(200)
+    page = write(tmp_path / "report.html", run_record(evaluation=evaluation))
+    assert '<table class="matrix' not in page
+    frequent = page[page.index("Most frequent confusions") :]
+    assert "class1 class2 1" in text_of(frequent)
+    assert 'id="cell-1-2"' in page
+    assert 'id="cell-1-1"' not in page, "correct predictions are no confusions"
 
 
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
-    page = report(tmp_path, num_classes=5, channels=3, title="<script>alert(1)</script>")
-    assert "<script>" not in page
+    attack = "<script>alert(1)</script>'\""
+    evaluation = evaluation_record(class_names=[attack] * 5, name=lambda _: attack)
+    record = run_record(title=attack, facts={attack: attack}, evaluation=evaluation)
+    page = write(tmp_path / "report.html", record)
+    assert "<script>alert" not in page
+    assert page.count("<script") == 2 + 4, "the script and one call, and the data of four charts"
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    page = write(tmp_path / "report.html", run_record())
+    for reference in ('src="http', 'href="http', "<link", "url(", "@import", "fetch("):
+        assert reference not in page
 
 
 def test_the_same_run_gives_the_same_report(tmp_path: Path) -> None:
-    assert report(tmp_path, num_classes=5, channels=3) == report(
-        tmp_path, num_classes=5, channels=3
-    )
+    pages = [write(tmp_path / f"{i}.html", run_record()) for i in range(2)]
+    assert pages[0] == pages[1]
 
 
 def test_skipped_images_are_counted_nowhere(tmp_path: Path) -> None:
-    page = report(tmp_path, num_classes=5, channels=3, skipped=1)
-    # Without the mask there would be a second error: the first image is of class 1 and is
-    # classified as 2.
-    assert "1 of 39 images" in page
-    assert "Unreadable images, which are left out of all counts: 1." in page
-    assert "<td>class1</td><td>class2</td>" not in page
-    assert page.count("<figure") == 24
-    assert "<td>class1</td><td>class0</td><td>1</td>" in page
+    evaluation = evaluation_record(skipped=1)
+    page = write(tmp_path / "report.html", run_record(evaluation=evaluation))
+    # Without the mask there would be a second error: image 0 of class 1 is taken for class 2.
+    assert "Errors on the test images: 1 of 39" in text_of(page)
+    assert "Unreadable images, which are left out of all counts: 1." in text_of(page)
+    assert 'id="cell-1-2"' not in page
+    assert "photos/0.jpg" not in page
+
+
+def test_what_is_absent_has_no_section(tmp_path: Path) -> None:
+    sections = {"run", "curves", "measures", "confusions", "mistakes", "classes", "calibration"}
+    sections |= {"kernels", "time", "configuration"}
+    page = write(tmp_path / "all.html", run_record())
+    assert set(re.findall(r'<section id="([^"]+)"', page)) == sections
+    assert re.findall(r'<li><a href="#([^"]+)"', page) == re.findall(r'<section id="([^"]+)"', page)
+    nothing = {"facts": {}, "records": (), "goodput": {}, "operations": ()}
+    page = write(
+        tmp_path / "evaluation.html",
+        run_record(**nothing, config={}, kernels=None),
+    )
+    present = {"measures", "confusions", "mistakes", "classes", "calibration"}
+    assert set(re.findall(r'<section id="([^"]+)"', page)) == present
+    assert "Evaluation report" in page
+    page = write(tmp_path / "curves.html", run_record(evaluation=None, kernels=None))
+    assert set(re.findall(r'<section id="([^"]+)"', page)) == sections - present - {"kernels"}
+
+
+def test_classes_have_their_measures(tmp_path: Path) -> None:
+    # Class a: 2 of 3 images right, 1 wrongly predicted; class b: 1 of 2 right; class c: no images.
+    labels = np.array([0, 0, 0, 1, 1])
+    logits = np.zeros((5, 3), np.float32)
+    logits[range(5), [0, 0, 1, 1, 0]] = 1
+    evaluation = evaluation_record(
+        3,
+        5,
+        labels=labels,
+        logits=logits,
+        class_names=["a", "b", "c"],
+    )
+    page = write(tmp_path / "report.html", run_record(evaluation=evaluation))
+    rows = re.findall(r"<tr data-name.*?</tr>", section(page, "classes"), re.DOTALL)
+    assert [text_of(row) for row in rows] == [
+        "b predicted a: 1 2 1 50.0% 50.0% 50.0%",
+        "a predicted b: 1 3 1 66.7% 66.7% 66.7%",
+        "c 0 0",
+    ]
+
+
+def test_heatmaps_are_those_of_the_predicted_classes(tmp_path: Path) -> None:
+    asked = []
+
+    def explain(images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        asked.append((images.shape, classes.tolist()))
+        return np.zeros(images.shape[:3], np.float32)
+
+    evaluation = evaluation_record(explain=explain)
+    page = write(tmp_path / "report.html", run_record(evaluation=evaluation))
+    assert asked == [((2, 8, 8, 3), [2, 0])], "the two mistakes, once"
+    assert section(page, "mistakes").count('class="heat"') == 4
+
+
+def test_heatmaps_that_fail_do_not_cost_the_report(tmp_path: Path) -> None:
+    def explain(*_: np.ndarray) -> np.ndarray:
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")
+
+    evaluation = evaluation_record(explain=explain)
+    page = write(tmp_path / "report.html", run_record(evaluation=evaluation))
+    words = "Grad-CAM could not be computed: RuntimeError: RESOURCE_EXHAUSTED: out of memory"
+    assert words in text_of(page)
+    assert "more" not in text_of(section(page, "mistakes")).split()
+
+
+def test_the_configuration_shows_what_differs_from_the_defaults(tmp_path: Path) -> None:
+    page = write(tmp_path / "report.html", run_record())
+    rows = re.findall(r"<tr><th scope=\"row\"><code>.*?</tr>", section(page, "configuration"))
+    changes = [text_of(row.replace("<wbr>", "")) for row in rows]
+    assert "model.name cifar_resnet20 none, must be given" in changes
+    assert not [change for change in changes if change.startswith("optimizer.momentum")]
+    assert any(change.startswith("epochs ") and change.endswith(" 90.0") for change in changes)
+    older = write(tmp_path / "older.html", run_record(config={"schema_version": 99}))
+    assert "Fields that differ" not in older
+    assert "schema_version" in older
+
+
+def test_the_arrays_of_an_evaluation_must_fit_each_other() -> None:
+    with pytest.raises(ValueError, match="one entry per image, but they have 39, 40 and 40"):
+        evaluation_record(labels=np.zeros(39, np.int32))
+    with pytest.raises(ValueError, match="one column for each of 4 class names"):
+        evaluation_record(class_names=["a", "b", "c", "d"])
+    with pytest.raises(ValueError, match="no image could be read"):
+        evaluation_record(skipped=40)
+
+
+def test_a_large_evaluation_stays_small(large_report: Path) -> None:
+    page = large_report.read_text()
+    # Its images are noise, which compresses worst.
+    assert large_report.stat().st_size < 15e6
+    assert 600 < page.count("<img") <= 36 + 600 + 1
+    assert section(page, "classes").count("<tr data-name") == 1000

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,11 @@ def test_a_damaged_evaluation_shard_does_not_cost_the_report(damaged: Path, tmp_
 
     # The report shows what the metrics count: six images, none of those that were skipped.
     report = (tmp_path / "run" / "report.html").read_text()
-    assert report.count('<img src="data:image/png;base64,') == 6
-    assert f"Errors on the validation split: {(~right).sum()} of 6 images" in report
+    behind = report[report.index('<div class="behind">') : report.index('<section id="mistakes"')]
+    assert behind.count('<img src="data:image/png;base64,') == 6
+    names = set(re.findall(r'<span class="file"[^>]*>validation, example (\d)</span>', behind))
+    assert names == {"0", "1", "3", "4", "6", "7"}
+    assert f"Errors on the validation images: {(~right).sum()} of 6" in report
     assert "2 unreadable images" in report
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from resnet_jax.config import CheckpointConfig
+from resnet_jax.report import read_metrics
 from resnet_jax.training.process.watchdog import EXIT_CODE
 from resnet_jax.training.rundir.checkpoints import CheckpointError, Checkpoints
-from resnet_jax.training.rundir.metric_log import read_metrics
 from tests.nightly.kill_during_save import kills
 from tests.training.ranks import ENDLESS, ended, started, wait_until
 from tests.training.test_checkpoint import abstract, make_state

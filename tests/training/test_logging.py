@@ -4,7 +4,8 @@ import json
 import time
 from pathlib import Path
 
-from resnet_jax.training.rundir.metric_log import MetricWriter, read_metrics
+from resnet_jax.report import read_metrics
+from resnet_jax.training.rundir.metric_log import MetricWriter
 
 
 def test_records_come_back_and_events_are_written(tmp_path: Path) -> None:

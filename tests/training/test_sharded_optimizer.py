@@ -13,7 +13,7 @@ from resnet_jax.config import SyntheticConfig, TrainConfig
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
-from resnet_jax.training.sharding import make_mesh, spread
+from resnet_jax.training.sharding import fetch, make_mesh, spread
 from resnet_jax.training.state import TrainState
 from resnet_jax.weights.formats.digests import describe_arrays
 from tests.comparison import tree_deviation
@@ -32,6 +32,13 @@ def test_the_longest_axis_that_can_be_shared_is() -> None:
         ((), ()),
     ):
         assert spread(shape, mesh).spec == PartitionSpec(*axes)
+
+
+def test_what_is_spread_comes_back_whole() -> None:
+    mesh, whole = make_mesh(jax.devices()[:8]), np.arange(48.0).reshape(3, 16)
+    shared = jax.device_put({"a": whole}, spread(whole.shape, mesh))
+    assert not shared["a"].is_fully_replicated
+    np.testing.assert_array_equal(fetch(shared, mesh)["a"], whole)
 
 
 @pytest.fixture(scope="module")

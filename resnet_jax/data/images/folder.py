@@ -44,6 +44,10 @@ class ImageFiles:
             raise UnreadableError(path, f"cannot be read ({error.strerror or error})") from None
         return Record(image, self.labels[index], printable(path))
 
+    def name(self, index: int) -> str:
+        """Return the path of a file relative to ``root``; see `ImageSource.name`."""
+        return printable(self.files[index])
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the names, sizes and labels of the files. The files are not read."""

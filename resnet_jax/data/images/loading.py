@@ -87,6 +87,10 @@ class ImageSplit:
         _EvaluationExamples(self.source, self.config)(range(index, index + 1), images)
         return images[0]
 
+    def name(self, index: int) -> str:
+        """Return the name of an image in its source."""
+        return self.source.name(index)
+
     def fetch(self, resident: tuple[()], drawn: Batch[jax.Array]) -> Batch[jax.Array]:
         """Return the batch itself."""
         del resident

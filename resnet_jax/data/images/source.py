@@ -67,6 +67,13 @@ class ImageSource(Protocol):
         """
         ...
 
+    def name(self, index: int) -> str:
+        """Return where an image comes from, without reading it. It is `printable`.
+
+        It is shorter than the name in the record, which also says where the data set is.
+        """
+        ...
+
 
 def digest(parts: Iterable[str]) -> str:
     """Return the SHA-256 of lines of text, in hexadecimal. Names of files may be any bytes."""

@@ -103,6 +103,10 @@ class TfdsSplit:
                 name, f"{file}, {size_text(file)}, cannot be read ({_line(error)}); fetch it again"
             ) from None
 
+    def name(self, index: int) -> str:
+        """Return the split and the number of an example; see `ImageSource.name`."""
+        return f"{self._spec}, example {index}"
+
     @functools.cached_property
     def labels(self) -> tuple[int, ...]:
         """Labels of all images. All records are read for them.

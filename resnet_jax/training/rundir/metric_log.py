@@ -12,6 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
+from resnet_jax.report import read_metrics
 from resnet_jax.training.rundir.workdir import WorkdirError
 
 # Its classes are made at run time.
@@ -93,27 +94,6 @@ class MetricWriter:
                 f"metrics could not be written to {self._path.parent}: {error.strerror}; mend "
                 "that, and the same command continues from the last checkpoint"
             ) from error
-
-
-def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
-    """Return the records of a run in the order of their steps.
-
-    If a step was recorded twice, which versions before 0.2 did after a resume, the later record
-    counts.  A last line that a crash left unfinished is ignored.
-    """
-    return sorted(_records(jsonl).values(), key=lambda record: record["step"])
-
-
-def _records(jsonl: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return the records by kind and step."""
-    records: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in jsonl.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        records[record["kind"], record["step"]] = record
-    return records
 
 
 def _keep_until(jsonl: Path, step: int) -> None:

@@ -34,6 +34,7 @@ def test_splits_and_classes_are_those_of_the_folders(folder: Path) -> None:
     assert sorted(train.labels).count(0) == 8
     record = train[train.files.index("cat/deep/0.jpg")]
     assert record.name == str(folder / "train" / "cat" / "deep" / "0.jpg")
+    assert train.name(train.files.index("cat/deep/0.jpg")) == "cat/deep/0.jpg"
     assert record.image == Path(record.name).read_bytes()
     assert record.label == 0
 
