@@ -77,7 +77,8 @@ class Evaluation:
     @functools.cached_property
     def scores(self) -> Scores:
         """What each image that could be read contributes to the measures."""
-        return score(self.calibrated_logits[self.mask], self.labels[self.mask])
+        temperature = np.float32(self.calibration.temperature)
+        return score(self.logits[self.mask] / temperature, self.labels[self.mask])
 
     @functools.cached_property
     def measures(self) -> Measures:

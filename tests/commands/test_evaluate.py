@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_jax import report
 from resnet_jax.commands.main import main
 from resnet_jax.config import DataConfig, FolderConfig, ImageConfig, SyntheticConfig
 from resnet_jax.data.labeled import open_labeled, open_labeled_config
@@ -190,6 +191,24 @@ def test_corruptions_are_in_the_results(
     page = capsys.readouterr().out
     assert "jpeg compression" in page
     assert "imagenet-c" not in page.lower()
+
+
+@pytest.mark.skipif(not hasattr(report, "LineChart"), reason="this report has no evaluations yet")
+def test_the_page_has_the_results_the_images_and_the_curve(
+    trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    command = ("evaluate", trained, "--data", photos, "--report", path)
+    assert run(*command) == 0
+    plain = path.read_text()
+    found = evaluate(Classifier.load(trained), open_labeled(str(photos)))
+    assert f"{100 * found.measures.top1:.2f} %" in plain
+    assert found.names[int(np.flatnonzero(~found.scores.top1)[0])] in plain
+    assert "corrupted" not in plain
+    assert run(*command, "--corruptions", "--overwrite") == 0
+    page = path.read_text()
+    assert "Top-1 accuracy on corrupted images" in page
+    assert "shot noise" in page
 
 
 def test_unreadable_images_are_reported_or_end_the_command(
