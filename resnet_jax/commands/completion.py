@@ -5,7 +5,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from resnet_jax.commands import models, train, weights
+from resnet_jax.commands import finetune, models, train, weights
 from resnet_jax.commands.arguments import MARKERS, create_registry
 from resnet_jax.commands.data import describe, prepare
 from resnet_jax.config import load_experiment
@@ -17,6 +17,7 @@ def run(argv: list[str], prog: str) -> int:
     config = load_experiment(DEFAULT_EXPERIMENT).config
     commands = _choice(
         _command("train", train.Arguments, train.default_arguments(config, Path("runs"))),
+        _command("finetune", finetune.Arguments),
         _command(
             "data",
             _choice(

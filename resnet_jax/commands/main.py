@@ -14,6 +14,7 @@ from resnet_jax.config import ConfigError
 
 COMMANDS = {
     "train": "train",
+    "finetune": "finetune",
     "data describe": "data.describe",
     "data prepare": "data.prepare",
     "models": "models",

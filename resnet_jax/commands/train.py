@@ -231,6 +231,19 @@ def run(argv: list[str], prog: str) -> int:
         print_experiments()
         return 0
     name, arguments = parse(argv, prog)
+    return execute(name, arguments, started)
+
+
+def execute(title: str, arguments: Arguments, started: float) -> int:
+    """Train, and return the exit code: 0, or 130 or 143 after a signal.
+
+    After an error the process ends with code 2 and one line on the error stream.
+
+    Args:
+        title: Title of the report.
+        arguments: The experiment and the options.
+        started: When the program began, by `time.perf_counter`.
+    """
     # The slow imports begin here, after help and most mistakes have been answered.
     if arguments.keep_freed_memory:
         from resnet_jax.ops.host_memory import keep_freed_memory
@@ -259,7 +272,7 @@ def run(argv: list[str], prog: str) -> int:
                 train(
                     arguments.config,
                     arguments.workdir,
-                    title=name,
+                    title=title,
                     profile=arguments.profile,
                     watchdog_timeout=arguments.watchdog_timeout,
                     started=started,

@@ -163,7 +163,15 @@ def _finish(
         operations=result.operations,
     )
     write_report(directory.report, record)
-    directory.complete({"split": split, **result.metrics, "seconds": seconds, "goodput": shares})
+    directory.complete(
+        {
+            "split": split,
+            "step": result.step,
+            **result.metrics,
+            "seconds": seconds,
+            "goodput": shares,
+        }
+    )
     console.print(f"Wall time: {in_words(shares)}")
     console.print(
         f"[bold]{split} top-1 {top1}[/bold] in {seconds:.1f} s, of which compilation "

@@ -78,7 +78,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (("trian",), "unknown command 'trian': did you mean resnet-jax train?"),
         (("digits-resnet20",), "did you mean resnet-jax train digits-resnet20?"),
         (("data", "discribe"), "did you mean resnet-jax data describe"),
-        (("xyzzy",), "choose from train, data describe, data prepare, models, weights"),
+        (("xyzzy",), "choose from train, finetune, data describe, data prepare, models, weights"),
         (("models", "resnet51"), "no network matches 'resnet51': did you mean resnet"),
         (("models", "--patern", "a"), "unknown option --patern"),
         (("weights", "resnet50"), "no published weights match 'resnet50'; try 'resnet50.*'"),
