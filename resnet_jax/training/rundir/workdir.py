@@ -134,6 +134,8 @@ def refuse_what_no_run_has_written(path: Path) -> None:
     Args:
         path: The directory, which need not exist.
     """
+    if path.is_file():
+        raise WorkdirError(f"{path} is a file; use another run directory")
     if path.exists() and any(child.name != "lock" for child in path.iterdir()):
         raise WorkdirError(
             f"{path} is not empty and holds no config.json of a run; use another run directory"
