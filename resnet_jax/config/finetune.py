@@ -21,8 +21,9 @@ class FinetuneConfig:
     full rate. 0.5 to 1 is usual for fine-tuning; 1 trains all layers alike."""
     head_epochs: float = 0.0
     """Number of epochs at the beginning in which only the head is trained, at the peak learning
-    rate, and BatchNorm uses its running statistics. The schedule begins after them. 0 trains the
-    whole network from the first step on."""
+    rate. The network then computes as in evaluation: BatchNorm uses its running statistics, and
+    nothing is dropped. The schedule begins after them. 0 trains the whole network from the first
+    step on."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "head_epochs")

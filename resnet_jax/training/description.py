@@ -61,7 +61,9 @@ def early_stop(run: Run, step: int, best: BestEvaluation) -> str:
 
 
 def _head_first(run: Run) -> str:
-    return f"{run.head_steps:,} steps ({run.config.finetune.head_epochs:g} epochs), BatchNorm frozen"
+    return (
+        f"{run.head_steps:,} steps ({run.config.finetune.head_epochs:g} epochs), BatchNorm frozen"
+    )
 
 
 def _early_stopping(config: TrainConfig) -> str:

@@ -97,9 +97,10 @@ def step_memory(run: Run, batch_size: int) -> tuple[int, int]:
         ConfigError: The platform has no such analysis.
     """
     config = dataclasses.replace(run.config, batch_size=batch_size)
-    lowered = dataclasses.replace(run, config=config).lower_train_step()
     # The analysis is the same without LLVM's optimizations, and the compilation faster.
-    analysis: Any = lowered.compile({"xla_backend_optimization_level": 0}).memory_analysis()
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    lowered = dataclasses.replace(run, config=config).lower_train_step()
+    analysis: Any = lowered.compile(options).memory_analysis()
     if analysis is None:
         raise ConfigError("this platform has no memory analysis; give the batch size")
     needed = (

@@ -44,11 +44,10 @@ def make_train_step(
         label_smoothing: Share of the target that is spread evenly over all classes.
         ema_decay: Share of the moving averages that a step keeps, see `EmaDecay`. None if the state
             has no averages.
-        head_only: Train only the head. All BatchNorm layers then use their running statistics, and
-            nothing below the head is differentiated.
+        head_only: Train only the head. The network computes as in evaluation, with the running
+            statistics of BatchNorm, and nothing below the head is differentiated.
     """
-    if head_only:
-        model, optimizer = model.clone(freeze_bn=True), of_head(optimizer)
+    optimizer = of_head(optimizer) if head_only else optimizer
 
     def train_step(
         state: TrainState, batch: Batch[jax.Array], key: jax.Array
@@ -63,7 +62,7 @@ def make_train_step(
             output: Any = model.apply(
                 state.variables | {"params": params},
                 images,
-                train=True,
+                train=not head_only,
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
             )

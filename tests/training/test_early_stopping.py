@@ -157,7 +157,7 @@ def test_a_best_checkpoint_that_is_damaged_is_named(
         trained(scripted(small_config, signal_at=9), tmp_path)
     (file,) = (tmp_path / "checkpoints" / "4").glob("_CHECKPOINT_METADATA")
     file.write_text(file.read_text().replace("best_evaluation", "west_evaluation"))
-    with pytest.raises(CheckpointError, match="checkpoints/4 is damaged .* the run needs it"):
+    with pytest.raises(CheckpointError, match=r"checkpoints/4 is damaged .* the run needs it"):
         trained(scripted(small_config), tmp_path)
 
 

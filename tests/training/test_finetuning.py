@@ -195,7 +195,7 @@ def test_the_name_of_a_network_is_found_by_its_fields() -> None:
         ("absent.safetensors", None, {}, "there is no such file"),
         ("FILE", None, {}, "give its name as well, as in --model resnet50"),
         ("FILE", "cifar_resnet32", {}, "these weights do not fit the model"),
-        ("FILE", "cifar_resnet", {}, "unknown network"),
+        ("FILE", "cifar_resnet", {}, "unknown model 'cifar_resnet'"),
         ("PHOTOS", None, {}, "there is no checkpoint in it"),
         ("resnet50_ibn_a.in1k", None, {}, "download them, and give the path"),
         ("FILE", "cifar_resnet20", {"epochs": -1}, "epochs must be above 0 and finite"),

@@ -90,9 +90,7 @@ def images_of(
             crop_fraction=expected.crop_fraction,
             eval_interpolation=expected.interpolation,
             crop_mode=expected.crop_mode,
-            augment=AugmentConfig(
-                mean=expected.mean, std=expected.std, mixup_alpha=mixup_alpha
-            ),
+            augment=AugmentConfig(mean=expected.mean, std=expected.std, mixup_alpha=mixup_alpha),
         ),
     )
 

@@ -117,7 +117,7 @@ def finetune_config(
         fit = largest_batch_that_fits(Run.open(config, network, mesh, tensors), sizes)
         config = experiment_of(start, images, num_train, fit.batch_size, options)
     choices = [
-        *_about_data(config.data, photos),
+        *_about_data(images, photos),
         *_about_weights(start, images, len(photos.counts), options),
         _about_batch(config, photos, fit),
         *_about_training(config, photos, start, options),
@@ -135,7 +135,7 @@ def _largest_batch(num_images: int) -> int:
 def _about_data(data: FolderConfig, photos: Photos) -> list[Choice]:
     names = list(photos.counts)
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    smallest, largest = (choose(photos.counts, key=photos.counts.__getitem__) for choose in (min, max))
+    smallest, *_, largest = sorted(names, key=photos.counts.__getitem__)
     share = f"{data.evaluation_share:.0%} of each class held out"
     return [
         Choice("classes", f"{len(names)}: {listed}", f"those of {data.path}"),

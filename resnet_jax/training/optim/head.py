@@ -10,7 +10,7 @@ HEAD = "head"
 """Name of the module that turns features into logits."""
 
 
-def stop_below_head(params: optax.Params) -> optax.Params:
+def stop_below_head(params: Any) -> Any:
     """Return the same parameters, of which only those of the head have a gradient.
 
     The gradient of a loss then needs no backward pass through the rest of the network.
@@ -29,7 +29,7 @@ def of_head(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
     """
 
     def update(
-        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+        updates: Any, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
         layers = set(updates)
 
@@ -37,7 +37,8 @@ def of_head(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
             names = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
             return not names.isdisjoint(layers - {HEAD})
 
-        new_updates, new_state = optimizer.update(updates, state, params)
+        new: Any = optimizer.update(updates, state, params)
+        new_updates, new_state = new
         return (
             {
                 layer: leaves if layer == HEAD else jax.tree.map(jnp.zeros_like, leaves)
