@@ -14,11 +14,13 @@ from PIL import Image
 from resnet_jax import Classifier
 from resnet_jax.commands.main import main
 from resnet_jax.config import DigitsConfig, ModelConfig, SGDConfig, TrainConfig
+from resnet_jax.models.variants import _VARIANTS
 from resnet_jax.ops import host_memory
 from resnet_jax.training import train
 from resnet_jax.training.finetuning import plan
 from resnet_jax.training.process import distributed
 from tests.commands.test_train import Outcome
+from tests.training.tiny_train import NETWORKS
 
 # One worker runs the whole file, because its fixture is expensive.
 pytestmark = [pytest.mark.xdist_group("finetune"), pytest.mark.usefixtures("tiny_networks")]
@@ -45,13 +47,15 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on gray digits of eight pixels, normalized by 0.5."""
     path = tmp_path_factory.mktemp("runs") / "digits"
     config = TrainConfig(
-        model=ModelConfig("cifar_resnet20", dtype="bfloat16"),
+        model=ModelConfig("tiny_resnet", dtype="bfloat16"),
         data=DigitsConfig(image_size=8),
         optimizer=SGDConfig(learning_rate=0.05),
         batch_size=64,
         epochs=0.1,
     )
-    train(config, path, quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(_VARIANTS, "tiny_resnet", NETWORKS["tiny_resnet"])
+        train(config, path, quiet=True)
     return path
 
 
@@ -75,16 +79,23 @@ def finetune(
     return finetune
 
 
-def test_a_run_begins_where_another_ended_and_is_used(
-    finetune: RunHere, photos: Path, pretrained: Path, tmp_path: Path
+def test_a_run_begins_where_another_ended_and_is_continued_and_used(
+    finetune: RunHere,
+    photos: Path,
+    pretrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = (photos, "--weights", pretrained, "--epochs", "2", "--early-stopping", "1")
-    outcome = finetune(*command, "--image-size", "16")
+    weights = tmp_path / "digits"
+    shutil.copytree(pretrained, weights)
+    command = (photos, "--weights", weights, "--epochs=2", "--early-stopping=1", "--image-size=16")
+    outcome = finetune(*command)
     assert outcome.returncode == 0, outcome.stderr
-    workdir = tmp_path / "runs" / "photos-digits-epochs=2,image_size=16,early_stopping=1"
-    assert f"predict {workdir.relative_to(tmp_path)} " in outcome.stdout
+    (workdir,) = (tmp_path / "runs").iterdir()
+    assert workdir.name == "photos-digits-epochs=2,image_size=16,early_stopping=1"
+    assert f"predict {workdir.relative_to(tmp_path)} " in outcome.stdout.replace("'", "")
     config = TrainConfig.from_json(json.loads((workdir / "config.json").read_text()))
-    assert (config.model.name, config.model.dtype) == ("cifar_resnet20", "bfloat16")
+    assert (config.model.name, config.model.dtype) == ("tiny_resnet", "bfloat16")
     assert config.model.in_channels is None
     # The table names what was decided, and the analysis of the memory was asked.
     for text in ("2: bright, dark", "38 train, 10 validation", "test images are never used"):
@@ -94,36 +105,22 @@ def test_a_run_begins_where_another_ended_and_is_used(
     assert result["split"] == "validation"
     classifier = Classifier.load(workdir)
     assert classifier.class_names == ("bright", "dark")
-    source = json.loads((pretrained / "model.json").read_text())["preprocessing"]
+    source = json.loads((weights / "model.json").read_text())["preprocessing"]
     assert list(classifier.preprocessing.mean) == source["mean"]
     assert classifier.preprocessing.image_size == 16
 
-    again = finetune(*command, "--image-size", "16", "--workdir", workdir)
+    again = finetune(*command)
     assert again.returncode == 0
     assert f"is complete: top-1 {result['top1']:.2%}" in again.stdout
 
-    other = finetune(*command, "--image-size", "12", "--seed", "1", "--workdir", workdir)
+    other = finetune(*command, "--image-size=12", "--seed=1", "--workdir", workdir)
     assert other.returncode == 2
     assert other.stderr == (
         f"error: {workdir} belongs to another run (seed: 0 there, 1 here; image_size: 16 there, 12 "
         "here); use another run directory, or leave these options out to continue that run\n"
     )
 
-
-def test_an_interrupted_run_is_continued_without_its_weights_and_its_analysis(
-    finetune: RunHere,
-    photos: Path,
-    pretrained: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    weights = tmp_path / "weights"
-    shutil.copytree(pretrained, weights)
-    workdir = tmp_path / "run"
-    command = (photos, "--weights", weights, "--epochs", "2", "--workdir", workdir)
-    assert finetune(*command).returncode == 0
-    finished = Classifier.load(workdir)
-    # As after a kill before the end.
+    # As after a kill before the end, with other free memory and without the weights.
     (workdir / "result.json").unlink()
     shutil.rmtree(weights)
     monkeypatch.setattr(plan, "largest_batch_that_fits", None)
@@ -131,7 +128,7 @@ def test_an_interrupted_run_is_continued_without_its_weights_and_its_analysis(
     assert outcome.returncode == 0, outcome.stderr
     assert "Continuing from the checkpoint of step" in outcome.stdout
     images = [np.full((16, 16, 3), level, np.uint8) for level in (40, 220)]
-    np.testing.assert_array_equal(Classifier.load(workdir)(images), finished(images))
+    np.testing.assert_array_equal(Classifier.load(workdir)(images), classifier(images))
 
 
 def test_a_dry_run_writes_nothing(

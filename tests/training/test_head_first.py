@@ -24,6 +24,7 @@ from resnet_jax.config import (
     TrainConfig,
 )
 from resnet_jax.data import Batch
+from resnet_jax.models.variants import _VARIANTS
 from resnet_jax.training.description import describe
 from resnet_jax.training.loop import train
 from resnet_jax.training.metrics import batch_metrics
@@ -35,6 +36,7 @@ from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import shard_batch
 from resnet_jax.training.state import TrainState, state_of
 from resnet_jax.training.step import make_train_step
+from tests.training.tiny_train import NETWORKS
 from tests.variables import abstract_variables
 
 # One worker runs the whole file, because its fixture is expensive.
@@ -220,9 +222,6 @@ def variables_after(run: Run, path: Path) -> Any:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        from resnet_jax.models.variants import _VARIANTS
-        from tests.training.tiny_train import NETWORKS
-
         patch.setitem(_VARIANTS, "tiny_resnet", NETWORKS["tiny_resnet"])
         return variables_after(run_of(), tmp_path_factory.mktemp("run"))
 
