@@ -99,7 +99,7 @@ def test_the_experiment_follows_from_the_images_and_the_weights(photos: Path, fi
     shown = reasons(found)
     assert shown["classes"] == f"2: common, rare | those of {photos}"
     assert shown["images"].startswith("52 train, 13 validation | 20% of each class held out")
-    assert shown["class balance"].startswith("4 (rare) to 48 (common) | the largest class has 12.0")
+    assert shown["class balance"].startswith("4 (rare) to 48 (common) | 12.0 to 1")
     assert shown["batch size"] == "16 images | given"
     assert shown["image size"] == "16 pixels | given"
     (warning,) = found.warnings

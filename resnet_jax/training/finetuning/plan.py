@@ -118,6 +118,7 @@ def finetune_config(
         config = experiment_of(start, images, num_train, fit.batch_size, options)
     choices = [
         *_about_data(images, photos),
+        Choice("network", f"{start.model.name}, {start.model.dtype}", _named_by(start, model)),
         *_about_weights(start, images, len(photos.counts), options),
         _about_batch(config, photos, fit),
         *_about_training(config, photos, start, options),
@@ -147,19 +148,22 @@ def _about_data(data: FolderConfig, photos: Photos) -> list[Choice]:
         Choice(
             "class balance",
             f"{photos.counts[smallest]:,} ({smallest}) to {photos.counts[largest]:,} ({largest})",
-            f"the largest class has {photos.imbalance:.1f} times the images of the smallest",
+            f"{photos.imbalance:.1f} to 1; there is a warning above {IMBALANCE} to 1",
         ),
     ]
+
+
+def _named_by(start: StartingPoint, model: str | None) -> str:
+    return f"that of {start.model.weights}" if model is None else _GIVEN
 
 
 def _about_weights(
     start: StartingPoint, data: FolderConfig, num_classes: int, options: FinetuneOptions
 ) -> list[Choice]:
-    images, model = data.images, start.model
+    images = data.images
     same = start.num_classes == num_classes
     smallest, largest = images.crop_scale
     return [
-        Choice("network", f"{model.name}, {model.dtype}", f"that of {model.weights}"),
         Choice(
             "head",
             f"{num_classes} classes",
@@ -190,7 +194,7 @@ def _about_weights(
             "augmentation",
             f"crops of {smallest:.0%} to {largest:.0%} of the area, mirrored at random"
             + (f", mixup {images.augment.mixup_alpha}" if images.augment.mixup_alpha else ""),
-            "little, because the run is short",
+            "little, as in BiT, because the run is short",
         ),
     ]
 
@@ -220,11 +224,12 @@ def _about_training(
     every = config.evaluate_every_epochs
     network = "with BatchNorm" if start.has_batch_norm else "without BatchNorm"
     reasons = {
-        "epochs": f"BiT: {rule.steps:,} steps for {rule.size}; "
+        "epochs": f"BiT's {rule.steps:,} steps for {rule.size}; "
         f"here within {MIN_EPOCHS} to {MAX_EPOCHS} epochs",
-        "learning_rate": f"BiT, for batches of {config.batch_size} and networks {network}",
-        "head_epochs": f"{HEAD_SHARE:.0%} of the epochs; a new head would spoil the features",
-        "early_stopping": "longer than the time between two decays",
+        "learning_rate": f"BiT's, for batches of {config.batch_size} and networks {network}",
+        "head_epochs": f"{HEAD_SHARE:.0%} of the epochs; "
+        "the gradients of a new head would spoil the features",
+        "early_stopping": "the learning rate falls twice in this time, and may help",
     }
     reasons |= {name: _GIVEN for name in reasons if options.get(name) is not None}
     return [
@@ -232,9 +237,9 @@ def _about_training(
         Choice("learning rate", f"{config.optimizer.learning_rate:g}", reasons["learning_rate"]),
         Choice(
             "schedule",
-            f"warm-up for {rule.warmup:.3g} of it, a tenth at "
-            + ", ".join(f"{share:g}" for share in rule.decays),
-            "BiT; no weight decay",
+            f"warm-up for {100 * rule.warmup:g}%, falls to a tenth at "
+            + ", ".join(f"{share:.0%}" for share in rule.decays),
+            "BiT's; no weight decay either",
         ),
         Choice("head first", f"{config.finetune.head_epochs:g} epochs", reasons["head_epochs"]),
         Choice(
