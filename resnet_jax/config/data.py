@@ -161,11 +161,11 @@ class FolderConfig:
     optionally, split. It may be a URL such as gs://BUCKET/DIRECTORY."""
     evaluation_share: float = 0.2
     """Share of the training images of each class that is held out for evaluation, above 0 and below
-    1. It has no effect if the data has the evaluation split that evaluate_on asks for."""
-    evaluate_on: Literal["available", "validation"] = "available"
-    """Images that accuracy is reported on. "available" takes the validation split, or the test
-    split if there is no validation split. "validation" never takes the test split: without a
-    validation split it holds out evaluation_share of the training images."""
+    1. It has no effect if the data has an evaluation split of its own."""
+    hold_out_validation: bool = False
+    """Also hold out evaluation_share of the training images if the data has a test split but no
+    validation split. Training then reports the accuracy on them and never uses the test images.
+    False reports it on the test images."""
     split_seed: int = 0
     """Seed that chooses the held-out images. Keep it to compare runs."""
     images: ImageConfig = ImageConfig()

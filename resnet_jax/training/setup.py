@@ -122,7 +122,8 @@ class Run:
             raise ConfigError(
                 f"early_stopping needs a validation split, but the images of {dataset.name} are "
                 "evaluated on a test split, which must not choose a checkpoint; set "
-                "data.evaluate_on or data.evaluation_split, or early_stopping.patience to None"
+                "data.hold_out_validation (folders), data.evaluate_on (digits) or "
+                "data.evaluation_split (TFDS), or early_stopping.patience to None"
             )
         steps = partial(config.steps, train_examples=len(dataset.train))
         head_epochs = config.finetune.head_epochs

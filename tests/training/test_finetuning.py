@@ -85,7 +85,7 @@ def test_the_experiment_follows_from_the_images_and_the_weights(photos: Path, fi
     found = finetune_config(photos, file, "cifar_resnet20", batch_size=16, image_size=16)
     config = found.config
     assert isinstance(config.data, FolderConfig)
-    assert (config.data.path, config.data.evaluate_on) == (str(photos), "validation")
+    assert (config.data.path, config.data.hold_out_validation) == (str(photos), True)
     assert (config.model.name, config.model.weights) == ("cifar_resnet20", str(file))
     assert (config.batch_size, config.epochs, config.finetune.head_epochs) == (16, 100.0, 10.0)
     assert config.optimizer.learning_rate == 0.0053

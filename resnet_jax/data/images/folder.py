@@ -85,7 +85,7 @@ def open_splits(
     evaluation_share: float,
     seed: int,
     every: bool = False,
-    validation: bool = False,
+    hold_out: bool = False,
 ) -> dict[str, ImageFiles]:
     """Open the splits of a directory of images or of a table of files.
 
@@ -100,8 +100,8 @@ def open_splits(
             to 1, if there is no evaluation split.
         seed: Seed that chooses the held-out images.
         every: Return every split that there is.
-        validation: Hold a validation split out of the training images if there is only a test
-            split.
+        hold_out: Also hold a validation split out of the training images if there is a test split
+            but no validation split.
 
     Returns:
         The splits by name: ``"train"`` first, then ``"validation"`` or, if there is no validation
@@ -114,7 +114,7 @@ def open_splits(
     path = as_path(path)
     is_table = path.suffix.lower() in TABLES and not path.is_dir()
     splits = (_read_table if is_table else _read_folder)(path, every)
-    if "validation" in splits or ("test" in splits and not validation):
+    if "validation" in splits or ("test" in splits and not hold_out):
         return splits
     train, held_out = _split(splits["train"], evaluation_share, seed)
     test = {"test": splits["test"]} if every and "test" in splits else {}

@@ -119,7 +119,7 @@ def _open_sources(
         config.path,
         evaluation_share=config.evaluation_share,
         seed=config.split_seed,
-        validation=config.evaluate_on == "validation",
+        hold_out=config.hold_out_validation,
     ).items()
     return train, evaluation, kind
 

@@ -82,7 +82,7 @@ def images_of(
         )
     return FolderConfig(
         os.fspath(data),
-        evaluate_on="validation",
+        hold_out_validation=True,
         images=ImageConfig(
             image_size=size,
             crop_scale=_CROP_SCALE,

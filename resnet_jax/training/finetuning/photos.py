@@ -47,7 +47,7 @@ def count_photos(config: FolderConfig) -> Photos:
         config.path,
         evaluation_share=config.evaluation_share,
         seed=config.split_seed,
-        validation=True,
+        hold_out=config.hold_out_validation,
     ).values()
     counts = np.bincount(train.labels, minlength=len(train.class_names)).tolist()
     names = dict(zip(train.class_names, counts, strict=True))

@@ -98,7 +98,7 @@ def finetune_config(
             plan = finetune_config("photos", "resnet50.a1_in1k", epochs=20)
             result = train(plan.config, "runs/photos")
     """
-    photos = count_photos(FolderConfig(os.fspath(data), evaluate_on="validation"))
+    photos = count_photos(FolderConfig(os.fspath(data), hold_out_validation=True))
     start = starting_point(weights, model)
     if not start.is_run and jax.default_backend() != "cpu":
         in_bfloat16 = dataclasses.replace(start.model, dtype="bfloat16")

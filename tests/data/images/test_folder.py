@@ -135,21 +135,21 @@ def test_test_images_are_never_used_where_validation_is_asked_for(
     shutil.copytree(folder / "train", tmp_path / "train")
     shutil.copytree(folder / "val", tmp_path / "test")
     assert opened(tmp_path)[2] == "test"
-    config = FolderConfig(str(tmp_path), evaluation_share=0.25, evaluate_on="validation")
+    config = FolderConfig(str(tmp_path), evaluation_share=0.25, hold_out_validation=True)
     dataset = open_dataset(config)
     assert dataset.evaluation_split == "validation"
     # As many of each class as if there were no test split.
     expected = opened(tmp_path / "train")
-    splits = open_splits(tmp_path, evaluation_share=0.25, seed=0, validation=True)
+    splits = open_splits(tmp_path, evaluation_share=0.25, seed=0, hold_out=True)
     train, validation = splits.values()
     assert (train.files, validation.files) == (expected[0].files, expected[1].files)
     assert (train.held_out, validation.held_out) == (False, True)
     assert (len(dataset.train), len(dataset.evaluation)) == (len(train), len(validation))
-    splits = open_splits(tmp_path, evaluation_share=0.25, seed=0, validation=True, every=True)
+    splits = open_splits(tmp_path, evaluation_share=0.25, seed=0, hold_out=True, every=True)
     assert [*splits] == ["train", "validation", "test"]
     # A validation split that is there is taken as it is.
     shutil.copytree(folder / "val", tmp_path / "val")
-    splits = open_splits(tmp_path, evaluation_share=0.25, seed=0, validation=True)
+    splits = open_splits(tmp_path, evaluation_share=0.25, seed=0, hold_out=True)
     assert [len(images) for images in splits.values()] == [23, 11]
     assert not splits["validation"].held_out
 
