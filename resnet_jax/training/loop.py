@@ -98,6 +98,7 @@ def train(
         PreemptedError: SIGTERM or Ctrl-C came; the last step is saved.
         TrainingDivergedError: The loss is no longer finite; that state is not saved.
     """
+    profile = profile or ProfileConfig()
     print_header(
         console,
         f"Training {run.config.model.name} on {run.dataset.name}",
@@ -138,11 +139,10 @@ def train(
                             watch=watchdog.watch,
                         )
 
-                evaluation = None
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
                     loop = _Loop(run, head_step, train_step, evaluate_state, goodput, watchdog)
-                    with Profile(workdir.profile, profile or ProfileConfig()) as profiler:
+                    with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
                 if saver.best and saver.best.step != int(state.step):
                     console.print(early_stop(run, int(state.step), saver.best))
@@ -153,7 +153,8 @@ def train(
                 evaluation = evaluation or evaluate_state(state)
         with goodput.spent_on("checkpoint"):
             checkpoints.wait()
-    operations = top_operations(workdir.profile, train_step)
+    in_head = profile.steps is not None and profile.steps[0] <= run.head_steps
+    operations = top_operations(workdir.profile, head_step if in_head else train_step)
     return TrainResult(
         run, int(state.step), state.evaluated, evaluation, compile_seconds, operations
     )
