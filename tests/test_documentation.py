@@ -1,6 +1,7 @@
 """The documentation is true: its code runs, its links lead somewhere, its figures agree."""
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -22,17 +23,23 @@ from safetensors.numpy import save_file
 from benchmarks import digits
 from resnet_jax import create_model, list_models, list_pretrained
 from resnet_jax.weights.structure import structure
+from tests.fast_compilation import FLAGS
 from tests.golden import golden
 from tests.weights.flax_example import FlaxExample
 from tests.weights.test_torch_file import save_zip, tensor
 
 ROOT = Path(__file__).parent.parent
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
 
 
+def blocks_of(page: Path) -> list[tuple[str, str]]:
+    """Return the language and the text of each block of code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
 def python_of(page: Path) -> str:
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    return "\n".join(blocks)
+    return "\n".join(code for language, code in blocks_of(page) if language == "python")
 
 
 def ones_like(tree: Any) -> Any:
@@ -81,7 +88,9 @@ def write_photos(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if python_of(page) and page != TUTORIAL],
+    ids=lambda page: page.name,
 )
 def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
     if page.name in ("evaluation.md", "explanation.md", "models.md", "prediction.md"):
@@ -101,6 +110,30 @@ def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert process.returncode == 0, process.stderr
+
+
+def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
+    lines = ["set -eo pipefail", f'resnet-jax() {{ {sys.executable} -m resnet_jax "$@"; }}']
+    for language, code in blocks_of(TUTORIAL):
+        if language == "python":
+            lines += [f"{sys.executable} - <<'END OF PYTHON'", code, "END OF PYTHON"]
+        elif not code.startswith("pip install"):
+            lines.append(code)
+    process = subprocess.run(
+        ["bash", "-c", "\n".join(lines)],
+        # One device, as most readers have.
+        env={**os.environ, "XLA_FLAGS": FLAGS, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    result = json.loads((tmp_path / "runs" / "photos" / "result.json").read_text())
+    assert result["top1"] > 0.7, "a guess is right in a quarter of the cases"
+    with (tmp_path / "predictions.csv").open() as file:
+        assert len(list(csv.reader(file))) == 1 + 32
+    assert len(list((tmp_path / "explanations").rglob("*.png"))) >= 16
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -14,6 +14,7 @@ from resnet_jax.suggestions import did_you_mean, nearest
 
 COMMANDS = {
     "train": "train",
+    "finetune": "finetune",
     "predict": "predict",
     "evaluate": "evaluate",
     "compare": "compare",

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +43,37 @@ def default_run_directory(
         for field, value in ours.items()
         if value != (original if field.endswith(".kind") else before).get(field)
     }
+    count = collections.Counter(map(_last, ours))
+    labels = {field: _last(field) if count[_last(field)] == 1 else field for field in changes}
+    return directory_of(name, changes, labels)
+
+
+def directory_of(name: str, changes: Mapping[str, Any], labels: Mapping[str, str]) -> Path:
+    """Return ``runs/NAME``, followed by the values that were changed.
+
+    Args:
+        name: Name of the experiment.
+        changes: The values, by field.
+        labels: What each field is called in the name of the directory.
+    """
     if not changes:
         return Path("runs") / name
-    count = collections.Counter(map(_last, ours))
     parts, shortened = [], False
     for field, value in changes.items():
         text = _text(value)
-        short = re.sub(r"[^A-Za-z0-9._+-]", "_", text.rstrip("/").rpartition("/")[2])
+        short = as_file_name(text)
         shortened |= short != text
-        parts.append(f"{_last(field) if count[_last(field)] == 1 else field}={short}")
+        parts.append(f"{labels[field]}={short}")
     joined = ",".join(parts)
     if shortened or len(joined) > _LONGEST:
         digest = hashlib.sha256(repr(sorted(changes.items())).encode()).hexdigest()[:8]
         joined = f"{joined[:_LONGEST]}-{digest}"
     return Path("runs") / f"{name}-{joined}"
+
+
+def as_file_name(text: str) -> str:
+    """Return the last part of a path, with only characters that every file system accepts."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", text.rstrip("/").rpartition("/")[2])
 
 
 def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:

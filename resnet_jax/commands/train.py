@@ -6,6 +6,7 @@ import itertools
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -231,6 +232,19 @@ def run(argv: list[str], prog: str) -> int:
         print_experiments()
         return 0
     _, arguments = parse(argv, prog)
+    return execute(arguments, (*prog.split(), *argv), started)
+
+
+def execute(arguments: Arguments, command: Sequence[str], started: float) -> int:
+    """Train, and return the exit code: 0, or 130 or 143 after a signal.
+
+    After an error the process ends with code 2 and one line on the error stream.
+
+    Args:
+        arguments: The experiment and the options.
+        command: The words of the command line, for the report.
+        started: When the program began, by `time.perf_counter`.
+    """
     # The slow imports begin here, after help and most mistakes have been answered.
     if arguments.keep_freed_memory:
         from resnet_jax.ops.host_memory import keep_freed_memory
@@ -259,7 +273,7 @@ def run(argv: list[str], prog: str) -> int:
                 train(
                     arguments.config,
                     arguments.workdir,
-                    command=(*prog.split(), *argv),
+                    command=command,
                     profile=arguments.profile,
                     watchdog_timeout=arguments.watchdog_timeout,
                     started=started,

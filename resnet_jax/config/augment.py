@@ -84,6 +84,12 @@ class AugmentConfig:
     mix_switch_probability: float = 0.5
     """Probability that a mixed batch uses CutMix, if both mixup and CutMix are on."""
 
+    @property
+    def mean_color(self) -> tuple[int, ...]:
+        """Red, green and blue of the mean, as levels from 0 to 255."""
+        mean = self.mean if len(self.mean) == 3 else self.mean * 3
+        return tuple(round(255 * level) for level in mean)
+
     def __post_init__(self) -> None:
         require_not_negative(
             self, "crop_padding", "magnitude", "magnitude_std", "mixup_alpha", "cutmix_alpha"

@@ -28,6 +28,13 @@ which torchvision and timm use; they need only Pillow.  All but ``"pil_nearest"`
 published weights use ``"pil_bilinear"`` or ``"pil_bicubic"``.
 """
 
+CropMode = Literal["center", "squash", "border"]
+"""How an image becomes the wanted shape, as in timm.
+
+``"center"`` keeps the proportions and cuts off what is too long.  ``"squash"`` resizes height and
+width separately.  ``"border"`` keeps the proportions and pads what is too short.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class DigitsConfig:
@@ -99,6 +106,9 @@ class ImageConfig:
     eval_interpolation: Interpolation = "pil_bilinear"
     """How evaluation images are resized. Published weights state one of Pillow's
     interpolations."""
+    crop_mode: CropMode = "center"
+    """How an evaluation image becomes a square: "center" cuts off what is too long, "squash"
+    changes the proportions, and "border" pads what is too short with the mean."""
     repeats: int = 1
     """Number of times in a row that each drawn training image is used, with a new crop each time
     (repeated augmentation, Hoffer et al. 2019). The length of an epoch does not change, so an
@@ -150,8 +160,12 @@ class FolderConfig:
     or with CLASS/ only; or a .csv, .tsv or .jsonl file with the columns image, label and,
     optionally, split. It may be a URL such as gs://BUCKET/DIRECTORY."""
     evaluation_share: float = 0.2
-    """Share of the images of each class that is held out for evaluation, above 0 and below 1. It
-    has no effect if the data has an evaluation split of its own."""
+    """Share of the training images of each class that is held out for evaluation, above 0 and below
+    1. It has no effect if the data has an evaluation split of its own."""
+    hold_out_validation: bool = False
+    """Also hold out evaluation_share of the training images if the data has a test split but no
+    validation split. Training then reports the accuracy on them and never uses the test images.
+    False reports it on the test images."""
     split_seed: int = 0
     """Seed that chooses the held-out images. Keep it to compare runs."""
     images: ImageConfig = ImageConfig()

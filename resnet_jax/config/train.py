@@ -6,6 +6,7 @@ from typing import Any
 
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.data import DataConfig
+from resnet_jax.config.early_stopping import EarlyStoppingConfig
 from resnet_jax.config.finetune import FinetuneConfig
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optimizer import OptimizerConfig, SGDConfig
@@ -34,7 +35,9 @@ class TrainConfig:
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate changes during the run."""
     finetune: FinetuneConfig = FinetuneConfig()
-    """Which layers are trained, and how fast."""
+    """Which layers are trained, when, and how fast."""
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    """When the run ends before its last epoch."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints."""
     batch_size: int = 128
@@ -72,7 +75,23 @@ class TrainConfig:
             self.ema_decay > 0 or not self.ema_warmup,
             "ema_warmup needs ema_decay above 0; set ema_decay, or ema_warmup to False",
         )
-        self.schedule.check_epochs(self.epochs)
+        head_epochs = self.finetune.head_epochs
+        require(
+            head_epochs < self.epochs,
+            f"finetune.head_epochs ({head_epochs:g}) must be below epochs ({self.epochs:g}), which "
+            "include them; change one of them",
+        )
+        require(
+            self.early_stopping.patience is None or self.checkpoint.keep_best > 0,
+            "early_stopping needs the best checkpoint; set checkpoint.keep_best to 1, or "
+            "early_stopping.patience to None",
+        )
+        self.schedule.check_epochs(self.schedule_epochs)
+
+    @property
+    def schedule_epochs(self) -> float:
+        """Number of epochs of the schedule, which begins after ``finetune.head_epochs``."""
+        return self.epochs - self.finetune.head_epochs
 
     def check_devices(self, num_devices: int) -> None:
         """Raise `ConfigError` if the devices cannot share the global batch evenly."""

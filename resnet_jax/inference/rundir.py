@@ -6,7 +6,7 @@ from typing import Any
 
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.inference.spec import ModelSpec
-from resnet_jax.weights.formats.checkpoints import newest, read_custom_metadata, read_orbax
+from resnet_jax.weights.formats.checkpoints import chosen, read_custom_metadata, read_orbax
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
 
 Variables = dict[str, Any]
@@ -19,8 +19,8 @@ def read_run(path: Path) -> tuple[ModelSpec, Variables]:
     """Read the description of the network and its variables.
 
     Args:
-        path: A run directory, complete or not, from which the newest checkpoint is read; or one
-            checkpoint of a run.
+        path: A run directory, complete or not, from which the newest checkpoint is read, or the
+            best one if the run stopped early; or one checkpoint of a run.
 
     Returns:
         The description, and the variables as nested dictionaries of NumPy arrays: the moving
@@ -40,7 +40,7 @@ def read_run(path: Path) -> tuple[ModelSpec, Variables]:
     steps = path / "checkpoints" if is_run else path
     if is_run and not (steps.is_dir() and any(child.name.isdigit() for child in steps.iterdir())):
         raise ValueError(f"{path}: the run has no checkpoint yet; wait until it has saved one")
-    checkpoint = newest(path)
+    checkpoint = chosen(path)
     content = read_custom_metadata(checkpoint)
     spec = _spec(path, checkpoint, content)
     variables = read_orbax(checkpoint)

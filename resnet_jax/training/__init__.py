@@ -6,5 +6,7 @@ logits = result.run.model.apply(result.variables, images, train=False)
 """
 
 from resnet_jax.training.experiment import train as train
+from resnet_jax.training.finetuning import FinetunePlan as FinetunePlan
+from resnet_jax.training.finetuning import finetune_config as finetune_config
 from resnet_jax.training.loop import TrainingDivergedError as TrainingDivergedError
 from resnet_jax.training.loop import TrainResult as TrainResult

@@ -21,6 +21,7 @@ from resnet_jax.config import (
     TfdsArraysConfig,
     TrainConfig,
 )
+from resnet_jax.training.early_stopping import BestEvaluation
 from resnet_jax.training.network import frozen_statistics
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
@@ -39,6 +40,8 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
         "BatchNorm": _batch_norm(run),
         **({"averages": _averages(config)} if config.ema_decay else {}),
+        **({"head first": _head_first(run)} if run.head_steps else {}),
+        **({"early stopping": _early_stopping(config)} if config.early_stopping.patience else {}),
         "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
         "optimizer": _words(config.optimizer, omit=("learning_rate",)),
         "learning rate": f"{config.optimizer.learning_rate:g} at its peak; "
@@ -83,14 +86,38 @@ def _commit() -> str:
 
 def shortened_warmup(config: TrainConfig) -> str | None:
     """Return a line that says how the warm-up was shortened, or None if it was not."""
-    schedule = config.schedule
-    warmup = schedule.warmup(config.epochs)
+    schedule, epochs = config.schedule, config.schedule_epochs
+    warmup = schedule.warmup(epochs)
     if warmup == schedule.warmup_epochs:
         return None
+    whole = "schedule" if config.finetune.head_epochs else "run"
     return (
         f"The warm-up takes {warmup:g} epochs instead of {schedule.warmup_epochs:g}, because the "
-        f"run has only {config.epochs:g}."
+        f"{whole} has only {epochs:g}."
     )
+
+
+def early_stop(run: Run, step: int, best: BestEvaluation) -> str:
+    """Return a line that says after which step a run has ended, and which step is used."""
+    early = run.config.early_stopping
+    why = (
+        f"Stopped after step {step} of {run.total_steps}, because {best.waited} evaluations in a "
+        f"row had no better {early.metric}."
+        if best.ends(early)
+        else f"The last of {run.total_steps} steps is not the best one."
+    )
+    return f"{why} The checkpoint of step {best.step} is used."
+
+
+def _head_first(run: Run) -> str:
+    return (
+        f"{run.head_steps:,} steps ({run.config.finetune.head_epochs:g} epochs), BatchNorm frozen"
+    )
+
+
+def _early_stopping(config: TrainConfig) -> str:
+    early = config.early_stopping
+    return f"after {early.patience} evaluations in a row without a better validation {early.metric}"
 
 
 def _averages(config: TrainConfig) -> str:

@@ -217,7 +217,15 @@ def _finish(
 ) -> None:
     """Mark a run as complete, and print the outcome."""
     split, shares = result.run.dataset.evaluation_split, goodput.shares
-    directory.complete({"split": split, **result.metrics, "seconds": seconds, "goodput": shares})
+    directory.complete(
+        {
+            "split": split,
+            "step": result.step,
+            **result.metrics,
+            "seconds": seconds,
+            "goodput": shares,
+        }
+    )
     console.print(f"Wall time: {in_words(shares)}")
     console.print(
         f"[bold]{split} top-1 {result.metrics['top1']:.2%}[/bold] in {seconds:.1f} s, of which "

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -12,8 +13,9 @@ from rich.console import Console
 
 from resnet_jax.config import ProfileConfig
 from resnet_jax.data import DataError
-from resnet_jax.training.description import describe, shortened_warmup
-from resnet_jax.training.evaluate import Evaluation, evaluate
+from resnet_jax.training.description import describe, early_stop, shortened_warmup
+from resnet_jax.training.early_stopping import BestEvaluation
+from resnet_jax.training.evaluate import EvalStep, Evaluation, evaluate
 from resnet_jax.training.metrics import mean_metrics
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.process.distributed import gather, is_primary
@@ -44,7 +46,9 @@ class TrainResult:
 
     Attributes:
         run: The run, with its network, data and devices.
-        variables: The variables that were evaluated after the last step: ``params`` and
+        step: Number of steps after which the run was evaluated: all of them or, if it stops early,
+            those of the best checkpoint.
+        variables: The variables that were evaluated after that step: ``params`` and
             ``batch_stats``, or their moving averages.
         evaluation: Their evaluation.
         compile_seconds: Time spent on tracing and compiling the two steps, partly while the state
@@ -53,6 +57,7 @@ class TrainResult:
     """
 
     run: Run
+    step: int
     variables: dict[str, Any]
     evaluation: Evaluation
     compile_seconds: float
@@ -60,7 +65,7 @@ class TrainResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``loss``, ``top1`` and ``top5`` on the evaluation split, after the last step."""
+        """``loss``, ``top1`` and ``top5`` on the evaluation split."""
         return self.evaluation.metrics
 
 
@@ -93,6 +98,7 @@ def train(
         PreemptedError: SIGTERM or Ctrl-C came; the last step is saved.
         TrainingDivergedError: The loss is no longer finite; that state is not saved.
     """
+    profile = profile or ProfileConfig()
     print_header(
         console,
         f"Training {run.config.model.name} on {run.dataset.name}",
@@ -104,11 +110,11 @@ def train(
     with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
         # While it compiles, the state is made or read, and so are the first batches.
         compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
-        compiling = compiler.submit(_timed(run.compile))
+        compiling = compiler.submit(_timed(partial(_compile, run)))
         # The thread ends with its task. Errors and Ctrl-C do not wait for it.
         compiler.shutdown(wait=False)
         with goodput.spent_on("checkpoint" if checkpoints.latest_step else "compile"):
-            state = _first_state(run, checkpoints, console)
+            state, best = _first_state(run, checkpoints, console)
         drawn = run.dataset.train.train_batches(
             run.config.batch_size,
             seed=run.config.seed,
@@ -118,7 +124,7 @@ def train(
         )
         with Prefetch(drawn, run.mesh) as batches:
             with goodput.spent_on("compile"):
-                (train_step, eval_step), compile_seconds = compiling.result()
+                (head_step, train_step, eval_step), compile_seconds = compiling.result()
             console.print(f"Compiled in {compile_seconds:.1f} s.")
             with Watchdog(watchdog_timeout) as watchdog:
 
@@ -133,17 +139,31 @@ def train(
                             watch=watchdog.watch,
                         )
 
-                if int(state.step) < run.total_steps:
-                    loop = _Loop(run, train_step, evaluate_state, goodput, watchdog)
-                    with Profile(workdir.profile, profile or ProfileConfig()) as profiler:
-                        saver = Saver(run, checkpoints)
+                saver, evaluation = Saver(run, checkpoints, best=best), None
+                if int(state.step) < run.total_steps and not saver.stopped:
+                    loop = _Loop(run, head_step, train_step, evaluate_state, goodput, watchdog)
+                    with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
-                else:
-                    evaluation = evaluate_state(state)
+                if saver.best and saver.best.step != int(state.step):
+                    console.print(early_stop(run, int(state.step), saver.best))
+                    with goodput.spent_on("checkpoint"):
+                        checkpoints.wait()
+                        state = checkpoints.restore_step(saver.best.step, run.abstract_state)
+                    evaluation = None
+                evaluation = evaluation or evaluate_state(state)
         with goodput.spent_on("checkpoint"):
             checkpoints.wait()
-    operations = top_operations(workdir.profile, train_step)
-    return TrainResult(run, state.evaluated, evaluation, compile_seconds, operations)
+    in_head = profile.steps is not None and profile.steps[0] <= run.head_steps
+    operations = top_operations(workdir.profile, head_step if in_head else train_step)
+    return TrainResult(
+        run, int(state.step), state.evaluated, evaluation, compile_seconds, operations
+    )
+
+
+def _compile(run: Run) -> tuple[TrainStep, TrainStep, EvalStep]:
+    """Return the training step of the first phase, that of the second, and the evaluation step."""
+    train_step, eval_step = run.compile()
+    return (run.compile_head_step() if run.head_steps else train_step), train_step, eval_step
 
 
 def _timed(function: Callable[[], Result]) -> Callable[[], tuple[Result, float]]:
@@ -167,10 +187,12 @@ def _require_the_same_images(run: Run) -> None:
         )
 
 
-def _first_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainState:
-    """Return the state of the newest checkpoint, or a new one."""
+def _first_state(
+    run: Run, checkpoints: Checkpoints, console: Console
+) -> tuple[TrainState, BestEvaluation | None]:
+    """Return the state of the newest checkpoint, or a new one, and the best evaluation before."""
     if checkpoints.latest_step is None:
-        return run.create_state()
+        return run.create_state(), None
     state, metadata = checkpoints.restore(run.abstract_state)
     if metadata["data"]["fingerprint"] != run.dataset.fingerprint:
         raise CheckpointError(
@@ -178,7 +200,7 @@ def _first_state(run: Run, checkpoints: Checkpoints, console: Console) -> TrainS
             "bring them back, or start again in another run directory"
         )
     console.print(f"Continuing from the checkpoint of step {checkpoints.latest_step}.")
-    return state
+    return state, BestEvaluation.from_metadata(metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,13 +209,15 @@ class _Loop:
 
     Attributes:
         run: The run.
-        train_step: The compiled step.
+        head_step: The compiled step that trains only the head, for the first ``run.head_steps``.
+        train_step: The compiled step, for those after them.
         evaluate: From a state to its evaluation.
         goodput: Measures what the time is spent on.
         watchdog: Is told about progress.
     """
 
     run: Run
+    head_step: TrainStep
     train_step: TrainStep
     evaluate: Callable[[TrainState], Evaluation]
     goodput: Goodput
@@ -236,7 +260,8 @@ class _Loop:
                 batch = next(batches)
             with self.goodput.spent_on("step"):
                 profiler.before(step, state)
-                state, metrics = self.train_step(state, batch, step_key)
+                train_step = self.head_step if step <= self.run.head_steps else self.train_step
+                state, metrics = train_step(state, batch, step_key)
                 profiler.after(step, state)
             self.watchdog.watch(metrics)
             records.add(metrics)
@@ -263,13 +288,17 @@ class _Loop:
                 )
             records.train(step, means)
             saver.add(fetched)
-            if evaluation_due and (last or not preempted):
+            # A run that stops early counts its evaluations, so it does not leave one out then.
+            if evaluation_due and (last or saver.ranks_evaluations or not preempted):
                 evaluation = self.evaluate(state)
                 records.evaluation(step, evaluation.metrics)
-            if save_due:
+                saver.rank(step, evaluation)
+            if save_due or saver.stopped or saver.is_best(step):
                 with self.goodput.spent_on("checkpoint"):
                     saver.save(state, step, evaluation)
                 self.watchdog.done()
+            if saver.stopped:
+                break
             if preempted and not last:
                 raise preemption.error(step, total_steps)
             records.restart_clock()

@@ -28,7 +28,7 @@ def create_network(config: TrainConfig, num_devices: int) -> ResNet:
         if config.model.norm is None and not config.finetune.freeze:
             return model
         # Shapes alone show whether the channels make whole groups and which layers are frozen.
-        variables = _shapes(model)
+        variables = variable_shapes(model)
         layers = frozen_statistics(variables, config.finetune)
         if not layers or config.model.freeze_bn:
             return model
@@ -89,7 +89,7 @@ def _overrides(config: TrainConfig, num_devices: int) -> dict[str, Any]:
     return overrides
 
 
-def _shapes(model: ResNet) -> Any:
+def variable_shapes(model: ResNet) -> Any:
     """Return the variables of a network as `jax.ShapeDtypeStruct`."""
     images = jnp.zeros((1, 32, 32, model.in_channels or 3))
     return jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))

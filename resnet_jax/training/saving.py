@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 
+from resnet_jax.training.early_stopping import BestEvaluation, best_of
 from resnet_jax.training.evaluate import Evaluation
 from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.process.distributed import from_primary
@@ -22,11 +23,21 @@ class Saver:
         run: The run.
         checkpoints: Its checkpoints.
         clock: Monotonic time in seconds.
+        best: The best evaluation of a run that stops early, if there was one before.
+
+    Attributes:
+        best: The best evaluation so far of a run that stops early. Checkpoints contain it.
     """
 
     def __init__(
-        self, run: Run, checkpoints: Checkpoints, clock: Callable[[], float] = time.monotonic
+        self,
+        run: Run,
+        checkpoints: Checkpoints,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        best: BestEvaluation | None = None,
     ) -> None:
+        self.best = best
         self._run, self._checkpoints, self._clock = run, checkpoints, clock
         self._since = clock()
         self._losses: list[Metrics] = []
@@ -35,6 +46,26 @@ class Saver:
     def latest_step(self) -> int | None:
         """The newest step that is completely on disk, or None."""
         return self._checkpoints.latest_step
+
+    @property
+    def ranks_evaluations(self) -> bool:
+        """Whether the run stops early, so that each evaluation counts."""
+        return self._run.config.early_stopping.patience is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has waited long enough for a better evaluation."""
+        return self.best is not None and self.best.ends(self._run.config.early_stopping)
+
+    def rank(self, step: int, evaluation: Evaluation) -> None:
+        """Compare an evaluation with the best one before, if the run stops early."""
+        if self.ranks_evaluations:
+            config = self._run.config.early_stopping
+            self.best = best_of(self.best, step, evaluation.metrics, config)
+
+    def is_best(self, step: int) -> bool:
+        """Return True if the evaluation after a step is the best so far of a run that stops."""
+        return self.best is not None and self.best.step == step
 
     def add(self, fetched: list[Metrics]) -> None:
         """Collect the metrics of steps, by whose loss the next checkpoint may be judged."""
@@ -69,19 +100,21 @@ class Saver:
             step: Number of steps done.
             evaluation: The last evaluation of this process, if there was one.
         """
-        dataset = self._run.dataset
-        if dataset.evaluation_split == "validation":
-            badness = 1 - (evaluation.metrics["top1"] if evaluation else 0.0)
-        else:
-            badness = mean_metrics(self._losses)["loss"]
-        self._checkpoints.save(
-            state,
-            badness=badness,
-            metadata={
-                "config": self._run.config.to_json(),
-                "model": self._run.spec.to_json(),
-                "data": {"fingerprint": dataset.fingerprint, "next_batch": step},
-            },
-        )
+        metadata = {
+            "config": self._run.config.to_json(),
+            "model": self._run.spec.to_json(),
+            "data": {"fingerprint": self._run.dataset.fingerprint, "next_batch": step},
+        }
+        if self.best is not None:
+            metadata["best_evaluation"] = self.best.to_json()
+        self._checkpoints.save(state, badness=self._badness(step, evaluation), metadata=metadata)
         self._losses.clear()
         self._since = self._clock()
+
+    def _badness(self, step: int, evaluation: Evaluation | None) -> float | None:
+        if self.ranks_evaluations:
+            # Only the best state has a value, so that no other one can take its place.
+            return self.best.badness if self.best and self.is_best(step) else None
+        if self._run.dataset.evaluation_split == "validation":
+            return 1 - (evaluation.metrics["top1"] if evaluation else 0.0)
+        return mean_metrics(self._losses)["loss"]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, Self
 
@@ -73,6 +74,7 @@ class Run:
         schedule: From the number of steps done to the learning rate.
         optimizer: The optimizer.
         total_steps: Number of steps of the whole run.
+        head_steps: Number of steps at the beginning that train only the head.
         weights: Tensors in ``config.model.weights``, if they have been read already.
     """
 
@@ -83,6 +85,7 @@ class Run:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     total_steps: int
+    head_steps: int = 0
     weights: Tensors | None = None
 
     @classmethod
@@ -103,7 +106,8 @@ class Run:
             weights: Tensors to start from. By default `create_state` reads them.
 
         Raises:
-            ConfigError: The images do not have ``config.model.in_channels`` channels.
+            ConfigError: The images do not have ``config.model.in_channels`` channels, or the run
+                stops early and the data have no validation split.
             DataError: There are no such images.
             ImportError: The libraries that read the images are not installed.
         """
@@ -114,10 +118,24 @@ class Run:
                 f"model.in_channels is {model.in_channels}, but the images of {dataset.name} have "
                 f"{channels} channel{'s' if channels > 1 else ''}; set it to {channels} or to None"
             )
+        if config.early_stopping.patience and dataset.evaluation_split == "test":
+            raise ConfigError(
+                f"early_stopping needs a validation split, but the images of {dataset.name} are "
+                "evaluated on a test split, which must not choose a checkpoint; set "
+                "data.hold_out_validation (folders), data.evaluate_on (digits) or "
+                "data.evaluation_split (TFDS), or early_stopping.patience to None"
+            )
         steps = partial(config.steps, train_examples=len(dataset.train))
+        head_epochs = config.finetune.head_epochs
+        head_steps = steps(head_epochs) if head_epochs else 0
         schedule = config.schedule.create(
-            config.optimizer.learning_rate, epochs=config.epochs, steps=steps
+            config.optimizer.learning_rate,
+            epochs=config.schedule_epochs,
+            steps=lambda epochs: max(1, steps(head_epochs + epochs) - head_steps),
         )
+        if head_steps:
+            peak = optax.constant_schedule(config.optimizer.learning_rate)
+            schedule = optax.join_schedules([peak, schedule], [head_steps])
         return cls(
             config=config,
             model=model.clone(num_classes=len(dataset.class_names), in_channels=channels),
@@ -126,6 +144,7 @@ class Run:
             schedule=schedule,
             optimizer=create_optimizer(config.optimizer, schedule, config.finetune),
             total_steps=steps(config.epochs),
+            head_steps=head_steps,
             weights=weights,
         )
 
@@ -240,9 +259,22 @@ class Run:
         Their batches are what the iterators of the splits yield, on the devices.  The training step
         donates its state.
         """
-        replica, sharded = replicated(self.mesh), batch_sharded(self.mesh)
-        shapes, state = self.abstract_state, self._state_shardings
-        train, evaluation = self.dataset.train, self.dataset.evaluation
+        return (
+            partial(self.lower_train_step().compile(), self._train_arrays),
+            partial(self._lower_eval_step().compile(), self._evaluation_arrays),
+        )
+
+    def compile_head_step(self) -> TrainStep:
+        """Return the step that trains only the head, compiled like that of `compile`."""
+        return partial(self.lower_train_step(head_only=True).compile(), self._train_arrays)
+
+    def lower_train_step(self, *, head_only: bool = False) -> jax.stages.Lowered:
+        """Return the training step for the shapes of this run, not yet compiled.
+
+        Args:
+            head_only: Whether it trains only the head.
+        """
+        replica, state, train = replicated(self.mesh), self._state_shardings, self.dataset.train
         train_batch = make_train_step(
             self.model,
             self.optimizer,
@@ -251,52 +283,66 @@ class Run:
             ema_decay=make_ema_decay(self.config.ema_decay, warmup=self.config.ema_warmup)
             if self.config.ema_decay
             else None,
+            head_only=head_only,
         )
-        eval_batch = make_eval_step(self.model, self.dataset.prepare)
 
         def train_step(
             resident: Any, state: TrainState, drawn: Any, key: jax.Array
         ) -> tuple[TrainState, Metrics]:
             return train_batch(state, train.fetch(resident, drawn), key)
 
-        def eval_step(resident: Any, variables: dict[str, Any], drawn: Any) -> BatchEvaluation:
-            return eval_batch(variables, evaluation.fetch(resident, drawn))
-
-        def drawn(split: Split) -> Any:
-            return jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(
-                    (self.config.batch_size, *leaf.shape), leaf.dtype, sharding=sharded
-                ),
-                split.example,
-            )
-
-        key = jax.eval_shape(jax.random.key, 0)
-        abstract_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replica)
-        train_arrays, evaluation_arrays = (
-            replicate(split.resident, self.mesh) for split in (train, evaluation)
-        )
-        jitted_train_step = jax.jit(
+        jitted = jax.jit(
             train_step,
-            in_shardings=(replica, state, sharded, replica),
+            in_shardings=(replica, state, batch_sharded(self.mesh), replica),
             out_shardings=(state, replica),
             donate_argnames="state",
         )
-        jitted_eval_step = jax.jit(
+        key = jax.eval_shape(jax.random.key, 0)
+        abstract_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replica)
+        with self._platform():
+            return jitted.lower(
+                self._train_arrays, self.abstract_state, self._drawn(train), abstract_key
+            )
+
+    def _lower_eval_step(self) -> jax.stages.Lowered:
+        evaluation, replica = self.dataset.evaluation, replicated(self.mesh)
+        eval_batch = make_eval_step(self.model, self.dataset.prepare)
+
+        def eval_step(resident: Any, variables: dict[str, Any], drawn: Any) -> BatchEvaluation:
+            return eval_batch(variables, evaluation.fetch(resident, drawn))
+
+        jitted = jax.jit(
             eval_step,
-            in_shardings=(replica, state.evaluated, sharded),
+            in_shardings=(replica, self._state_shardings.evaluated, batch_sharded(self.mesh)),
             # The host fetches all of them, so every host needs a full copy.
             out_shardings=replica,
         )
-        with platform.devices(self.mesh.size, self.mesh.devices.flat[0].platform):
-            lowered_train_step = jitted_train_step.lower(
-                train_arrays, shapes, drawn(train), abstract_key
+        with self._platform():
+            return jitted.lower(
+                self._evaluation_arrays, self.abstract_state.evaluated, self._drawn(evaluation)
             )
-            lowered_eval_step = jitted_eval_step.lower(
-                evaluation_arrays, shapes.evaluated, drawn(evaluation)
-            )
-        return (
-            partial(lowered_train_step.compile(), train_arrays),
-            partial(lowered_eval_step.compile(), evaluation_arrays),
+
+    def _platform(self) -> AbstractContextManager[None]:
+        return platform.devices(self.mesh.size, self.mesh.devices.flat[0].platform)
+
+    @cached_property
+    def _train_arrays(self) -> Any:
+        """Arrays of the training split that the devices keep during the whole run."""
+        return replicate(self.dataset.train.resident, self.mesh)
+
+    @cached_property
+    def _evaluation_arrays(self) -> Any:
+        return replicate(self.dataset.evaluation.resident, self.mesh)
+
+    def _drawn(self, split: Split) -> Any:
+        """Return shapes, dtypes and shardings of what the iterators of a split yield."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                (self.config.batch_size, *leaf.shape),
+                leaf.dtype,
+                sharding=batch_sharded(self.mesh),
+            ),
+            split.example,
         )
 
 

@@ -13,6 +13,7 @@ from resnet_jax.models import ResNet
 from resnet_jax.training.averaging import EmaDecay
 from resnet_jax.training.metrics import Metrics, batch_metrics
 from resnet_jax.training.objective import cross_entropy
+from resnet_jax.training.optim import of_head, stop_below_head
 from resnet_jax.training.state import TrainState
 
 TrainStep = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
@@ -27,6 +28,7 @@ def make_train_step(
     *,
     label_smoothing: float = 0.0,
     ema_decay: EmaDecay | None = None,
+    head_only: bool = False,
 ) -> TrainStep:
     """Return a pure function (state, batch, key) -> (state, metrics), to be jitted.
 
@@ -42,7 +44,10 @@ def make_train_step(
         label_smoothing: Share of the target that is spread evenly over all classes.
         ema_decay: Share of the moving averages that a step keeps, see `EmaDecay`. None if the state
             has no averages.
+        head_only: Train only the head. The network computes as in evaluation, with the running
+            statistics of BatchNorm, and nothing below the head is differentiated.
     """
+    optimizer = of_head(optimizer) if head_only else optimizer
 
     def train_step(
         state: TrainState, batch: Batch[jax.Array], key: jax.Array
@@ -53,10 +58,11 @@ def make_train_step(
         def loss_fn(
             params: optax.Params,
         ) -> tuple[jax.Array, tuple[Metrics, optax.Params]]:
+            params = stop_below_head(params) if head_only else params
             output: Any = model.apply(
                 state.variables | {"params": params},
                 images,
-                train=True,
+                train=not head_only,
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
             )

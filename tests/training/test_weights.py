@@ -116,7 +116,7 @@ def test_a_run_that_is_continued_needs_no_weights(
         metadata = {"data": {"fingerprint": run.dataset.fingerprint}}
         checkpoints.save(scratch, badness=0.0, metadata=metadata)
         checkpoints.wait()
-        continued = loop._first_state(run, checkpoints, Console(quiet=True))
+        continued, _ = loop._first_state(run, checkpoints, Console(quiet=True))
     jax.tree.map(np.testing.assert_array_equal, continued.params, scratch.params)
 
 

@@ -6,12 +6,11 @@ Importing this module imports NumPy and Pillow; OpenCV is imported when ``"linea
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from resnet_jax.config.data import Interpolation
+from resnet_jax.config.data import CropMode, Interpolation
 from resnet_jax.data.images.decode import MAX_PIXELS, decode, decode_with_header
 from resnet_jax.data.images.jpeg import read_header
 from resnet_jax.data.images.optional import opencv
@@ -23,13 +22,6 @@ _JPEG_FACTORS = (8, 4, 2)
 # multiple of its short side, is not resized as a whole: the crop would discard most of the result.
 # The values of the part may differ from those of the whole by two gray levels.
 _LARGEST, _LONGEST = 1 << 24, 8
-
-CropMode = Literal["center", "squash", "border"]
-"""How an image becomes the wanted shape, as in timm.
-
-``"center"`` keeps the proportions and cuts off what is too long.  ``"squash"`` resizes height and
-width separately.  ``"border"`` keeps the proportions and pads what is too short.
-"""
 
 Size = int | tuple[int, int]
 """Height and width in pixels; one integer means a square."""
@@ -140,6 +132,8 @@ def evaluation_image(
     image_size: int,
     crop_fraction: float,
     interpolation: Interpolation,
+    crop_mode: CropMode = "center",
+    fill: tuple[int, ...] = (0, 0, 0),
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Decode an image file and return the central crop that evaluation uses.
@@ -149,6 +143,8 @@ def evaluation_image(
         image_size: Height and width of the result in pixels.
         crop_fraction: See `evaluation_crop`.
         interpolation: See `evaluation_crop`.
+        crop_mode: See `evaluation_crop`.
+        fill: See `evaluation_crop`.
         max_pixels: Largest number of pixels of the file.
 
     Returns:
@@ -163,6 +159,8 @@ def evaluation_image(
         image_size=image_size,
         crop_fraction=crop_fraction,
         interpolation=interpolation,
+        crop_mode=crop_mode,
+        fill=fill,
     )
 
 

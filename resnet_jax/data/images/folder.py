@@ -26,12 +26,14 @@ class ImageFiles:
         files: Paths relative to ``root``.
         labels: Label of each file.
         class_names: Name of each label. It is `printable`.
+        held_out: Whether the files are a part of the training files that was held out.
     """
 
     root: epath.Path
     files: tuple[str, ...]
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
+    held_out: bool = False
 
     def __len__(self) -> int:
         return len(self.files)
@@ -71,7 +73,12 @@ class ImageFiles:
 
 
 def open_splits(
-    path: epath.PathLike, *, evaluation_share: float, seed: int, every: bool = False
+    path: epath.PathLike,
+    *,
+    evaluation_share: float,
+    seed: int,
+    every: bool = False,
+    hold_out: bool = False,
 ) -> dict[str, ImageFiles]:
     """Open the splits of a directory of images or of a table of files.
 
@@ -85,11 +92,13 @@ def open_splits(
         evaluation_share: Share of the images of each class that is held out for evaluation, from 0
             to 1, if there is no evaluation split.
         seed: Seed that chooses the held-out images.
-        every: Also read the test split if there is a validation split.
+        every: Return every split that there is.
+        hold_out: Also hold a validation split out of the training images if there is a test split
+            but no validation split.
 
     Returns:
-        The splits by name: ``"train"`` first, then ``"validation"``, ``"test"``, or both if
-        ``every`` is set.
+        The splits by name: ``"train"`` first, then ``"validation"`` or, if there is no validation
+        split, ``"test"``; with ``every``, both.
 
     Raises:
         DataError: The directory or table does not exist or cannot be read, or a split, class,
@@ -98,10 +107,11 @@ def open_splits(
     path = as_path(path)
     is_table = path.suffix.lower() in TABLES and not path.is_dir()
     splits = (_read_table if is_table else _read_folder)(path, every)
-    if len(splits) > 1:
+    if "validation" in splits or ("test" in splits and not hold_out):
         return splits
-    train, validation = _split(splits["train"], evaluation_share, seed)
-    return {"train": train, "validation": validation}
+    train, held_out = _split(splits["train"], evaluation_share, seed)
+    test = {"test": splits["test"]} if every and "test" in splits else {}
+    return {"train": train, "validation": held_out, **test}
 
 
 def open_split(
@@ -332,7 +342,8 @@ def _split(images: ImageFiles, share: float, seed: int) -> tuple[ImageFiles, Ima
         count = min(max(1, round(share * len(indices))), len(indices) - 1)
         evaluation += indices[:count].tolist()
         train += indices[count:].tolist()
-    return images.take(sorted(train)), images.take(sorted(evaluation))
+    held_out = dataclasses.replace(images.take(sorted(evaluation)), held_out=True)
+    return images.take(sorted(train)), held_out
 
 
 def _natural(name: str) -> tuple[int, int, str]:

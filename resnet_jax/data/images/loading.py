@@ -285,6 +285,8 @@ class _EvaluationExamples:
                 image_size=self.config.image_size,
                 crop_fraction=self.config.crop_fraction,
                 interpolation=self.config.eval_interpolation,
+                crop_mode=self.config.crop_mode,
+                fill=self.config.augment.mean_color,
                 max_pixels=self.config.max_pixels,
             )
 

@@ -57,10 +57,11 @@ def _preprocessing(
 ) -> Preprocessing:
     height, width, channels = split.image_shape
     # Arrays are evaluated whole; this is for images of another size.
-    crop_fraction, interpolation = 1.0, "pil_bilinear"
+    crop_fraction, interpolation, crop_mode = 1.0, "pil_bilinear", "center"
     if not isinstance(config, TfdsArraysConfig):
         crop_fraction = config.images.crop_fraction
         interpolation = config.images.eval_interpolation
+        crop_mode = config.images.crop_mode
     return Preprocessing(
         image_size=height if height == width else (height, width),
         crop_fraction=crop_fraction,
@@ -68,6 +69,7 @@ def _preprocessing(
         mean=augmentation.mean,
         std=augmentation.std,
         channels=channels,
+        crop_mode=crop_mode,
     )
 
 
@@ -114,7 +116,10 @@ def _open_sources(
             f"{config.path} does not exist; set data.path to the directory or table of the images"
         )
     (_, train), (kind, evaluation) = open_splits(
-        config.path, evaluation_share=config.evaluation_share, seed=config.split_seed
+        config.path,
+        evaluation_share=config.evaluation_share,
+        seed=config.split_seed,
+        hold_out=config.hold_out_validation,
     ).items()
     return train, evaluation, kind
 

@@ -107,12 +107,13 @@ class Checkpoints:
         with self._explained():
             self._checkpointer.wait()
 
-    def save(self, state: TrainState, *, badness: float, metadata: dict[str, Any]) -> None:
+    def save(self, state: TrainState, *, badness: float | None, metadata: dict[str, Any]) -> None:
         """Start to write a checkpoint, after waiting for the previous write to end.
 
         Args:
             state: The state. Its arrays may be donated as soon as this returns.
-            badness: Number that is lower for better checkpoints.
+            badness: Number that is lower for better checkpoints. None if this one is not to be kept
+                as one of the best.
             metadata: JSON that `restore` returns.
 
         Raises:
@@ -128,7 +129,7 @@ class Checkpoints:
             response = self._checkpointer.save_async(
                 step,
                 _present(state),
-                metrics={"badness": badness},
+                metrics=None if badness is None else {"badness": badness},
                 custom_metadata={**content, "sha256": json_digest(content)},
             )
         if response is None:
@@ -174,6 +175,25 @@ class Checkpoints:
             self._checkpointer.reload()
         self._require_an_undamaged_one()
         raise CheckpointError(f"there is no checkpoint in {self._directory}")
+
+    def restore_step(self, step: int, abstract: TrainState) -> TrainState:
+        """Return the checkpoint of one step, such as the best one.
+
+        Args:
+            step: The step.
+            abstract: Shapes, dtypes and shardings of the state.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged or gone.
+        """
+        try:
+            state, _ = self._load(step, abstract)
+        except _DamagedError as error:
+            raise CheckpointError(
+                f"the checkpoint {self._directory / str(step)} is damaged ({error}), and the run "
+                "needs it; bring it back from a copy, or start again in another run directory"
+            ) from error
+        return state
 
     def _load(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         path = self._directory / str(step)

@@ -105,11 +105,8 @@ class Workdir:
                     f"{self.path} belongs to a run of another configuration "
                     f"({'; '.join(differences)}); use another run directory"
                 )
-        elif self.path.exists() and any(path.name != "lock" for path in self.path.iterdir()):
-            raise WorkdirError(
-                f"{self.path} is not empty and holds no config.json of a run; use another run "
-                "directory"
-            )
+        else:
+            refuse_what_no_run_has_written(self.path)
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -129,6 +126,20 @@ class Workdir:
     def complete(self, result: dict[str, Any]) -> None:
         """Mark the run as complete, with its outcome."""
         write_json(self._result, result)
+
+
+def refuse_what_no_run_has_written(path: Path) -> None:
+    """Raise `WorkdirError` if a directory that is not that of a run has files in it.
+
+    Args:
+        path: The directory, which need not exist.
+    """
+    if path.is_file():
+        raise WorkdirError(f"{path} is a file; use another run directory")
+    if path.exists() and any(child.name != "lock" for child in path.iterdir()):
+        raise WorkdirError(
+            f"{path} is not empty and holds no config.json of a run; use another run directory"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Reader of training checkpoints: those of our runs, and those of Flax's ImageNet example."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def read_orbax(path: Path) -> Variables:
 
     Args:
         path: A checkpoint, or a directory of checkpoints such as the run directory of a training
-            run, of which the newest is read.
+            run, of which the `chosen` one is read.
 
     Returns:
         ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays.  If the run keeps
@@ -72,7 +73,7 @@ def read_orbax(path: Path) -> Variables:
 
     # Orbax's annotations accept neither paths nor trees.
     ocp: Any = v1
-    path = newest(path)
+    path = chosen(path)
     if path.is_file():
         return read_msgpack(path)
     try:
@@ -102,15 +103,18 @@ def read_orbax(path: Path) -> Variables:
     return jax.tree.map(np.asarray, variables_of(state, path))
 
 
-def newest(path: Path) -> Path:
-    """Return the checkpoint of the highest step in a directory.
+def chosen(path: Path) -> Path:
+    """Return the checkpoint that a directory stands for.
+
+    It is the one of the highest step.  A run that stopped early is an exception: its
+    ``result.json`` names the step of the best checkpoint.
 
     Args:
         path: A run directory, a directory of checkpoints, or a checkpoint, which is returned
             itself.
 
     Raises:
-        ValueError: There is no checkpoint.
+        ValueError: There is no checkpoint, or the best one is gone.
     """
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = {
@@ -119,7 +123,13 @@ def newest(path: Path) -> Path:
         if (match := _NUMBERED.fullmatch(child.name))
     }
     if steps:
-        return steps[max(steps)]
+        step = _reported_step(path)
+        if step is not None and step not in steps:
+            raise ValueError(
+                f"{path}: the result is that of step {step}, whose checkpoint is gone; bring it "
+                f"back, or give another one of those in {directory}"
+            )
+        return steps[max(steps) if step is None else step]
     # Every Orbax checkpoint contains one of these files.
     if any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "_METADATA")):
         return path
@@ -127,6 +137,14 @@ def newest(path: Path) -> Path:
         f"{path}: there is no checkpoint in it, and no model.safetensors or pytorch_model.bin; "
         "give the run directory of a training run, one checkpoint, or a weight file"
     )
+
+
+def _reported_step(path: Path) -> int | None:
+    """Return the step of the result of a complete run; older versions did not write it."""
+    try:
+        return json.loads((path / "result.json").read_text()).get("step")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def variables_of(state: Any, path: Path) -> Variables:

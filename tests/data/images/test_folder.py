@@ -8,11 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.config import FolderConfig
+from resnet_jax.config import AugmentConfig, FolderConfig, ImageConfig
 from resnet_jax.data import DataError, open_dataset
 from resnet_jax.data.dataset import printable
 from resnet_jax.data.images.decode import decode
@@ -129,6 +131,31 @@ def test_a_third_split_is_kept_apart(folder: Path, tmp_path: Path) -> None:
     }
 
 
+def test_test_images_are_never_used_where_validation_is_asked_for(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "train", tmp_path / "train")
+    shutil.copytree(folder / "val", tmp_path / "test")
+    assert opened(tmp_path)[2] == "test"
+    config = FolderConfig(str(tmp_path), evaluation_share=0.25, hold_out_validation=True)
+    dataset = open_dataset(config)
+    assert dataset.evaluation_split == "validation"
+    # As many of each class as if there were no test split.
+    expected = opened(tmp_path / "train")
+    splits = open_splits(tmp_path, evaluation_share=0.25, seed=0, hold_out=True)
+    train, validation = splits.values()
+    assert (train.files, validation.files) == (expected[0].files, expected[1].files)
+    assert (train.held_out, validation.held_out) == (False, True)
+    assert (len(dataset.train), len(dataset.evaluation)) == (len(train), len(validation))
+    splits = open_splits(tmp_path, evaluation_share=0.25, seed=0, hold_out=True, every=True)
+    assert [*splits] == ["train", "validation", "test"]
+    # A validation split that is there is taken as it is.
+    shutil.copytree(folder / "val", tmp_path / "val")
+    splits = open_splits(tmp_path, evaluation_share=0.25, seed=0, hold_out=True)
+    assert [len(images) for images in splits.values()] == [23, 11]
+    assert not splits["validation"].held_out
+
+
 SPLITS_OF_ROWS = ("Train", "train", "TEST", "validation", "test")
 
 
@@ -151,6 +178,18 @@ def test_the_fingerprint_changes_with_the_data(folder: Path, tmp_path: Path) -> 
     with (tmp_path / "copy" / "train" / "dog" / "1.jpg").open("ab") as file:
         file.write(b"x")
     assert opened(tmp_path / "copy")[0].fingerprint != before
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_evaluation_prepares_images_as_prediction_does(folder: Path, crop_mode: Any) -> None:
+    augment = AugmentConfig(mean=(0.5, 0.25, 0.75), std=(0.5,))
+    images = ImageConfig(image_size=16, crop_fraction=0.9, crop_mode=crop_mode, augment=augment)
+    dataset = open_dataset(FolderConfig(str(folder), images=images))
+    assert dataset.preprocessing.crop_mode == crop_mode
+    for i in range(len(dataset.evaluation)):
+        source: Any = dataset.evaluation
+        expected = dataset.preprocessing.on_host(source.source[i].image)
+        np.testing.assert_array_equal(dataset.evaluation.image(i), expected)
 
 
 def test_a_run_is_bound_to_both_splits(folder: Path, tmp_path: Path) -> None:

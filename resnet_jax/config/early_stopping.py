@@ -1,0 +1,23 @@
+"""Configuration of early stopping."""
+
+import dataclasses
+from typing import Literal
+
+from resnet_jax.config.validation import require_positive
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStoppingConfig:
+    """When a run ends before its last epoch, and which of its checkpoints counts."""
+
+    patience: int | None = None
+    """Number of evaluations in a row without an improvement after which the run ends. The best
+    checkpoint is then evaluated and used, also if the run reaches its last epoch. It needs a
+    validation split. None trains all epochs and uses the last step."""
+    metric: Literal["top1", "loss"] = "top1"
+    """Metric of the validation split that has to improve: a higher top-1 accuracy or a lower loss.
+    The loss is the finer one if the split is small."""
+
+    def __post_init__(self) -> None:
+        if self.patience is not None:
+            require_positive(self, "patience")
