@@ -109,6 +109,7 @@ class Classifier:
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
         image_size: ImageSize = "test",
+        prefix: str | None = None,
         **overrides: Unpack[Overrides],
     ) -> "Classifier":
         """Load a classifier with published weights, or with weights of your own.
@@ -137,6 +138,8 @@ class Classifier:
             image_size: Height and width of the input in pixels. ``"test"`` is the size on which
                 the accuracy of published weights is measured, and ``"train"`` the one that timm
                 uses by default, usually that of training; each has its own central crop.
+            prefix: Which weights to use of a checkpoint with several networks, such as
+                ``"teacher.backbone."``; see `resnet_jax.load_weights`.
             **overrides: Changes of the network, see `resnet_jax.create_model`, such as
                 ``dtype=jnp.bfloat16``, or ``num_classes=0`` for embeddings alone.
 
@@ -156,7 +159,7 @@ class Classifier:
                 for prediction in classifier.predict("cat.jpg")[0]:
                     print(prediction.class_name, prediction.probability)
         """
-        found = find(source, model, image_size, overrides)
+        found = find(source, model, image_size, overrides, prefix)
         if class_names is not None and len(class_names) != found.model.num_classes:
             raise ValueError(
                 f"there are {len(class_names)} class names, but the weights have "
@@ -164,7 +167,7 @@ class Classifier:
             )
         name = "the weights" if isinstance(source, Mapping) else os.fspath(source)
         try:
-            variables = load_weights(found.model, found.weights)
+            variables = load_weights(found.model, found.weights, prefix=found.prefix)
         except ValueError as error:
             message = str(error)
             raise ValueError(message if name in message else f"{name}: {message}") from None
