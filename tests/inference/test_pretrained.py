@@ -196,7 +196,7 @@ def test_one_of_several_networks_is_chosen(weights: dict[str, np.ndarray]) -> No
     assert classifier.class_names == ("0", "1", "2")
     with pytest.raises(ValueError, match=r"no tensors of this network under the prefix 'ema\.'"):
         Classifier.from_pretrained(both, "resnet18", prefix="ema")
-    with pytest.raises(ValueError, match="the tensors: these weights do not fit the model: 122 "):
+    with pytest.raises(ValueError, match="the weights: these weights do not fit the model: 100 m"):
         Classifier.from_pretrained({"x": np.ones(3)}, "resnet18")
 
 

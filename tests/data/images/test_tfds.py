@@ -197,13 +197,15 @@ def test_damaged_shards_are_listed_by_the_command_describe(
         copy = tmp_path / kind / "1.0.0"
         shutil.copytree(source, copy)
         (file,) = copy.glob("*train*")
-        content = bytearray(file.read_bytes())
-        # The length of the third of the records, and otherwise all that makes a file readable.
-        start = 0
-        for _ in range(2):
-            start += 16 + int.from_bytes(content[start : start + 8], "little")
-        content[start if kind == "tfrecord" else -100 :] = b"x" * 100
-        file.write_bytes(content)
+        content = file.read_bytes()
+        if kind == "tfrecord":
+            # The length of the third record is damaged.
+            start = 0
+            for _ in range(2):
+                start += 16 + int.from_bytes(content[start : start + 8], "little")
+            file.write_bytes(content[:start] + b"x" + content[start + 1 :])
+        else:
+            file.write_bytes(content[:-70000])
         with pytest.raises(SystemExit) as ended:
             main(["data", "describe", str(copy)])
         assert ended.value.code == 1
