@@ -14,14 +14,10 @@ from resnet_jax.config.experiments import DEFAULT_EXPERIMENT
 
 def run(argv: list[str], prog: str) -> int:
     """Print or write the script. The options of ``train`` are those of its default experiment."""
+    of_data = _choice(*(_command(name) for name in COMMANDS if name.startswith("data ")))
+    others = (_command(name) for name in COMMANDS if not name.startswith("data "))
     tyro.cli(
-        _choice(
-            *(_command(name) for name in COMMANDS if not name.startswith("data ")),
-            Annotated[
-                _choice(*(_command(name) for name in COMMANDS if name.startswith("data "))),
-                tyro.conf.subcommand(name="data"),
-            ],
-        ),
+        _choice(*others, Annotated[of_data, tyro.conf.subcommand(name="data")]),
         prog=prog,
         args=argv,
         config=MARKERS,

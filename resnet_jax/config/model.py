@@ -23,8 +23,10 @@ class ModelConfig:
     """Type in which convolutions compute. Parameters, statistics and logits are always float32."""
     act: Literal["relu", "leaky_relu", "silu", "gelu", "mish", "elu"] | None = None
     """Activation. None keeps that of the network, which is ReLU for all published ones."""
-    norm: Literal["batch", "group"] | None = None
-    """Normalization: BatchNorm, or GroupNorm with 32 groups. None keeps that of the network."""
+    norm: Literal["batch", "group", "evo", "filter_response"] | None = None
+    """Normalization: BatchNorm, GroupNorm with 32 groups, EvoNorm-S0 with 32 groups, or filter
+    response normalization. The last two contain the activation and need a pre-activation network,
+    such as resnetv2_50d. None keeps that of the network."""
     in_channels: int | None = None
     """Number of image channels that the network must accept. None takes that of the data."""
     output_stride: Literal[8, 16, 32] = 32

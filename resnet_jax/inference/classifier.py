@@ -126,6 +126,7 @@ class Classifier:
         preprocessing: Preprocessing | None = None,
         image_size: ImageSize = "test",
         max_pixels: int = MAX_PIXELS,
+        prefix: str | None = None,
         **overrides: Unpack[Overrides],
     ) -> "Classifier":
         """Load a classifier with published weights, or with weights of your own.
@@ -155,6 +156,8 @@ class Classifier:
                 the accuracy of published weights is measured, and ``"train"`` the one that timm
                 uses by default, usually that of training; each has its own central crop.
             max_pixels: Largest number of pixels of an image file. Larger images are refused.
+            prefix: Which weights to use of a checkpoint with several networks, such as
+                ``"teacher.backbone."``; see `resnet_jax.load_weights`.
             **overrides: Changes of the network, see `resnet_jax.create_model`, such as
                 ``dtype=jnp.bfloat16``, or ``num_classes=0`` for embeddings alone.
 
@@ -174,7 +177,7 @@ class Classifier:
                 for prediction in classifier.predict("cat.jpg")[0]:
                     print(prediction.class_name, prediction.probability)
         """
-        found = find(source, model, image_size, overrides)
+        found = find(source, model, image_size, overrides, prefix)
         if class_names is not None and len(class_names) != found.model.num_classes:
             raise ValueError(
                 f"there are {len(class_names)} class names, but the weights have "
@@ -182,7 +185,7 @@ class Classifier:
             )
         name = "the weights" if isinstance(source, Mapping) else os.fspath(source)
         try:
-            variables = load_weights(found.model, found.weights)
+            variables = load_weights(found.model, found.weights, prefix=found.prefix)
         except ValueError as error:
             message = str(error)
             raise ValueError(message if name in message else f"{name}: {message}") from None

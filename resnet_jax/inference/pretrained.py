@@ -14,10 +14,9 @@ from resnet_jax.inference.rundir import read_run
 from resnet_jax.models import Overrides, ResNet, create_model, list_models
 from resnet_jax.suggestions import did_you_mean, nearest
 from resnet_jax.weights import Pretrained, list_pretrained
-from resnet_jax.weights.dialects.torch import torch_rules
 from resnet_jax.weights.hub import WEIGHT_FILES, fetch, fetch_first
-from resnet_jax.weights.load import num_classes_of
-from resnet_jax.weights.sources import Source, named_tensors
+from resnet_jax.weights.load import find_network
+from resnet_jax.weights.sources import Source
 
 ImageSize = Literal["test", "train"] | int | tuple[int, int]
 """Size of the input images: the one that the accuracy of the weights is measured with, timm's
@@ -35,12 +34,14 @@ class Found(NamedTuple):
         weights: The weights, for `resnet_jax.load_weights`.
         preprocessing: How an image becomes its input.
         class_names: One name for each logit.
+        prefix: The prefix of the weights, for `resnet_jax.load_weights`.
     """
 
     model: ResNet
     weights: Source
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
+    prefix: str | None = None
 
 
 def find(
@@ -48,6 +49,7 @@ def find(
     model: str | ResNet | None,
     image_size: ImageSize,
     overrides: Overrides,
+    prefix: str | None = None,
 ) -> Found:
     """Return what `resnet_jax.Classifier.from_pretrained` needs, without reading the weights twice.
 
@@ -56,6 +58,7 @@ def find(
         model: The network or its name, for weights that do not say it.
         image_size: Size of the input images.
         overrides: Changes of the network.
+        prefix: Which weights to use of a source with several networks.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -64,7 +67,7 @@ def find(
     """
     text = "the tensors" if isinstance(source, Mapping) else os.fspath(source)
     if model is not None:
-        found = _with_network(source, text, model, image_size)
+        found = _with_network(source, text, model, image_size, prefix)
     elif isinstance(source, Mapping):
         raise ValueError(
             "tensors do not name their network; give its name as well, for example "
@@ -83,6 +86,8 @@ def find(
         raise FileNotFoundError(f"{text}: there is no such file or directory; check the path{hub}")
     else:
         found = _from_catalogue(_entry(text), image_size)
+    if found.prefix is None:
+        found = found._replace(prefix=prefix)
     found = found._replace(preprocessing=_resized(found.preprocessing, image_size))
     classes = overrides.get("num_classes", found.model.num_classes)
     if classes not in (0, found.model.num_classes):
@@ -195,7 +200,11 @@ def _found(description: Description, weights: Path, image_size: ImageSize) -> Fo
 
 
 def _with_network(
-    source: Source | os.PathLike[str], text: str, model: str | ResNet, image_size: ImageSize
+    source: Source | os.PathLike[str],
+    text: str,
+    model: str | ResNet,
+    image_size: ImageSize,
+    prefix: str | None,
 ) -> Found:
     """Return weights for a network that is given; its classes are counted in the weights."""
     preprocessing = timm_preprocessing({"interpolation": "bilinear"}, test_size=True)
@@ -209,7 +218,7 @@ def _with_network(
         weights = Path(text).expanduser()
         if not weights.exists():
             raise FileNotFoundError(f"{text}: there is no such file; check the path")
-    tensors = named_tensors(network, weights, torch_rules(network))
     if isinstance(model, str):
-        network = network.clone(num_classes=num_classes_of(network, tensors))
-    return Found(network, tensors, preprocessing, names_of(network.num_classes))
+        weights, prefix, num_classes = find_network(network, weights, prefix)
+        network = network.clone(num_classes=num_classes)
+    return Found(network, weights, preprocessing, names_of(network.num_classes), prefix)

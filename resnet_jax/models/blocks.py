@@ -18,6 +18,7 @@ from resnet_jax.models.layers import (
     Norm,
     centered_average_pool,
     drop_path,
+    is_scaled,
     relu,
 )
 from resnet_jax.models.normalization import InstanceBatchNorm, InstanceNorm
@@ -399,7 +400,8 @@ class PreActivationBlock(ResidualBlock):
 
     def zero_init(self) -> dict[str, nn.initializers.Initializer]:
         """Return the argument with which ``conv`` builds a convolution whose output is zero."""
-        return {"kernel_init": nn.initializers.zeros}
+        scaled = is_scaled(self.conv)
+        return {"gain_init" if scaled else "kernel_init": nn.initializers.zeros}
 
     def _dilation_of(self, kernel_size: int, *, last: bool) -> int:
         if kernel_size == 1:
@@ -504,4 +506,4 @@ class NormalizerFreeBlock(PreActivationBottleneckBlock):
 
     def zero_init(self) -> dict[str, nn.initializers.Initializer]:
         """Return the initializer of the last gain, unless the skip gain is zero instead."""
-        return {} if self.skip_init else {"gain_init": nn.initializers.zeros}
+        return {} if self.skip_init else super().zero_init()

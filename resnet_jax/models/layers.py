@@ -175,6 +175,14 @@ class ScaledStandardizedConv(nn.Module):
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 
+def is_scaled(conv: Conv) -> bool:
+    """Return whether ``conv`` builds a `ScaledStandardizedConv`.
+
+    Such a convolution needs to know the activation, and its output is zero if its gain is.
+    """
+    return getattr(conv, "func", conv) is ScaledStandardizedConv
+
+
 _GAMMAS: dict[Activation, float] = {
     relu: 1.7139588594436646,
     nn.relu: 1.7139588594436646,

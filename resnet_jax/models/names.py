@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.models.layers import relu
-from resnet_jax.models.normalization import BatchNorm, GroupNorm
+from resnet_jax.models.normalization import BatchNorm, EvoNorm, FilterResponseNorm, GroupNorm
 
 NAMED_VALUES: dict[str, dict[str, Any]] = {
     "act": {
@@ -18,7 +18,12 @@ NAMED_VALUES: dict[str, dict[str, Any]] = {
         "mish": jax.nn.mish,
         "elu": nn.elu,
     },
-    "norm": {"batch": BatchNorm, "group": GroupNorm},
+    "norm": {
+        "batch": BatchNorm,
+        "group": GroupNorm,
+        "evo": EvoNorm,
+        "filter_response": FilterResponseNorm,
+    },
     "dtype": {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16},
 }
 """Values of overrides of `resnet_jax.create_model` that JSON cannot hold, by field and name."""

@@ -19,10 +19,10 @@ from resnet_jax.models.layers import (
     Activation,
     Conv,
     Norm,
-    ScaledStandardizedConv,
     StandardizedConv,
     conv,
     identity,
+    is_scaled,
     max_pool,
     relu,
     same_max_pool,
@@ -286,7 +286,7 @@ class ResNet(nn.Module):
 
     def setup(self) -> None:
         conv_layer = partial(self.conv, dtype=self.dtype)
-        if _is_scaled(self.conv):
+        if is_scaled(self.conv):
             conv_layer = partial(conv_layer, act=self.act)
         stem_conv = conv_layer
         stem_pool = self.stem_pool
@@ -569,11 +569,6 @@ class ResNet(nn.Module):
         """
         features = self.features(images, train=train, mask=mask)
         return self.forward_head(features, pre_logits=True, train=train, mask=mask)
-
-
-def _is_scaled(conv: Conv) -> bool:
-    """Return whether convolutions are scaled, so that they need to know the activation."""
-    return getattr(conv, "func", conv) is ScaledStandardizedConv
 
 
 def _masked(mask: jax.Array | None) -> AbstractContextManager[None]:

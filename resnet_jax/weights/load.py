@@ -91,8 +91,8 @@ def load_weights(
             The weights can be anywhere in a checkpoint, such as ``{"state_dict": ..., "epoch": 3}``
             with names that begin with ``model.module.``: the keys that lead to them, joined by
             dots, are their prefix, and the prefix under which the names of the network are found is
-            removed.  What is not under it is not loaded.  Networks of Flax's example need a model
-            with ``padding="same"``.
+            removed.  What is not under it is not loaded.  Wrappers may also be around parts of the
+            network.  Networks of Flax's example need a model with ``padding="same"``.
         prefix: Which prefix to load, such as ``"teacher.backbone."``, if the source has several
             networks.  A part such as ``"teacher"`` is enough if only one prefix has it.
         strict: Whether every tensor under the prefix must fit.  If False, tensors that do not fit
@@ -187,11 +187,11 @@ def _match(
     key: jax.Array | None,
 ) -> tuple[Variables, LoadReport]:
     rules = torch_rules(model)
-    content = named_tensors(model, source, rules)
     # A state dict names every block, so match against the network without loops.
     unrolled = model.clone(scan=False)
     channels = model.in_channels or 3
     wanted, tree = _wanted(unrolled, channels, rules)
+    content = named_tensors(model, source, rules, wanted)
     head = [torch_name(["params", "head", leaf], rules) for leaf in ("kernel", "bias")]
     sizes = {name: leaf.size for name, leaf in wanted.items() if not (new_head and name in head)}
     prefix = find_prefix(content, sizes, prefix, strict=strict)
@@ -265,23 +265,34 @@ def _match(
     return variables, report
 
 
-def num_classes_of(model: ResNet, tensors: Mapping[str, Any]) -> int:
-    """Return the number of classes that weights of a network have, 0 if they have no head.
+def find_network(
+    model: ResNet, source: Source, prefix: str | None
+) -> tuple[dict[str, Any], str, int]:
+    """Read the weights of a network whose number of classes is unknown.
 
     Args:
         model: The network, with any number of classes.
-        tensors: Named tensors, from `named_tensors`.
+        source: See `load_weights`.
+        prefix: Which prefix to choose, see `load_weights`.
+
+    Returns:
+        The tensors, for `load_weights`; their prefix; and the number of classes, which is 0 if the
+        weights have no head.
 
     Raises:
-        ValueError: The tensors contain several networks.
+        ValueError: The source cannot be read, or it contains several networks or none under the
+            prefix.
+        ImportError: The source needs a package that is not installed.
     """
     rules = torch_rules(model)
-    headless = model.clone(scan=False, num_classes=0)
-    wanted, _ = _wanted(headless, model.in_channels or 3, rules)
-    sizes = {name: leaf.size for name, leaf in wanted.items()}
-    prefix = find_prefix(tensors, sizes, None, strict=True)
-    head = tensors.get(prefix + torch_name(["params", "head", "kernel"], rules))
-    return 0 if head is None else head.shape[0]
+    wanted, _ = _wanted(model.clone(scan=False), model.in_channels or 3, rules)
+    tensors = named_tensors(model, source, rules, wanted)
+    head = [torch_name(["params", "head", leaf], rules) for leaf in ("kernel", "bias")]
+    # The size of the head is unknown, so it cannot fit.
+    sizes = {name: -1 if name in head else leaf.size for name, leaf in wanted.items()}
+    prefix = find_prefix(tensors, sizes, prefix, strict=False)
+    kernel = tensors.get(prefix + head[0])
+    return tensors, prefix, 0 if kernel is None else kernel.shape[0]
 
 
 def _wanted(

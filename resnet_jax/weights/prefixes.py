@@ -2,16 +2,27 @@
 
 Training scripts put a state dict into other dictionaries, and wrappers such as
 DistributedDataParallel put a prefix before each of its names.  Here both are the same thing: nested
-keys are joined by dots, and what precedes the names of the network is its prefix.
+keys are joined by dots, and what precedes the names of the network is its prefix.  Wrappers around
+parts of the network add their names in the middle of others, from which they are removed.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 # A small file can describe a tree whose size is exponential in its own.
 _MOST_CONTAINERS = 1_000_000
+# The attributes in which wrappers hold the module that they wrap.
+_WRAPPERS = frozenset(
+    {
+        "module",  # DataParallel, DistributedDataParallel, AveragedModel, DeepSpeed
+        "_orig_mod",  # torch.compile
+        "_fsdp_wrapped_module",  # FullyShardedDataParallel
+        "_checkpoint_wrapped_module",  # torch.distributed's activation checkpointing
+        "_forward_module",  # Lightning Fabric
+    }
+)
 
 
 def flattened(content: Any, as_tensor: Callable[[Any], Any]) -> dict[str, Any]:
@@ -58,6 +69,36 @@ def _numbered(values: list[Any] | tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     return ((str(i), value) for i, value in enumerate(values))
 
 
+def without_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors under names without the attributes of wrappers around parts of a network.
+
+    Wrappers at the beginning of a name stay: they are a prefix.  If two names would become equal,
+    all stay unchanged.
+
+    Examples:
+        >>> without_wrappers({"module.layer1._fsdp_wrapped_module.0.conv1.weight": 1})
+        {'module.layer1.0.conv1.weight': 1}
+        >>> without_wrappers({"net.fc.bias": 1, "net.module.fc.bias": 2})
+        {'net.fc.bias': 1, 'net.module.fc.bias': 2}
+    """
+    bare = {_without_wrappers(name): tensor for name, tensor in tensors.items()}
+    return bare if len(bare) == len(tensors) else dict(tensors)
+
+
+def _without_wrappers(name: str) -> str:
+    parts = name.split(".")
+    start = next((i for i, part in enumerate(parts) if part not in _WRAPPERS), len(parts))
+    return ".".join(parts[:start] + [part for part in parts[start:] if part not in _WRAPPERS])
+
+
+def most_found(tensors: Mapping[str, Any], names: Collection[str]) -> int:
+    """Return how many names of a network are found under the prefix that has most of them."""
+    found = Counter(
+        name[:start] for name in tensors for start in _starts(name) if name[start:] in names
+    )
+    return max(found.values(), default=0)
+
+
 def find_prefix(
     tensors: Mapping[str, Any], sizes: Mapping[str, int], prefix: str | None, *, strict: bool
 ) -> str:
@@ -69,7 +110,8 @@ def find_prefix(
     Args:
         tensors: The tensors of the checkpoint, from `flattened`.
         sizes: Names of the tensors of the network, mapped to their numbers of elements.
-        prefix: Prefix that the user has chosen, or some of its parts.  None considers all prefixes.
+        prefix: Prefix that the user has chosen, or some of its parts, with or without the wrappers
+            in its middle.  None considers all prefixes.
         strict: Whether the network needs all of its tensors.  If it does and no prefix has all of
             them, one of the best prefixes is returned, and nothing can be ambiguous.
 
@@ -94,10 +136,10 @@ def find_prefix(
         candidates = list(found)
     else:
         prefix = prefix if prefix.endswith(".") or not prefix else f"{prefix}."
-        candidates = [p for p in found if p == prefix] or [
-            p for p in found if prefix and f".{prefix}" in f".{p}"
-        ]
-        if not candidates:
+        candidates = [p for p in found if p == prefix]
+        for asked in (prefix, _without_wrappers(prefix)) if prefix else ():
+            candidates = candidates or [p for p in found if f".{asked}" in f".{p}"]
+        if not candidates and (prefix or found):
             others = f"; it has them under {_listed(_best(found, fitting))}" if found else ""
             raise ValueError(
                 f"the source has no tensors of this network under the prefix {prefix!r}{others}"

@@ -1,6 +1,6 @@
 """Reading any source of weights as tensors under the names of torchvision or timm."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,25 @@ from resnet_jax.weights.dialects.flax_example import from_flax_example, is_flax_
 from resnet_jax.weights.dialects.openai_clip import from_openai_clip, is_openai_clip
 from resnet_jax.weights.dialects.torch import Rules, to_state_dict
 from resnet_jax.weights.dialects.transformers import from_transformers, is_transformers
-from resnet_jax.weights.prefixes import flattened
+from resnet_jax.weights.prefixes import flattened, most_found, without_wrappers
 
 Source = Mapping[str, Any] | str | Path
 """What `load_weights` accepts as the source of weights."""
 
 
-def named_tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, Any]:
+def named_tensors(
+    model: ResNet, source: Source, rules: Rules, names: Collection[str]
+) -> dict[str, Any]:
     """Return all tensors of a source under PyTorch's names and in PyTorch's layouts.
 
-    The names can have prefixes, see `prefixes`.
+    The names can have prefixes, see `prefixes`.  The names of wrappers are removed from the others
+    if more tensors of the network are found then.
 
     Args:
         model: The network that the weights are for.
         source: See `load_weights`.
         rules: The rules of the network, from `torch_rules`.
+        names: PyTorch's names of the tensors of the network.
 
     Raises:
         ValueError: The source cannot be read.
@@ -40,6 +44,15 @@ def named_tensors(model: ResNet, source: Source, rules: Rules) -> dict[str, Any]
             variables = from_flax_example(variables, model.stage_sizes)
         return to_state_dict(variables, rules)
     tensors = flattened(content, _as_tensor)
+    candidates = [_translated(tensors, model)]
+    bare = without_wrappers(tensors)
+    if bare.keys() != tensors.keys():
+        candidates.append(_translated(bare, model))
+    return max(candidates, key=lambda tensors: most_found(tensors, names))
+
+
+def _translated(tensors: dict[str, Any], model: ResNet) -> dict[str, Any]:
+    """Return tensors under the names of torchvision or timm."""
     if is_bit(tensors):
         return from_bit(tensors)
     if is_openai_clip(tensors):

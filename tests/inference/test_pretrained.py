@@ -183,6 +183,23 @@ def test_classes_are_counted_in_the_weights(weights: dict[str, np.ndarray]) -> N
         headless.predict(image())
 
 
+def test_one_of_several_networks_is_chosen(weights: dict[str, np.ndarray]) -> None:
+    body = {name: array for name, array in weights.items() if not name.startswith("fc.")}
+    three = {"fc.weight": weights["fc.weight"][:3], "fc.bias": weights["fc.bias"][:3]}
+    # Only one of them is a classifier.
+    found = find({"student": weights, "teacher": body}, "resnet18", "test", {})
+    assert (found.prefix, found.model.num_classes) == ("student.", 1000)
+    both = {"student": weights, "teacher": body | three}
+    with pytest.raises(ValueError, match=r"'student\.', 'teacher\.'; choose one .* prefix"):
+        Classifier.from_pretrained(both, "resnet18")
+    classifier = Classifier.from_pretrained(both, "resnet18", prefix="teacher", image_size=32)
+    assert classifier.class_names == ("0", "1", "2")
+    with pytest.raises(ValueError, match=r"no tensors of this network under the prefix 'ema\.'"):
+        Classifier.from_pretrained(both, "resnet18", prefix="ema")
+    with pytest.raises(ValueError, match="the weights: these weights do not fit the model: 100 m"):
+        Classifier.from_pretrained({"x": np.ones(3)}, "resnet18")
+
+
 def repository(path: Path, weight_file: Path, **files: dict[str, Any]) -> Path:
     path.mkdir()
     (path / "model.safetensors").symlink_to(weight_file)

@@ -1,6 +1,7 @@
 """Every network of the family has the right size, tensors and parameter paths."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import create_model, list_models
+from resnet_jax.models.layers import ScaledStandardizedConv, StandardizedConv
 from resnet_jax.weights.dialects.torch import Rules, to_torch_layout, torch_name, torch_rules
 from tests.golden import golden
 from tests.variables import abstract_variables
@@ -132,6 +134,37 @@ def test_zero_init_residual_makes_every_block_the_identity() -> None:
         ((0, 0), (1, 1), (1, 1), (0, 0)),
     )
     assert jnp.array_equal(maps["stage1"], pooled)
+
+
+SCALED = partial(ScaledStandardizedConv, gamma=1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "conv"),
+    [
+        ("resnetv2_18", SCALED),
+        ("resnetv2_50", ScaledStandardizedConv),
+        ("resnetv2_50", StandardizedConv),
+        ("nf_resnet26", SCALED),
+    ],
+)
+def test_zero_init_residual_fits_standardized_convolutions(name: str, conv: Any) -> None:
+    model = create_model(
+        name, zero_init_residual=True, conv=conv, width=8, stage_sizes=(2,), stem_pool=None
+    )
+    images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)
+    last = variables["params"]["stage1"]["block2"]
+    last = last["conv3" if "conv3" in last else "conv2"]
+    assert bool(last["kernel"].any()) == (conv is not StandardizedConv)
+    assert not last.get("gain", jnp.zeros(())).any()
+    # The second block adds nothing to what the first one returns.
+    shorter = model.clone(stage_sizes=(1,))
+    maps, before = (
+        jax.jit(partial(network.apply, train=False, method="features"))(variables, images)
+        for network in (model, shorter)
+    )
+    assert jnp.array_equal(maps["stage1"], before["stage1"])
 
 
 @pytest.mark.parametrize(

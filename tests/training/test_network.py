@@ -55,6 +55,13 @@ def test_fields_that_are_not_set_leave_the_network_its_own() -> None:
     assert program(network(act="relu")) == program(network())
 
 
+@pytest.mark.parametrize(("norm", "leaf"), [("evo", "slope"), ("filter_response", "threshold")])
+def test_each_normalization_is_that_of_its_name(norm: str, leaf: str) -> None:
+    variables = abstract_variables(network(name="resnetv2_18", norm=norm), np.zeros((1, 32, 32, 3)))
+    assert leaf in variables["params"]["stage4"]["block2"]["norm2"]
+    assert "batch_stats" not in variables
+
+
 @pytest.mark.parametrize("act", ["leaky_relu", "silu", "gelu", "mish", "elu"])
 def test_each_activation_is_that_of_its_name(act: str) -> None:
     x = jnp.linspace(-3, 3, 7)
@@ -88,6 +95,13 @@ def test_stem_and_stride_can_be_chosen() -> None:
     [
         ({"name": "cifar_resnet20", "norm": "group"}, "GroupNorm cannot split 16 channels into 32"),
         ({"norm": "group", "bn_decay": 0.5}, "bn_decay does nothing with GroupNorm"),
+        ({"norm": "evo"}, "EvoNorm activates, .* take a pre-activation network"),
+        (
+            {"name": "resnetv2_18", "norm": "filter_response", "act": "gelu"},
+            "act does nothing with FilterResponseNorm",
+        ),
+        ({"name": "wrn_16_8", "norm": "evo"}, "EvoNorm cannot split 16 channels into 32 groups"),
+        ({"name": "nf_resnet26", "norm": "evo"}, "without normalization needs norm=NoNorm"),
         ({"name": "resnet81"}, "unknown model 'resnet81': did you mean"),
     ],
 )

@@ -36,6 +36,16 @@ def under(prefix: str, tensors: Mapping[str, np.ndarray], add: float = 0) -> Ten
     return {prefix + name: array + np.float32(add) for name, array in tensors.items()}
 
 
+def wrapped(tensors: Mapping[str, np.ndarray], *wrappers: str) -> Tensors:
+    """Return the tensors of a network some of whose parts are in wrappers, one in the other."""
+    path = "".join(f"{wrapper}." for wrapper in wrappers)
+    parts = ("layer1.", "stages.0.", "conv1.", "bn1.", "conv1_1x1.", "attnpool.")
+    names = {name: name for name in tensors}
+    for part in parts:
+        names = {name: new.replace(part, part + path) for name, new in names.items()}
+    return {new: tensors[name] for name, new in names.items()}
+
+
 def pickled(content: Any) -> Any:
     """Return the same content with tensors as the pickler of the tests writes them."""
     if isinstance(content, np.ndarray):
@@ -101,6 +111,12 @@ LAYOUTS: dict[str, Any] = {
     "params": {"params": WEIGHTS, "iter": 3},
     "unheard of": {"weights": {"nets": under("trunk._blocks.", WEIGHTS)}},
     "transformers": {"sd": under("model.", {transformers_name(n): a for n, a in WEIGHTS.items()})},
+    "wrapped parts": wrapped(WEIGHTS, "_fsdp_wrapped_module", "_checkpoint_wrapped_module"),
+    "all wrapped": under("module.", wrapped(WEIGHTS, "module", "_orig_mod")),
+    "wrapped in fabric": {"model": under("_forward_module.", wrapped(WEIGHTS, "_orig_mod"))},
+    "transformers, wrapped": wrapped(
+        {transformers_name(n): a for n, a in WEIGHTS.items()}, "module"
+    ),
     # The teacher has the names of the student and others, and its kernels are wider.
     "another network": {
         "teacher": {name: np.concatenate([array, array]) for name, array in WEIGHTS.items()},
@@ -254,6 +270,33 @@ def test_one_of_several_incomplete_networks_is_not_chosen_silently() -> None:
         load_weights(MODEL, content)
     with pytest.raises(ValueError, match=r"16 of the 17 tensors .* 'a\.', 'b\.'; choose"):
         load_matching_weights(MODEL, content)
+
+
+def test_wrapped_parts_of_one_of_two_networks_are_found() -> None:
+    student = wrapped(BODY, "_orig_mod")
+    content = {
+        "student": under("module.backbone.", student),
+        "teacher": under("backbone.", student, add=1),
+        "module": under("", BODY, add=2),
+    }
+    del content["module"]["bn1.bias"]
+    with pytest.raises(ValueError, match=r"'student\.backbone\.', 'teacher\.backbone\.'; choose"):
+        load_weights(HEADLESS, content)
+    for prefix in ("student.module.backbone", "student.backbone.", "student"):
+        assert_loaded(load_weights(HEADLESS, content, prefix=prefix), HEADLESS_VARIABLES)
+
+
+def test_a_network_and_its_average_keep_the_names_of_wrappers() -> None:
+    average = under("net.module.", wrapped(WEIGHTS, "module"), add=1)
+    content = under("net.", wrapped(WEIGHTS, "module")) | average
+    # Without wrappers, the two would have the same names.
+    with pytest.raises(ValueError, match="these weights do not fit the model"):
+        load_weights(MODEL, content)
+    averaged = under("module.", wrapped(WEIGHTS, "module")) | {"n_averaged": np.ones(())}
+    loaded, report = load_matching_weights(MODEL, averaged)
+    assert_loaded(loaded)
+    assert_loaded(load_weights(MODEL, averaged))
+    assert (report.prefix, report.beside) == ("module.", ("n_averaged",))
 
 
 def test_prefixes_of_names_end_where_a_name_can_begin() -> None:

@@ -16,6 +16,27 @@ PyTorch itself made the files in `data`, with this program (torch 2.14.1):
             f"tests/weights/data/{name}.pth",
             _use_new_zipfile_serialization=zipped,
         )
+
+    class Stem(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 2, 1)
+            self.norm = torch.nn.BatchNorm2d(2)
+            self.names = ["a", "b"]
+            self.register_buffer("scale", torch.tensor([1.5, -2.25]).half())
+
+        def forward(self, x):
+            # Code of more than 200 bytes is compressed.
+            for _ in range(len(self.names)):
+                x = self.norm(self.conv(x)) * self.scale[:, None, None]
+                x = torch.nn.functional.relu(x) + torch.nn.functional.silu(x)[:, :1]
+                x = x.mean(dim=1, keepdim=True)
+            return x
+
+    script = torch.jit.script(torch.nn.Sequential(OrderedDict(stem=Stem(), act=torch.nn.ReLU())))
+    for i, parameter in enumerate(script.parameters()):
+        parameter.data = torch.full_like(parameter, i + 1)
+    script.save("tests/weights/data/script.pt")
 """
 
 import argparse
@@ -645,6 +666,39 @@ def test_what_is_no_state_dict_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"file: {problem}"):
         read_torch(save(tmp_path / "file", content))
+
+
+def test_the_state_dict_of_a_script_is_read() -> None:
+    with zipfile.ZipFile(DATA / "script.pt") as archive:
+        kinds = {info.compress_type for info in archive.infolist()}
+    assert kinds == {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+    tensors = read_torch(DATA / "script.pt")
+    expected = {
+        "stem.conv.weight": np.full((2, 1, 1, 1), 1, np.float32),
+        "stem.conv.bias": np.full(2, 2, np.float32),
+        "stem.norm.weight": np.full(2, 3, np.float32),
+        "stem.norm.bias": np.full(2, 4, np.float32),
+        "stem.norm.running_mean": np.zeros(2, np.float32),
+        "stem.norm.running_var": np.ones(2, np.float32),
+        "stem.norm.num_batches_tracked": np.array(0),
+        "stem.scale": np.array([1.5, -2.25], np.float32),
+    }
+    assert tensors.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(tensors[name], array)
+        assert tensors[name].dtype == array.dtype
+
+
+def test_code_in_a_script_does_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    call = b"cposix\nsystem\n" + text(f"touch {marker}") + b"\x85R"
+    module = b"c__torch__.torch.nn.modules.conv\nConv2d\n)\x81}"
+    payload = b"\x80\x02" + module + text("weight") + PLAIN + b"s"
+    payload += text("__call__") + call + b"s" + text("__setstate__") + call + b"sb."
+    members = {"data.pkl": payload, "data/0": np.arange(3, dtype="<f4").tobytes()}
+    tensors = read_torch(save_zip(tmp_path / "file", {}, **members, **{"constants.pkl": call}))
+    assert list(tensors) == ["weight"]
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("name", ["zip.pth", "legacy.pth"])

@@ -15,7 +15,7 @@ class Arguments:
     """Report the splits, classes, sizes, colors, duplicates and damaged files of a data set.
 
     The exit code is 1 if files are damaged or too large, labels are impossible, identical files
-    have different labels, or splits share images. It is 2 if the data cannot be opened.
+    have different labels, or splits share images. It is 2 if the data cannot be opened at all.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]

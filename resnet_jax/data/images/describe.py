@@ -78,7 +78,7 @@ def open_all(
     image_key: str = "image",
     label_key: str = "label",
 ) -> dict[str, ImageSource]:
-    """Open all splits of a data set.
+    """Open all splits of a data set, even if some of its files are damaged.
 
     Args:
         path: A folder, a table, a prepared TFDS data set, or the directory of its versions.
@@ -95,7 +95,9 @@ def open_all(
     path = as_path(path)
     if name or is_prepared(path):
         return {
-            split: TfdsSplit(path, split, name=name, image_key=image_key, label_key=label_key)
+            split: TfdsSplit(
+                path, split, name=name, image_key=image_key, label_key=label_key, strict=False
+            )
             for split in open_builder(path, name).info.splits
         }
     return dict(open_splits(path, evaluation_share=0.2, seed=0, every=True))

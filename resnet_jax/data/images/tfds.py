@@ -31,10 +31,12 @@ class TfdsSplit:
             ``directory`` is the directory of the data set itself.
         image_key: Name of the feature that holds the image.
         label_key: Name of the feature that holds the label.
+        strict: Whether all files must be intact.  If False, the records that cannot be read raise
+            `UnreadableError`.
 
     Raises:
-        DataError: The data set is not prepared, has no such split or feature, or its files cannot
-            be opened.
+        DataError: The data set is not prepared or has no such split or feature; or its files cannot
+            be opened, and ``strict`` is set.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class TfdsSplit:
         name: str | None = None,
         image_key: str = "image",
         label_key: str = "label",
+        strict: bool = True,
     ) -> None:
         import tensorflow_datasets as tfds
 
@@ -74,13 +77,14 @@ class TfdsSplit:
         if not self._split.num_examples:
             raise DataError(f"{self._name} is empty")
         try:
-            self._examples = self._open()
+            self._examples = self._open(strict)
         except (DataError, ImportError):
             raise
         except Exception as error:  # Each library that reads a format has its own errors.
-            raise DataError(
-                f"{self._name} cannot be opened ({_line(error)}); fetch its files again"
-            ) from None
+            damage = f"cannot be opened ({_line(error)}); fetch its files again"
+            if strict:
+                raise DataError(f"{self._name} {damage}") from None
+            self._examples = _Lost(self._split.num_examples, self._name, damage)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -97,6 +101,8 @@ class TfdsSplit:
                 example[label_key].int64_list.value[0],
                 name,
             )
+        except UnreadableError:
+            raise
         except Exception as error:  # Each library that reads a format has its own errors.
             file = self._file(index)
             raise UnreadableError(
@@ -146,7 +152,7 @@ class TfdsSplit:
             for part in self._split.file_instructions
         ]
 
-    def _open(self) -> Sequence[bytes]:
+    def _open(self, strict: bool) -> Sequence[bytes]:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core.file_adapters import FileFormat
 
@@ -172,7 +178,8 @@ class TfdsSplit:
                     ],
                 )
             return records
-        return TFRecords(parts, _index_directory(os.fspath(self._builder.data_dir)))
+        cache = _index_directory(os.fspath(self._builder.data_dir))
+        return TFRecords(parts, cache, strict=strict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +192,21 @@ class _Selected(Sequence[bytes]):
 
     def __getitem__(self, index: int) -> bytes:  # pyrefly: ignore[bad-override]
         return self.records[self.indices[index]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lost(Sequence[bytes]):
+    """The records of a split that cannot be opened."""
+
+    number: int
+    name: str
+    damage: str
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: int) -> bytes:  # pyrefly: ignore[bad-override]
+        raise UnreadableError(self.name, self.damage)
 
 
 def is_prepared(directory: epath.PathLike) -> bool:

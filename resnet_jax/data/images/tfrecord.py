@@ -17,7 +17,7 @@ from etils import epath
 from resnet_jax.data.dataset import DataError
 from resnet_jax.data.images.optional import crc32c
 from resnet_jax.data.images.paths import as_path, file_size, is_remote, read_range
-from resnet_jax.data.images.source import digest
+from resnet_jax.data.images.source import UnreadableError, digest
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
@@ -26,38 +26,56 @@ _AROUND = _BEFORE + _CHECKSUM.size
 # Number of files of a data set that stay open. ImageNet has 1,024 files, and a process is often
 # allowed to open no more than that.
 _OPEN_FILES = 128
+# Offset of a record that a damaged file has lost.
+_LOST = -1
+
+
+class DamagedFileError(DataError):
+    """Raised for a TFRecord file that cannot be read to its end.
+
+    Attributes:
+        damage: What is wrong with it, as the end of a sentence that begins with its path.
+        index: Offsets and lengths of the records before the damage, as `index_tfrecord` returns.
+    """
+
+    def __init__(self, path: str, damage: str, index: np.ndarray) -> None:
+        super().__init__(f"{path} {damage}")
+        self.damage, self.index = damage, index
 
 
 def index_tfrecord(path: epath.PathLike) -> np.ndarray:
     """Return the offset and length in bytes of the data of each record, int64[N, 2].
 
     Raises:
-        DataError: The file ends within a record, a length is damaged, or it is not a TFRecord file.
+        DamagedFileError: The file ends within a record, a length is damaged, or it is not a
+            TFRecord file.
         ImportError: google-crc32c is not installed.
     """
     checksum = crc32c()
     size = file_size(os.fspath(path))
-    entries = []
+    entries: list[tuple[int, int]] = []
+    offset, damage = 0, None
     with as_path(path).open("rb") as file:
-        offset = 0
-        while offset < size:
+        while offset < size and not damage:
             file.seek(offset)
             head = file.read(_BEFORE)
-            if len(head) == _BEFORE and not _is_intact(checksum, head[:8], head[8:]):
-                raise DataError(
-                    f"{path} is damaged or not a TFRecord file: after {len(entries)} records, at "
-                    f"byte {offset} of {size}, the length of a record and its checksum disagree; "
-                    "download it again"
-                )
             length = _LENGTH.unpack(head[:8])[0] if len(head) == _BEFORE else size
-            if offset + _AROUND + length > size:
-                raise DataError(
-                    f"{path} is truncated or not a TFRecord file: after {len(entries)} records, at "
-                    f"byte {offset} of {size}, no complete record follows; download it again"
-                )
-            entries.append((offset + _BEFORE, length))
-            offset += _AROUND + length
-    return np.asarray(entries, np.int64).reshape(-1, 2)
+            if len(head) == _BEFORE and not _is_intact(checksum, head[:8], head[8:]):
+                damage = "damaged", "the length of a record and its checksum disagree"
+            elif offset + _AROUND + length > size:
+                damage = "truncated", "no complete record follows"
+            else:
+                entries.append((offset + _BEFORE, length))
+                offset += _AROUND + length
+    index = np.asarray(entries, np.int64).reshape(-1, 2)
+    if damage:
+        raise DamagedFileError(
+            os.fspath(path),
+            f"is {damage[0]} or not a TFRecord file: after {len(index)} records, at byte {offset} "
+            f"of {size}, {damage[1]}; download it again",
+            index,
+        )
+    return index
 
 
 def _is_intact(checksum: Callable[[bytes], int], data: bytes, stored: bytes) -> bool:
@@ -98,31 +116,62 @@ def cached_index(path: epath.PathLike, cache: Path) -> np.ndarray:
     return index
 
 
+def _index_of(path: epath.PathLike, skip: int, take: int, cache: Path) -> np.ndarray:
+    """Return some rows of `cached_index`, and raise `DamagedFileError` if they are not there."""
+    try:
+        index = cached_index(path, cache)
+    except OSError as error:
+        nothing = np.zeros((0, 2), np.int64)
+        damage = f"cannot be read: {error.strerror or error}; download it again"
+        raise DamagedFileError(os.fspath(path), damage, nothing) from None
+    if len(index) < skip + take:
+        raise DamagedFileError(
+            os.fspath(path),
+            f"has {max(0, len(index) - skip)} records after the first {skip}, but {take} were "
+            "expected; download it again",
+            index,
+        )
+    return index[skip : skip + take]
+
+
 class TFRecords(Sequence[bytes]):
     """The records of several files as one sequence.
 
     Args:
         parts: For each file its path, the number of records to skip, and the number to take.
         cache: Directory of the indices.
+        strict: Whether all records must be there.  If False, what lies beyond the damage of a file
+            raises `UnreadableError` when it is read.
 
     Raises:
-        DataError: A file is truncated or damaged, or has fewer records than ``parts`` says.
+        DataError: A file does not exist, is truncated or damaged, or has fewer records than
+            ``parts`` says, and ``strict`` is set.
         ImportError: google-crc32c is not installed.
     """
 
-    def __init__(self, parts: Sequence[tuple[epath.PathLike, int, int]], cache: Path) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[epath.PathLike, int, int]],
+        cache: Path,
+        *,
+        strict: bool = True,
+    ) -> None:
         # A missing library is reported before the first record.
         crc32c()
         self._paths = [os.fspath(path) for path, _, _ in parts]
         self._cache = cache
+        # For each damaged file, by its number, what is wrong with it.
+        self._damage: dict[int, str] = {}
         indices = []
         for number, (path, skip, take) in enumerate(parts):
-            index = cached_index(path, cache)[skip : skip + take]
-            if len(index) < take:
-                raise DataError(
-                    f"{path} has {len(index)} records after the first {skip}, but {take} were "
-                    "expected; download it again"
-                )
+            try:
+                index = _index_of(path, skip, take, cache)
+            except DamagedFileError as error:
+                if strict:
+                    raise
+                self._damage[number] = error.damage.removeprefix("is ")
+                intact = error.index[skip : skip + take]
+                index = np.concatenate([intact, np.full((take - len(intact), 2), _LOST)])
             indices.append(np.insert(index, 0, number, axis=1))
         self._index = np.concatenate(indices) if indices else np.zeros((0, 3), np.int64)
 
@@ -132,6 +181,8 @@ class TFRecords(Sequence[bytes]):
     def __getitem__(self, index: int) -> bytes:  # pyrefly: ignore[bad-override]
         file, offset, length = (int(value) for value in self._index[index])
         path = self._paths[file]
+        if offset == _LOST:
+            raise UnreadableError(path, self._damage[file])
         start, size = offset - _BEFORE, _AROUND + length
         if is_remote(path):
             content = read_range(path, start, size)

@@ -10,7 +10,7 @@ import numpy as np
 
 from resnet_jax.weights.dialects.renaming import Rules, renamed
 
-_PREFIX = "visual."
+_POSITIONS = "attnpool.positional_embedding"
 _LEAF = r"(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)"
 _BLOCK = r"layer(?P<stage>\d+)\.(?P<block>\d+)\."
 _THEIRS = "stages.{stage0}.{block}."
@@ -33,23 +33,35 @@ _RULES: Rules = (
 
 def is_openai_clip(names: Iterable[str]) -> bool:
     """Return whether tensors with these names contain a ResNet of CLIP."""
-    return any(name.removeprefix(_PREFIX) == "attnpool.positional_embedding" for name in names)
+    return bool(_prefixes(names))
 
 
 def from_openai_clip(
     tensors: Mapping[str, np.ndarray], *, attention: bool
 ) -> dict[str, np.ndarray]:
-    """Return the state dict of timm's network for the images, without the text network.
+    """Rename the image networks to those of timm.
 
     Args:
-        tensors: The names in the file, or those of the image network alone, mapped to arrays.
+        tensors: The names in the file, mapped to arrays.
         attention: Whether the network pools by attention.  Otherwise that layer is left out.
+
+    Returns:
+        The names of timm after the prefix that they had, such as ``visual.``, mapped to the same
+        arrays.  All other tensors, such as those of the text network, keep their names.
     """
-    whole = any(name.startswith(_PREFIX) for name in tensors)
+    prefixes = _prefixes(tensors)
     result = {}
     for name, array in tensors.items():
-        bare = name.removeprefix(_PREFIX)
-        if (whole and bare == name) or (bare.startswith("attnpool.") and not attention):
-            continue
-        result[renamed(bare, _RULES) or name] = array
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
+        bare = None if prefix is None else name.removeprefix(prefix)
+        if bare is None:
+            result[name] = array
+        elif attention or not bare.startswith("attnpool."):
+            result[f"{prefix}{renamed(bare, _RULES) or bare}"] = array
     return result
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Return what precedes the names of each image network, the longest first."""
+    before = {name.removesuffix(_POSITIONS) for name in names if name.endswith(_POSITIONS)}
+    return sorted((p for p in before if not p or p.endswith(".")), key=len, reverse=True)

@@ -4,6 +4,9 @@ Both formats consist of a pickle of the saved object, in which tensors refer to 
 the bytes of the storages.  Since PyTorch 1.6 they are members of a zip archive; before, the
 storages followed the pickle.  Everything that a tensor claims about its storage is checked before a
 byte of it is read.
+
+A TorchScript program (``torch.jit.save``) is such an archive with further members for its code.
+Its pickle holds the module, whose attributes are read like the items of nested dictionaries.
 """
 
 import functools
@@ -36,10 +39,11 @@ _LEGACY_PROTOCOL = 1001
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """Read the tensors in a file of ``torch.save``.
+    """Read the tensors in a file of ``torch.save`` or ``torch.jit.save``.
 
     Names in nested dictionaries are joined by dots: those in ``{"state_dict": ..., "epoch": 3}``
-    begin with ``state_dict.``.  Everything that is not a tensor is dropped.
+    begin with ``state_dict.``.  Those of a TorchScript program are the names of its state dict.
+    Everything that is not a tensor is dropped.
 
     Args:
         path: A file in the zip format (PyTorch 1.6 and newer) or in the legacy format.
@@ -64,7 +68,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def is_torch_zip(members: list[str]) -> bool:
-    """Return whether a zip archive with these members was written by ``torch.save``."""
+    """Return whether ``torch.save`` or ``torch.jit.save`` wrote a zip archive of these members."""
     return any(member.split("/", 1)[1:] == ["data.pkl"] for member in members)
 
 
@@ -80,10 +84,13 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
 
 def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-    # PyTorch does not compress.  Without compression a small file cannot fill the memory.
-    if any(name == "constants.pkl" for name in members):
-        raise Refused("it is a TorchScript program; save model.state_dict() of its model instead")
-    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+    # PyTorch compresses only the code of TorchScript, which is not read.  Without compression a
+    # small file cannot fill the memory.
+    if any(
+        info.compress_type != zipfile.ZIP_STORED
+        for name, info in members.items()
+        if name.startswith(("data.pkl", "data/", "byteorder"))
+    ):
         raise Refused("it is compressed, which PyTorch never does; save it with torch.save")
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
         raise Refused("it was saved on a big-endian machine; load and save it on another")

@@ -2,8 +2,8 @@
 
 A pickle can name any function and have it called.  This unpickler replaces each of them by a class
 of this module: the few that make a tensor by classes that record their arguments, which are all
-that ``torch.load(weights_only=True)`` of PyTorch 2.14 admits, and any other by a class that does
-nothing.
+that ``torch.load(weights_only=True)`` of PyTorch 2.14 admits; the classes of TorchScript by
+dictionaries; and any other by a class that does nothing.
 """
 
 import pickle
@@ -253,6 +253,16 @@ class Inert(dict[Any, Any], metaclass=_Frozen):
     append = extend = add = _drop
 
 
+class _ScriptModule(Inert):
+    """Replacement of the classes of a TorchScript program: a dictionary of its attributes."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.update(state)
+
+
 _GLOBALS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch", "Size"): _Size,
@@ -306,7 +316,9 @@ class Unpickler(pickle.Unpickler):
         """Return the replacement of a global."""
         known = _GLOBALS.get((module, name)) or self.dropped.get((module, name))
         if known is None:
-            known = type("Inert", (Inert,), {"__slots__": (), "path": f"{module}.{name}"})
+            # TorchScript defines its classes in this module and in its submodules.
+            kind = _ScriptModule if module.split(".")[0] == "__torch__" else Inert
+            known = type(kind.__name__, (kind,), {"__slots__": (), "path": f"{module}.{name}"})
             self.dropped[module, name] = known
         return known
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -16,11 +17,13 @@ import numpy as np
 import pytest
 from array_record.python import array_record_module
 
+from resnet_jax.commands.main import main
 from resnet_jax.config import ImageConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
 from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.optional import crc32c
 from resnet_jax.data.images.prepare import make_builder, prepare
+from resnet_jax.data.images.source import UnreadableError
 from resnet_jax.data.images.tfds import TfdsSplit
 from resnet_jax.data.images.tfrecord import TFRecords, cached_index, index_tfrecord
 
@@ -149,6 +152,73 @@ def test_damaged_shards_are_named_with_their_size(
             split._examples = [b"\xff" * 9] * 23
             with pytest.raises(DataError, match=r"train\.tfrecord.* bytes, cannot be read"):
                 split[3]
+
+
+def test_what_damaged_shards_have_lost_can_be_passed_over(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.tfrecord" for name in "abcd"]
+    content = b"".join(record(b"%d" % i) for i in range(4))
+    for path, damaged in zip(
+        paths,
+        (content, content[:34] + b"x" + content[35:], content[:-1], content[:17]),
+        strict=True,
+    ):
+        path.write_bytes(damaged)
+    parts = [(path, 1, 3) for path in [*paths, tmp_path / "e.tfrecord"]]
+    with pytest.raises(DataError, match=r"b\.tfrecord is damaged or not .* after 2 records"):
+        TFRecords(parts, tmp_path / "cache")
+    records = TFRecords(parts, tmp_path / "cache", strict=False)
+    assert len(records) == 15
+    found: list[Any] = []
+    for index in range(15):
+        try:
+            found.append(records[index])
+        except UnreadableError as error:
+            found.append((error.name, error.reason.split(":")[0]))
+    b, c, d, e = (str(part[0]) for part in parts[1:])
+    no_file = (e, "cannot be read")
+    few = (d, "has 0 records after the first 1, but 3 were expected; download it again")
+    assert found == [
+        *(b"1", b"2", b"3"),
+        *(b"1", *((b, "damaged or not a TFRecord file"),) * 2),
+        *(b"1", b"2", (c, "truncated or not a TFRecord file")),
+        *(few,) * 3,
+        *(no_file,) * 3,
+    ]
+
+
+def test_damaged_shards_are_listed_by_the_command_describe(
+    prepared: Path,
+    tfrecord: Path,
+    parquet: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for kind, source in (("tfrecord", tfrecord), ("parquet", parquet), ("array_record", prepared)):
+        copy = tmp_path / kind / "1.0.0"
+        shutil.copytree(source, copy)
+        (file,) = copy.glob("*train*")
+        content = file.read_bytes()
+        if kind == "tfrecord":
+            # The length of the third record is damaged.
+            start = 0
+            for _ in range(2):
+                start += 16 + int.from_bytes(content[start : start + 8], "little")
+            file.write_bytes(content[:start] + b"x" + content[start + 1 :])
+        else:
+            file.write_bytes(content[:-70000])
+        with pytest.raises(SystemExit) as ended:
+            main(["data", "describe", str(copy)])
+        assert ended.value.code == 1
+        page = capsys.readouterr().out
+        if kind == "tfrecord":
+            message = f"damaged: {file}: damaged or not a TFRecord file: after 2 records, at byte "
+            assert message in page
+            assert page.count("damaged: ") == 1
+            assert re.search(r"damaged +│ +1 +│ +0 ", page)
+            assert len(re.findall("in train and in validation|twice in train", page)) == 0
+        else:
+            assert "damaged: animals/1.0.0 train" in page
+        assert re.search(r"images +│ +23 +│ +11 ", page)
 
 
 def test_an_empty_split_is_named(tfrecord: Path, tmp_path: Path) -> None:
