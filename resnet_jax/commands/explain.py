@@ -117,10 +117,10 @@ def _explain(arguments: Arguments, output: Path) -> int:
     )
     method, stage = arguments.method, arguments.stage
     check_method(classifier.model, method, stage)
-    target: str | int | None = arguments.target
+    target, index = arguments.target, None
     if target is not None:
         is_name = target in classifier.class_names or not target.isdecimal()
-        target = class_index(classifier.class_names, target if is_name else int(target))
+        index = class_index(classifier.class_names, target if is_name else int(target))
     screen = Console(stderr=True)
     unreadable = {}
     with (
@@ -136,7 +136,7 @@ def _explain(arguments: Arguments, output: Path) -> int:
             max_pixels=classifier.max_pixels,
         ):
             errors = dict(enumerate(batch.errors, start=batch.first))
-            explained = list(explain_batch(classifier, batch, target, method=method, stage=stage))
+            explained = list(explain_batch(classifier, batch, index, method=method, stage=stage))
             errors |= pool.map(lambda item: (item[0], files.write(*item)), explained)
             unreadable |= {index: error for index, error in errors.items() if error}
             progress.advance(task, len(batch.images))

@@ -209,11 +209,12 @@ def uncropped(
     (top, bottom), (left, right) = part
     rows, columns = pixels
     whole = np.full(shape[:2], np.nan, np.float32)
-    whole[rows, columns] = Image.fromarray(np.asarray(heat, np.float32)).resize(
+    resized = Image.fromarray(np.asarray(heat, np.float32)).resize(
         (columns.stop - columns.start, rows.stop - rows.start),
         Image.Resampling.BILINEAR,
         box=(left, top, right, bottom),
     )
+    whole[rows, columns] = np.asarray(resized)
     return whole
 
 
