@@ -256,6 +256,18 @@ def zero_padded_max_pool(x: jax.Array) -> jax.Array:
     return pooling.max_pool(padded, 3, 2, "VALID")
 
 
+def global_max_pool(x: jax.Array) -> jax.Array:
+    """Return the largest value of each channel.
+
+    Its gradient goes to the first pixel with that value, as in PyTorch.  That of `jax.numpy.max`
+    compares the values with the maximum again, and is NaN where XLA rounds the two differently.
+    Maps [B, H, W, C] to [B, C].
+    """
+    pixels = x.reshape(x.shape[0], -1, x.shape[-1])
+    places = jnp.argmax(pixels, axis=1, keepdims=True)
+    return jnp.take_along_axis(pixels, places, axis=1)[:, 0]
+
+
 def average_pool(x: jax.Array, stride: int = 2) -> jax.Array:
     """Return the mean of each square of stride x stride pixels.
 

@@ -21,6 +21,7 @@ from resnet_jax.models.layers import (
     Norm,
     StandardizedConv,
     conv,
+    global_max_pool,
     identity,
     is_scaled,
     max_pool,
@@ -521,9 +522,9 @@ class ResNet(nn.Module):
             case "avg":
                 x = jnp.mean(x, axis=(1, 2))
             case "max":
-                x = jnp.max(x, axis=(1, 2))
+                x = global_max_pool(x)
             case "avgmax":
-                x = (jnp.mean(x, axis=(1, 2)) + jnp.max(x, axis=(1, 2))) / 2
+                x = (jnp.mean(x, axis=(1, 2)) + global_max_pool(x)) / 2
             case "none":
                 pass
             case _:

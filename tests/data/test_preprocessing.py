@@ -240,3 +240,24 @@ def test_a_crop_fraction_gives_every_size_of_the_resized_image() -> None:
     for crop in (16, 176, 224, 300, 448):
         for resized in range(crop, 2 * crop):
             assert math.floor(crop / crop_fraction_of(crop, resized)) == resized
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("shape", [(90, 150), (150, 90), (40, 44)])
+@pytest.mark.parametrize("size", [32, (24, 40)])
+def test_the_box_is_the_part_of_the_image_that_the_network_sees(
+    crop_mode: Any, shape: tuple[int, int], size: Any
+) -> None:
+    preprocessing = Preprocessing(size, 0.75, "pil_bilinear", (0.0,), (1.0,), 3, None, crop_mode)
+    # The levels of a ramp say where a pixel comes from. Beside the image, they are 0.
+    ramps = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1) + 50
+    image = np.dstack([ramps, ramps[..., 0]]).astype(np.uint8)
+    seen = preprocessing.on_host(image)
+    box = preprocessing.box(shape)
+    for axis, (start, side, length) in enumerate(zip(box[:2], box[2:], shape, strict=True)):
+        pixels = seen.shape[axis]
+        positions = start + (np.arange(pixels) + 0.5) * side / pixels - 0.5
+        scale = max(1.0, side / pixels)
+        inside = (positions > scale) & (positions < length - 1 - scale)
+        middle = seen[:, seen.shape[1] // 2] if axis == 0 else seen[seen.shape[0] // 2]
+        np.testing.assert_allclose(middle[inside, axis], positions[inside] + 50, atol=1)

@@ -13,10 +13,15 @@ import numpy as np
 from tests.golden import golden
 
 VALUES = Path(__file__).with_name("explain_values.npz")
-"""Every ninth pixel of each heatmap, by the keys of `key`, and the names and shapes of weights."""
+"""Pixels of heatmaps and attributions, and for each network the names and shapes of its weights."""
 
-STEP = 9
+STRIDE = 9
 """Distance in pixels between the stored pixels."""
+
+CAM_METHODS = ("grad-cam", "grad-cam++")
+
+STEPS = 8
+"""Number of points of integrated gradients."""
 
 SIZE = (64, 96)
 """Height and width of the images, which differ so that they cannot be confused."""
@@ -44,23 +49,40 @@ class Case(NamedTuple):
 CASES = (
     Case(
         "resnet18",
-        {"layers": (2, 1, 1, 1), "channels": (8, 16, 32, 64)},
-        {"stage_sizes": (2, 1, 1, 1), "width": 8, "stem_widths": (64,)},
-    ),
-    Case(
-        "resnet50",
-        {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64), "global_pool": "avgmax"},
+        {
+            "layers": (1, 1, 1, 1),
+            "channels": (8, 16, 32, 64),
+            "stem_type": "deep",
+            "stem_width": 4,
+        },
         {
             "stage_sizes": (1, 1, 1, 1),
             "width": 8,
-            "stem_widths": (64,),
+            "stem_widths": (4, 4, 8),
+            "stem_kernel_size": 3,
+        },
+    ),
+    Case(
+        "resnet50",
+        {
+            "layers": (1, 1, 1, 1),
+            "channels": (8, 16, 32, 64),
+            "stem_type": "deep",
+            "stem_width": 4,
+            "global_pool": "avgmax",
+        },
+        {
+            "stage_sizes": (1, 1, 1, 1),
+            "width": 8,
+            "stem_widths": (4, 4, 8),
+            "stem_kernel_size": 3,
             "global_pool": "avgmax",
         },
     ),
     Case(
         "resnetv2_50",
-        {"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256), "stem_chs": 16},
-        {"stage_sizes": (1, 1, 1, 1), "width": 8, "stem_widths": (16,)},
+        {"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256), "stem_chs": 8},
+        {"stage_sizes": (1, 1, 1, 1), "width": 8, "stem_widths": (8,)},
     ),
 )
 

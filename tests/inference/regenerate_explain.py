@@ -4,7 +4,7 @@
 
 It needs timm, captum and grad-cam (the package ``pytorch_grad_cam``) in an environment of their
 own; `tests/golden/regenerate.py` says how to make one.  The file was written with timm 1.0.31,
-grad-cam 1.5.5 and captum 0.8.0.
+grad-cam 1.5.7, captum 0.9.0 and torch 2.13.0.
 """
 
 import json
@@ -19,7 +19,16 @@ from torch import nn
 
 from tests.golden import golden
 from tests.inference import explain_cases
-from tests.inference.explain_cases import CASES, NUM_CLASSES, STAGES, STEP, TARGETS, VALUES, Case
+from tests.inference.explain_cases import (
+    CASES,
+    NUM_CLASSES,
+    STAGES,
+    STEPS,
+    STRIDE,
+    TARGETS,
+    VALUES,
+    Case,
+)
 
 
 def build(case: Case) -> tuple[nn.Module, dict[str, tuple[int, ...]]]:
@@ -51,12 +60,12 @@ def main() -> None:
             for stage in STAGES:
                 with cam_class(model, [stages[stage - 1]]) as cam:
                     heat = cam(input_tensor=batch, targets=targets)
-                values[f"{case.name}/{method}/{stage}"] = heat[:, ::STEP, ::STEP]
+                values[f"{case.name}/{method}/{stage}"] = heat[:, ::STRIDE, ::STRIDE]
         attributions = IntegratedGradients(model).attribute(
-            batch, target=torch.tensor(TARGETS), n_steps=50, method="gausslegendre"
+            batch, target=torch.tensor(TARGETS), n_steps=STEPS, method="gausslegendre"
         )
         attributions = attributions.detach().permute(0, 2, 3, 1).numpy()
-        values[f"{case.name}/integrated-gradients"] = attributions[:, ::STEP, ::STEP]
+        values[f"{case.name}/integrated-gradients"] = attributions[:, ::STRIDE, ::STRIDE]
     arrays = {
         name: array.astype(np.float32) if array.dtype == np.float64 else array
         for name, array in values.items()
