@@ -70,6 +70,7 @@ def test_a_folder_is_trained_on_and_continued_only_while_it_stays_the_same(
     # The images behind the cells have the names of their files.
     names = re.findall(r'<span class="file"[^>]*>([^<]+)</span>', report)
     assert len(set(names)) == 10
+    assert {name.partition("/")[0] for name in names} == {"bright", "dark"}
 
     # Not complete any more; the data are others.
     (workdir / "result.json").unlink()
