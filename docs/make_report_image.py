@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 # The top of the page, from the title to the confusions.
-_WIDTH, _HEIGHT = 1200, 2150
+_WIDTH, _HEIGHT = 1200, 2580
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Directories without a run that are named on the terminal. The page names all.
 _MAX_OTHERS = 5
+# Settings that are named if the terminal has no room for them.
+_MAX_NAMED = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Arguments:
     )
     """Directory that contains the runs, at any depth."""
     sort: str = "top1"
-    """Column to sort by: run, top1, loss, epochs, seconds, date, or one of the settings that
+    """Column to sort by: run, top1, loss, epochs_done, seconds, date, or one of the settings that
     differ. The best values of a metric come first, and other values rise."""
     output: Path | None = None
     """Also write a page to this HTML file: the table, which can be sorted, and the curves of all
@@ -73,10 +75,18 @@ def run(argv: list[str], prog: str) -> int:
         raise UsageError(f"there is no column {arguments.sort!r}: {hint}")
     from rich.console import Console
 
-    terminal = Console()
-    # A table in a pipe is not cut to the width of a terminal that is not there.
-    console = terminal if terminal.is_terminal else Console(width=240)
-    _print_table(console, runs, columns, chosen.order())
+    console = Console()
+    if not console.is_terminal:
+        # A table in a pipe is not cut to the width of a terminal that is not there.
+        console = Console(width=sum(map(_width, columns)))
+    shown = _fitting(columns, chosen, console.width)
+    _print_table(console, runs, shown, chosen.order())
+    if left := [column.name for column in columns if column not in shown]:
+        named = [
+            *left[:_MAX_NAMED],
+            *([f"{len(left) - _MAX_NAMED} more"] * (len(left) > _MAX_NAMED)),
+        ]
+        console.print(f"Other settings that differ: {', '.join(named)}.", highlight=False)
     if console.is_terminal:
         _print_curves(console, runs)
     for name, reason in list(others.items())[:_MAX_OTHERS]:
@@ -87,6 +97,25 @@ def run(argv: list[str], prog: str) -> int:
         _write_page(output, arguments, runs, columns, chosen, others)
         console.print(f"Page: {output}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _width(column: "Column") -> int:
+    """Return the width of a column in characters, with its gap and the mark of a run."""
+    longest = max(len(column.name), *(len(cell.text) for cell in column.cells))
+    return longest + (4 if column.name == "run" else 2)
+
+
+def _fitting(columns: "Sequence[Column]", chosen: "Column", width: int) -> "list[Column]":
+    """Return the columns that a terminal has room for: all metrics, and as many settings as fit."""
+    names = [column.name for column in columns]
+    settings = columns[1 : names.index("top1")]
+    room = width - sum(_width(column) for column in columns if column not in settings)
+    kept = []
+    for column in sorted(settings, key=lambda column: column is not chosen):
+        if _width(column) <= room:
+            kept.append(column)
+            room -= _width(column)
+    return [column for column in columns if column not in settings or column in kept]
 
 
 def _print_table(

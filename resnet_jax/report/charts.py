@@ -20,7 +20,7 @@ SMOOTHING = 0.6
 # A line is thinned to this many points: more cannot be told apart, and make the page heavy.
 _MAX_POINTS = 1500
 # A line of fewer points shows each of them as a dot.
-_MAX_DOTS = 40
+_MAX_DOTS = 20
 # A line of fewer points is not smoothed.
 _MIN_SMOOTHED = 8
 

@@ -59,7 +59,8 @@ def overlaid(runs: Sequence[FoundRun]) -> list[LineChart]:
                 if (record["kind"] == "train") is train and key in record and "epoch" in record
             ]
             x = [record["epoch"] for record in found]
-            lines.append(Series(run.name, x, [scale * record[key] for record in found], train))
+            y = [scale * record[key] for record in found]
+            lines.append(Series(run.name, x, y, smoothed=train and key == "loss"))
         return LineChart(title, "epoch", lines, unit)
 
     return [

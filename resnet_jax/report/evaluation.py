@@ -125,7 +125,8 @@ class EvaluationView:
         long_names: Whether the names of the classes are too long to stand side by side.
         classes: The classes, the lowest F1 first.
         worst: The mistakes whose true class got the lowest probability, the worst first.
-        confident: The mistakes whose predicted class got the highest probability.
+        confident: The mistakes whose predicted class got the highest probability. There are none if
+            ``worst`` has all mistakes.
         unsure: The correct predictions with the lowest probability.
         bins: The bins of the reliability diagram.
         explained: Whether the examples have heatmaps.
@@ -161,7 +162,9 @@ def view(record: EvaluationRecord) -> EvaluationView:
     matrix = confusion_matrix(labels, scores.prediction, len(record.class_names))
     wrong = np.flatnonzero(scores.prediction != labels)
     worst = wrong[np.argsort(-scores.nll[wrong], kind="stable")][:_MAX_GALLERY]
-    confident = wrong[np.argsort(-scores.confidence[wrong], kind="stable")][:_MAX_GALLERY]
+    confident = wrong[np.argsort(-scores.confidence[wrong], kind="stable")]
+    # The same images would be shown twice if all mistakes are among the worst.
+    confident = confident[: _MAX_GALLERY if len(wrong) > _MAX_GALLERY else 0]
     right = np.flatnonzero(scores.prediction == labels)
     unsure = right[np.argsort(scores.confidence[right], kind="stable")][:_MAX_GALLERY]
     confusions = _most_confused(matrix)

@@ -17,6 +17,8 @@ from resnet_jax.report.records import RunRecord
 
 # Rows of the table of values below the curves.
 _MAX_VALUES = 40
+# Longest name of a file that is shown in full; its tooltip has all of it.
+_LONGEST_NAME = 48
 
 
 def write_report(path: Path, record: RunRecord) -> None:
@@ -56,6 +58,7 @@ def create_environment() -> jinja2.Environment:
     )
     environment.filters["number"] = number
     environment.filters["breakable"] = _breakable
+    environment.filters["shortened"] = _shortened
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     return environment
 
@@ -63,6 +66,11 @@ def create_environment() -> jinja2.Environment:
 def _breakable(name: str) -> Markup:
     """Return a dotted name as HTML that may be broken into lines after its parts."""
     return escape(name).replace(".", Markup(".<wbr>")).replace("_", Markup("_<wbr>"))
+
+
+def _shortened(name: str) -> str:
+    """Return a name without its middle if it is long: both ends of a path matter."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:20]}\N{HORIZONTAL ELLIPSIS}{name[-27:]}"
 
 
 def _drawn(charts: Sequence[LineChart]) -> list[DrawnChart]:

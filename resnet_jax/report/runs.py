@@ -204,7 +204,7 @@ def compare(runs: Sequence[FoundRun]) -> list[Column]:
     columns += [
         _numbers("top1", [found.get("top1") for found in outcomes], "{:.2%}", "high"),
         _numbers("loss", [found.get("loss") for found in outcomes], "{:.4f}", "low"),
-        _numbers("epochs", [_last(run).get("epoch") for run in runs], "{:.4g}"),
+        _numbers("epochs_done", [_last(run).get("epoch") for run in runs], "{:.4g}"),
         _numbers("seconds", [run.result.get("seconds") for run in runs], "{:,.1f}", "low"),
         Column("date", [_date(_last(run).get("time")) for run in runs], is_number=False),
     ]
@@ -236,7 +236,7 @@ def _setting(value: Any) -> Cell:
     if value is None:
         return Cell(None, "")
     if _is_number(value):
-        return Cell(value, f"{value:g}")
+        return Cell(value, f"{value:g}" if isinstance(value, float) else str(value))
     text = value if isinstance(value, str) else json.dumps(value)
     return Cell(text, text)
 

@@ -173,12 +173,13 @@ def test_the_report_needs_nothing_else(finished: tuple[Path, str]) -> None:
     assert '<table class="matrix' in report
     assert "Where the time went" in report
     time = report[report.index('<section id="time"') :].partition("</section>")[0]
-    rows = re.findall(r'<tr><td>[^<]+</td><td [^>]*data-value="([^"]+)">.*<td>(.*)</td></tr>', time)
+    number = r'\s*<td class="number" data-value="([^"]+)">[^<]+</td>'
+    rows = re.findall(rf"<tr><td>[^<]+</td>{number}{number}\s*<td>(.*?)</td></tr>", time)
     assert len(rows) == 10, "the operations that took longest in the traced steps"
-    shares = [float(share) for share, _ in rows]
+    shares = [float(share) for share, *_ in rows]
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) <= 1 + 1e-6
-    assert any(re.search(r"stage\d/block\d/", source) for _, source in rows)
+    assert any(re.search(r"stage\d/block\d/", source) for *_, source in rows)
     for reference in ('src="http', 'href="http', "<link", "url(http"):
         assert reference not in report
 
@@ -202,7 +203,7 @@ def test_the_report_says_what_was_run(finished: tuple[Path, str]) -> None:
         )
         assert head.stdout.startswith(commit[1])
     # The kernels of the first convolution, and the pixels that spoke for each wrong class.
-    assert "8\n  kernels of 3x3 pixels and 1 channel." in report
+    assert re.search(r"\b8\s+kernels of 3x3 pixels and 1 channel\.", report)
     assert report.count('class="heat"') == report.count('class="exact plain"') > 0
 
 

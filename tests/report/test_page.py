@@ -24,25 +24,46 @@ def section(page: str, name: str) -> str:
     return page[page.index(f'<section id="{name}"') :].partition("</section>")[0]
 
 
+def cards(gallery: str) -> list[str]:
+    """Return the words below each image of a gallery."""
+    return [text_of(card) for card in re.findall(r'<li class="card">.*?</li>', gallery, re.DOTALL)]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_mistakes_are_mistakes_and_the_worst_come_first(tmp_path: Path, channels: int) -> None:
     evaluation = evaluation_record(channels=channels)
     page = write(tmp_path / "report.html", run_record(evaluation=evaluation))
     mistakes = section(page, "mistakes")
-    worst, confident, unsure = re.split("Most confident mistakes|Least confident correct", mistakes)
+    worst, unsure = mistakes.split("Least confident correct")
     # exp(9) / (exp(9) + 4) and exp(5) / (exp(5) + 4); the correct images are not here.
     expected = [
         "predicted class0 100.0% true class1 0.0% photos/1.jpg",
         "predicted class2 97.4% true class1 0.7% photos/0.jpg",
     ]
-    for gallery in (worst, confident):
-        cards = re.findall(r'<li class="card">.*?</li>', gallery, re.DOTALL)
-        assert [text_of(card) for card in cards] == expected
-        assert gallery.count('src="data:image/png;base64,') == 2
+    assert cards(worst) == expected
+    assert worst.count('src="data:image/png;base64,') == 2
     assert unsure.count('src="data:image/png;base64,') == 12
     assert "photos/1.jpg" not in unsure
     assert "photos/0.jpg" not in unsure
     assert "Errors on the test images: 2 of 40" in text_of(page)
+
+
+def test_the_most_confident_mistakes_are_others_than_the_worst(tmp_path: Path) -> None:
+    # 20 images of class 0. Class 1 gets 30 to 49 %, and class 0 the less, the less class 1 gets.
+    confidence = np.linspace(0.3, 0.49, 20)
+    rest = 1 - confidence - 0.1 * confidence
+    shares = np.stack([0.1 * confidence, confidence, *[rest / 3] * 3], axis=1)
+    evaluation = evaluation_record(
+        num_images=20, labels=np.zeros(20, np.int64), logits=np.log(shares).astype(np.float32)
+    )
+    page = write(tmp_path / "report.html", run_record(evaluation=evaluation))
+    worst, confident = section(page, "mistakes").split("Most confident mistakes")
+    assert [re.findall(r"\d+(?=\.jpg$)", card)[0] for card in cards(worst)] == list(
+        map(str, range(12))
+    )
+    assert [re.findall(r"\d+(?=\.jpg$)", card)[0] for card in cards(confident)] == list(
+        map(str, range(19, 7, -1))
+    )
 
 
 def test_a_perfect_run_says_so(tmp_path: Path) -> None:
@@ -155,7 +176,7 @@ def test_heatmaps_are_those_of_the_predicted_classes(tmp_path: Path) -> None:
     evaluation = evaluation_record(explain=explain)
     page = write(tmp_path / "report.html", run_record(evaluation=evaluation))
     assert asked == [((2, 8, 8, 3), [2, 0])], "the two mistakes, once"
-    assert section(page, "mistakes").count('class="heat"') == 4
+    assert section(page, "mistakes").count('class="heat"') == 2
 
 
 def test_heatmaps_that_fail_do_not_cost_the_report(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,12 @@ def test_a_single_run_can_be_given(runs: Path) -> None:
 def test_the_table_has_the_settings_that_differ(runs: Path) -> None:
     columns = compare(find_runs(runs).runs)
     assert [column.name for column in columns] == [
-        *("run", "learning_rate", "seed", "top1", "loss", "epochs", "seconds", "date"),
+        *("run", "learning_rate", "seed", "top1", "loss", "epochs_done", "seconds", "date"),
         *("split", "state"),
     ]
     assert cells(columns, "learning_rate") == ["0.1", "0.1", "0.2"]
     assert cells(columns, "top1") == ["90.00%", "", "95.00%"]
-    assert cells(columns, "epochs") == ["3", "3", "3"]
+    assert cells(columns, "epochs_done") == ["3", "3", "3"]
     assert cells(columns, "seconds") == ["12.3", "", "12.3"]
     assert cells(columns, "state") == ["complete", "unfinished", "complete"]
     by_name = {column.name: column for column in columns}
@@ -127,6 +128,21 @@ def test_runs_are_printed(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert command(str(runs), "--sort", "seed") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["a", "deep/b", "c"]
+
+
+def test_a_narrow_terminal_gets_the_settings_that_fit(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    assert command(str(runs), "--sort", "seed") == 0
+    output = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    lines = output.splitlines()
+    assert lines[0].split()[:3] == ["run", "seed", "top1"]
+    assert lines[2].split()[:4] == ["━", "deep/b", "1", "95.00%"]
+    assert "Other settings that differ: learning_rate." in lines
+    assert "Top-1 accuracy of the evaluated split" in output
+    assert all(len(line) <= 100 for line in lines)
 
 
 def test_a_page_is_written_once(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
