@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from resnet_jax.data.dataset import printable
-from resnet_jax.inference.stream import BATCH_SIZE, Tta, stream
+from resnet_jax.inference.stream import Tta, stream
 
 if TYPE_CHECKING:
     from resnet_jax.inference.classifier import Classifier
@@ -63,7 +63,7 @@ class Neighbors:
         images: Iterable[str],
         *,
         tta: Tta = "none",
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
     ) -> "Neighbors":
         """Compute the features of a collection.
 

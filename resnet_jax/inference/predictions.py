@@ -9,7 +9,10 @@ import numpy as np
 from resnet_jax.data.preprocessing import ImageLike
 from resnet_jax.inference.classifier import Classifier, Prediction
 from resnet_jax.inference.neighbors import Neighbor, Neighbors
-from resnet_jax.inference.stream import BATCH_SIZE, Streamed, Tta, image_name, stream
+from resnet_jax.inference.stream import Streamed, Tta, image_name, stream
+
+# Number of images that are ranked at once.
+_CHUNK = 16
 
 UNCERTAIN = "uncertain"
 """Decision for an image whose most probable class is less probable than the threshold."""
@@ -47,7 +50,7 @@ def predict_stream(
     neighbors: Neighbors | None = None,
     features: bool = False,
     tta: Tta = "none",
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
 ) -> Iterator[Predicted]:
     """Yield predictions for each image of an iterable, in order, with bounded memory.
 
@@ -87,7 +90,7 @@ def predict_stream(
 
     def generate() -> Iterator[Predicted]:
         # Neighbors of many images are found with one product of matrices.
-        while chunk := list(itertools.islice(items, batch_size)):
+        while chunk := list(itertools.islice(items, _CHUNK)):
             readable = [item for item in chunk if not item.error]
             classes = iter(_classes(classifier, readable, top))
             similar = iter(_neighbors(neighbors, readable, top))

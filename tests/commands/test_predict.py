@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from resnet_jax import Classifier, create_model, save_weights
+from resnet_jax.commands import predict
 from resnet_jax.commands.main import main
 from tests.variables import random_variables
 
@@ -157,6 +158,31 @@ def test_a_threshold_decides(
         CLASSES[p.argmax()] if p.max() >= threshold else "uncertain" for p, _ in expected.values()
     ]
     assert decisions.count("uncertain") == 2
+
+
+def test_a_threshold_without_a_value_is_the_calibrated_one(
+    repository: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = tmp_path / "x.csv"
+    assert run(repository, "--threshold", photos, "--output", table) == 2
+    assert "has no calibrated threshold; give one, such as --threshold 0.5" in (
+        capsys.readouterr().err
+    )
+    assert not table.exists()
+    load = predict._load
+
+    def calibrated(arguments: predict.Arguments) -> Any:
+        classifier: Any = load(arguments)
+        classifier.calibration = types.SimpleNamespace(threshold=1.0, temperature=1.0)
+        return classifier
+
+    monkeypatch.setattr(predict, "_load", calibrated)
+    assert run(repository, photos, "--output", table, "--threshold") == 0
+    assert {row["decision"] for row in read(table)} == {"uncertain"}
 
 
 def test_neighbors_are_images_of_a_folder(
