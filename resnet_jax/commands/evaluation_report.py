@@ -48,8 +48,8 @@ def write_evaluation_report(
                 "throughput": f"{evaluation.images_per_second:.1f} images/s",
             },
             headline={
-                "images": f"{measures.images:,}",
                 "top-1 accuracy": f"{100 * measures.top1:.2f} %",
+                "images": f"{measures.images:,}",
                 "negative log-likelihood": f"{measures.nll:.4f} nats",
                 "calibration error": f"{100 * measures.ece:.2f} %",
             },
