@@ -209,8 +209,7 @@ def _load(arguments: Arguments) -> "Classifier":
 def _threshold(arguments: Arguments, classifier: "Classifier") -> float | None:
     if arguments.threshold != _CALIBRATED:
         return arguments.threshold
-    calibration = getattr(classifier, "calibration", None)
-    if (threshold := getattr(calibration, "threshold", None)) is None:
+    if (threshold := classifier.calibration.threshold) is None:
         raise UsageError(
             f"{arguments.run} has no calibrated threshold; give one, such as --threshold 0.5, or "
             "store one in the run with resnet-jax evaluate"

@@ -19,7 +19,7 @@ from resnet_jax.inference.explain import Method, check_method
 from resnet_jax.inference.measures import softmax
 from resnet_jax.inference.pretrained import ImageSize, find
 from resnet_jax.inference.rundir import read_run
-from resnet_jax.inference.stream import BATCH_SIZE, Batch, Outputs, decode_batches, image_name
+from resnet_jax.inference.stream import MAX_BATCH_SIZE, Batch, Outputs, decode_batches, image_name
 from resnet_jax.models import Overrides, ResNet
 from resnet_jax.weights import load_weights
 from resnet_jax.weights.sources import Source
@@ -410,7 +410,7 @@ class Classifier:
             return np.empty((0, *shape[1:]), np.float32)
         return np.concatenate([np.asarray(array)[:count] for array, count in arrays])
 
-    def _decoded(self, images: Images, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
+    def _decoded(self, images: Images, batch_size: int = MAX_BATCH_SIZE) -> Iterator[Batch]:
         """Yield decoded batches.
 
         Raises:

@@ -26,6 +26,8 @@ four corners and the center, see `Preprocessing.five_crops`.
 # Batches are padded to one of these sizes or to the largest size that is asked for, so that few
 # programs are compiled.
 _BATCH_SIZES = (1, 4, 16, 64)
+MAX_BATCH_SIZE = _BATCH_SIZES[-1]
+"""Largest number of images that the network computes at once, unless another one is asked for."""
 # CPUs are not faster with larger batches.  ResNet-50 at 224 pixels takes 110 ms of CPU time for an
 # image in batches of 16 and 104 to 118 ms in batches of 64, and `resnet-jax predict` needs 0.9 GiB
 # instead of 1.8 GiB (2 busy cores of an AMD EPYC, jax 0.10, 2026-11-28).
@@ -142,7 +144,7 @@ def stream(
 
 def default_batch_size() -> int:
     """Return the default of the largest batch size, see `stream`."""
-    return _CPU_BATCH_SIZE if jax.default_backend() == "cpu" else _BATCH_SIZES[-1]
+    return _CPU_BATCH_SIZE if jax.default_backend() == "cpu" else MAX_BATCH_SIZE
 
 
 def image_name(index: int, image: ImageLike) -> str:
@@ -155,7 +157,7 @@ def decode_batches(
     preprocessing: Preprocessing,
     *,
     tta: Tta = "none",
-    batch_size: int = _BATCH_SIZES[-1],
+    batch_size: int = MAX_BATCH_SIZE,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Batch]:
     """Yield images in batches of few different sizes, while threads decode the next ones.

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax import report
 from resnet_jax.commands.main import main
 from resnet_jax.config import DataConfig, FolderConfig, ImageConfig, SyntheticConfig
 from resnet_jax.data.labeled import open_labeled, open_labeled_config
@@ -193,7 +192,6 @@ def test_corruptions_are_in_the_results(
     assert "imagenet-c" not in page.lower()
 
 
-@pytest.mark.skipif(not hasattr(report, "LineChart"), reason="this report has no evaluations yet")
 def test_the_page_has_the_results_the_images_and_the_curve(
     trained: Path, photos: Path, tmp_path: Path
 ) -> None:
