@@ -11,3 +11,7 @@ over them before code is generated, such as fusion, are the usual ones.  To test
 code, set ``XLA_FLAGS="--xla_backend_optimization_level=3
 --xla_llvm_disable_expensive_passes=false --xla_cpu_use_fusion_emitters=true"``.
 """
+
+DEFAULT_CODE_GENERATOR = {"xla_cpu_use_fusion_emitters": True}
+"""Compiler options for tests that compare two programs more strictly than to rounding: the older
+code generator rounds the same operation differently in different programs."""

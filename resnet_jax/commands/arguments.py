@@ -30,9 +30,6 @@ Flag = Annotated[bool, "flag"]
 """A Boolean that an option without a value sets to True. Other Booleans take True or False, so that
 every option of an experiment is a name and a value."""
 
-FLAG_MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
-"""The same for commands whose Booleans are False unless their option is there."""
-
 
 class UsageError(Exception):
     """A mistake on the command line. The message says what to type instead."""
@@ -46,7 +43,6 @@ def parse_options(
     default: T | None = None,
     description: str | None = None,
     unions: dict[type, list[str]] | None = None,
-    flags: bool = False,
 ) -> T:
     """Return the arguments of a command, as an instance of a dataclass.
 
@@ -58,8 +54,6 @@ def parse_options(
         description: Text of the help page. By default it is the docstring of the class.
         unions: For each dataclass that is a member of a union, the kinds of that union. It gets an
             option ``kind``, whose value the caller has already acted upon.
-        flags: Whether a Boolean is an option without a value, such as ``--dry-run``, instead of one
-            that takes True or False.
 
     Raises:
         UsageError: An option is unknown, lacks its value, or has a value of another type.
@@ -77,7 +71,7 @@ def parse_options(
                 args=argv,
                 description="",
                 return_unknown_args=True,
-                config=FLAG_MARKERS if flags else MARKERS,
+                config=MARKERS,
                 registry=create_registry(unions or {}),
                 default=tyro.MISSING_NONPROP if default is None else default,
             )

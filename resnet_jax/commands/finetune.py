@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from resnet_jax.commands import train
-from resnet_jax.commands.arguments import UsageError, parse_options
+from resnet_jax.commands.arguments import Flag, UsageError, parse_options
 from resnet_jax.commands.run_directory import as_file_name, directory_of
 from resnet_jax.config import ConfigError, FolderConfig, TrainConfig
 
@@ -64,7 +64,7 @@ class Arguments:
     workdir: Path | None = None
     """Run directory. By default it is named after the data, the weights and the options, such as
     runs/photos-resnet50.a1_in1k-epochs=20."""
-    dry_run: bool = False
+    dry_run: Flag = False
     """Print the settings with their reasons and stop."""
 
 
@@ -74,7 +74,7 @@ _OPTIONS = ("epochs", "learning_rate", "batch_size", "image_size", "head_epochs"
 def run(argv: list[str], prog: str) -> int:
     """Train, and return the exit code; see `resnet_jax.commands.train.execute`."""
     started = time.perf_counter()
-    arguments = parse_options(Arguments, argv, prog=prog, flags=True)
+    arguments = parse_options(Arguments, argv, prog=prog)
     workdir = arguments.workdir or _default_directory(arguments)
     from resnet_jax.ops.host_memory import keep_freed_memory
 

@@ -56,19 +56,16 @@ def differing_fields(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
 
 
 class ChangedField(NamedTuple):
-    """A field of a configuration whose value is not its default.
-
-    Attributes:
-        name: Dotted name, such as ``"optimizer.learning_rate"``.
-        value: Its value.
-        default: Its default, or None if ``required``.
-        required: Whether the field has no default.
-    """
+    """A field of a configuration whose value is not its default."""
 
     name: str
+    """Dotted name, such as ``"optimizer.learning_rate"``."""
     value: Any
+    """Its value."""
     default: Any
+    """Its default, or None if ``required``."""
     required: bool
+    """Whether the field has no default."""
 
 
 def changed_fields(config: TrainConfig) -> list[ChangedField]:

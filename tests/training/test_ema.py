@@ -18,6 +18,7 @@ from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.sharding import make_mesh, replicated
 from resnet_jax.training.state import TrainState, state_of
 from resnet_jax.training.step import make_train_step
+from tests.fast_compilation import DEFAULT_CODE_GENERATOR
 from tests.variables import random_variables
 
 MODEL = create_model("cifar_resnet20", stage_sizes=(1,), width=8)
@@ -49,7 +50,8 @@ def test_averages_are_those_of_the_closed_form(initial: TrainState, warmup: bool
         lambda _, images, labels: (images, labels),
         ema_decay=make_ema_decay(0.7, warmup=warmup),
     )
-    jitted, state, history = jax.jit(step), initial, [initial.variables]
+    jitted = jax.jit(step, compiler_options=DEFAULT_CODE_GENERATOR)
+    state, history = initial, [initial.variables]
     for number in range(6):
         state, _ = jitted(state, batch(number), jax.random.key(0))
         history.append(state.variables)
@@ -63,7 +65,10 @@ def test_averages_are_those_of_the_closed_form(initial: TrainState, warmup: bool
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     # BatchNorm's statistics are averaged like parameters, and averaging changes no parameter.
     assert state.ema.keys() == {"params", "batch_stats"}
-    plain = jax.jit(make_train_step(MODEL, OPTIMIZER, lambda _, images, labels: (images, labels)))
+    plain = jax.jit(
+        make_train_step(MODEL, OPTIMIZER, lambda _, images, labels: (images, labels)),
+        compiler_options=DEFAULT_CODE_GENERATOR,
+    )
     without, _ = plain(initial.replace(ema={}), batch(0), jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, without.variables, history[1])
 
