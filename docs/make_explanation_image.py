@@ -2,7 +2,7 @@
 
     python docs/make_explanation_image.py
 
-A ResNet-18 is trained for two minutes on crops of four photographs of scikit-image, one class for
+A ResNet-18 is trained for a few minutes on crops of four photographs of scikit-image, one class for
 each. It then explains a picture of all four, so that it is known where the heat of a class belongs.
 """
 
