@@ -1,6 +1,6 @@
 """The page that `resnet-jax evaluate --report` writes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from resnet_jax.data.labeled import LabeledImages
 from resnet_jax.inference import Classifier
 from resnet_jax.inference.class_names import match_classes
 from resnet_jax.inference.evaluation import Evaluation
-from resnet_jax.inference.explain import explain
+from resnet_jax.inference.explain import explainer
 from resnet_jax.inference.measures import Measures
 from resnet_jax.report import EvaluationRecord, LineChart, RunRecord, Series, write_report
 
@@ -33,6 +33,9 @@ def write_evaluation_report(
         corruptions: As `evaluate_corruptions` returns them, or an empty mapping.
     """
     measures = evaluation.measures
+    # The classes of the page are some or all of those of the classifier.
+    numbers = match_classes(evaluation.class_names, classifier.class_names)
+    heat = explainer(classifier.model, classifier.variables, classifier.preprocessing.on_device)
 
     def image(index: int) -> np.ndarray:
         return classifier.preprocessing.on_host(data[index].image, max_pixels=classifier.max_pixels)
@@ -61,44 +64,11 @@ def write_evaluation_report(
                 mask=evaluation.mask,
                 image=image,
                 name=evaluation.names.__getitem__,
-                explain=_explainer(classifier, evaluation.class_names),
+                explain=lambda images, targets: heat(images, numbers[targets]),
             ),
             charts=corruption_charts(measures, corruptions) if corruptions else [],
         ),
     )
-
-
-# Number of images whose heatmaps are computed at once: their activations are kept for the gradient.
-_EXPLAINED = 8
-
-
-def _explainer(
-    classifier: Classifier, class_names: Sequence[str]
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Return a function from images and classes to heatmaps; see `EvaluationRecord.explain`.
-
-    Args:
-        classifier: The classifier.
-        class_names: Names of the classes that are compared, some or all of those of the classifier.
-    """
-    numbers = match_classes(class_names, classifier.class_names)
-
-    def heat(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        # The last batch is filled up, so that one program is compiled.
-        count = len(images)
-        order = np.resize(np.arange(count), -(-count // _EXPLAINED) * _EXPLAINED)
-        maps = [
-            explain(
-                classifier.model,
-                classifier.variables,
-                classifier.preprocessing.on_device(images[part]),
-                numbers[targets[part]],
-            )
-            for part in order.reshape(-1, _EXPLAINED)
-        ]
-        return np.concatenate(maps)[:count]
-
-    return heat
 
 
 def corruption_charts(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnet_jax.commands.arguments import UsageError, parse_options
+from resnet_jax.commands.arguments import Flag, UsageError, parse_options
+from resnet_jax.commands.results import check_new_files
 from resnet_jax.suggestions import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Arguments:
     output: Path | None = None
     """Also write a page to this HTML file: the table, which can be sorted, and the curves of all
     runs over each other."""
-    overwrite: bool = False
+    overwrite: Flag = False
     """Replace the output file if it exists."""
 
 
@@ -49,10 +50,7 @@ def run(argv: list[str], prog: str) -> int:
     """Print the table and the curves, write the page, and return 0."""
     arguments = parse_options(Arguments, argv, prog=prog)
     output = arguments.output
-    if output and not output.parent.is_dir():
-        raise UsageError(f"{output.parent} is not a directory; create it, or use another --output")
-    if output and output.exists() and not arguments.overwrite:
-        raise UsageError(f"{output} exists; add --overwrite True, or use another --output")
+    check_new_files(output, overwrite=arguments.overwrite)
     from resnet_jax.report.runs import compare, find_runs
 
     try:

@@ -4,7 +4,7 @@ Grad-CAM and Grad-CAM++ weigh the channels of a feature map by the gradient of a
 gradients follow the logit from an empty image to the given one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -132,6 +132,39 @@ def heatmaps(
     check_method(model, method, stage)
     _check_target(model, target, len(images))
     return _heatmaps(model, variables, images, target, method, stage or len(model.stage_sizes))
+
+
+def explainer(
+    model: ResNet,
+    variables: Mapping[str, Any],
+    prepare: Callable[[np.ndarray], jax.Array],
+    *,
+    batch_size: int = 8,
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a function from any number of images and classes to their heatmaps by Grad-CAM.
+
+    Args:
+        model: A network with a head.
+        variables: Its variables.
+        prepare: From uint8[B, H, W, C] images to the input of the network.
+        batch_size: B. The activations of a batch are kept for the gradient.
+
+    Returns:
+        From uint8[N, H, W, C] images and int[N] classes to float32[N, H', W'], the heat from 0 to 1
+        at the size of the input of the network. One program is compiled for any N.
+    """
+
+    def heat(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        count = len(images)
+        # The last batch is filled up with the first images.
+        order = np.resize(np.arange(count), -(-count // batch_size) * batch_size)
+        maps = [
+            np.asarray(explain(model, variables, prepare(images[part]), targets[part]))
+            for part in order.reshape(-1, batch_size)
+        ]
+        return np.concatenate(maps)[:count]
+
+    return heat
 
 
 def check_method(model: ResNet, method: str, stage: int | None) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
-from resnet_jax.inference.explain import explain
+from resnet_jax.inference.explain import explainer
 from resnet_jax.report import EvaluationRecord, RunRecord, read_metrics, write_report
 from resnet_jax.training.description import describe, provenance
 from resnet_jax.training.loop import TrainResult
@@ -171,36 +171,12 @@ def _record(
             mask=evaluation.mask,
             image=dataset.evaluation.image,
             name=dataset.evaluation.name,
-            explain=_explain(run, variables),
+            explain=explainer(
+                run.model, variables, lambda images: run.dataset.prepare(jnp.asarray(images))
+            ),
         ),
         kernels=_first_kernels(variables["params"]),
     )
-
-
-# Number of images whose heatmaps are computed at once: their activations are kept for the gradient.
-_EXPLAINED = 8
-
-
-def _explain(run: Run, variables: dict[str, Any]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Return a function from images and classes to heatmaps; see `EvaluationRecord.explain`."""
-
-    def heat(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        # The last batch is filled up, so that one program is compiled.
-        order = np.resize(np.arange(len(images)), -(-len(images) // _EXPLAINED) * _EXPLAINED)
-        maps = [
-            jax.device_get(
-                explain(
-                    run.model,
-                    variables,
-                    run.dataset.prepare(jnp.asarray(images[part])),
-                    targets[part],
-                )
-            )
-            for part in np.split(order, len(order) // _EXPLAINED)
-        ]
-        return np.concatenate(maps)[: len(images)]
-
-    return heat
 
 
 def _first_kernels(params: dict[str, Any]) -> np.ndarray | None:
