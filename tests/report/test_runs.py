@@ -168,7 +168,7 @@ def test_a_page_is_written_once(runs: Path, capsys: pytest.CaptureFixture[str]) 
         (("{runs}/half",), "half: config.json is damaged or half-written"),
         (("{runs}", "--sort", "top2"), "there is no column 'top2': did you mean top1"),
         (("{runs}", "--sort", "xyzzy"), "choose from run, learning_rate, seed, top1"),
-        (("{runs}", "--output", "nowhere/page.html"), "nowhere is not a directory"),
+        (("{runs}", "--output", "nowhere/page.html"), "there is no directory"),
     ],
 )
 def test_mistakes_get_one_line(
