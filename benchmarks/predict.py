@@ -5,8 +5,9 @@
 The benchmark makes JPEG files of 500x375 pixels from the photographs of scikit-learn and
 scikit-image, and a ResNet-50 with random weights.  Each contender is a process of its own that
 starts, loads the network, compiles if it does, predicts all files at 224 pixels, and writes the
-five most probable classes to a CSV file.  The time is that of the whole process.  The memory is the
-largest sum over the process and its children, in which shared pages are counted once.
+five most probable classes to a CSV file.  The table shows the wall time from the start to the end
+of the process.  It also shows the peak memory of the process and its children together; memory that
+they share is counted once.
 
 - timm: the procedure of its ``inference.py`` with the default options, batches of 256 and two
   loading processes, in the default and in the channels-last memory format;

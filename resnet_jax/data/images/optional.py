@@ -28,14 +28,12 @@ def opencv() -> Any:
     Raises:
         ImportError: It is not installed. The message is one line that names the extra.
     """
-    try:
-        return importlib.import_module("cv2")
-    except ImportError as error:
-        raise ImportError(
-            f"interpolation 'linear' needs OpenCV ({error}): pip install 'resnet-linen[data]', or "
-            "choose 'pil_bilinear' or 'pil_bicubic', which need only Pillow",
-            name="cv2",
-        ) from None
+    return _required(
+        "cv2",
+        "interpolation 'linear' needs OpenCV",
+        "pip install 'resnet-linen[data]', or choose 'pil_bilinear' or 'pil_bicubic', which need "
+        "only Pillow",
+    )
 
 
 @functools.cache
@@ -45,13 +43,9 @@ def crc32c() -> Callable[[bytes], int]:
     Raises:
         ImportError: google-crc32c is not installed. The message is one line that names the extra.
     """
-    try:
-        return importlib.import_module("google_crc32c").value
-    except ImportError as error:
-        raise ImportError(
-            f"TFRecord files need google-crc32c ({error}): pip install 'resnet-linen[data]'",
-            name="google_crc32c",
-        ) from None
+    return _required(
+        "google_crc32c", "TFRecord files need google-crc32c", "pip install 'resnet-linen[data]'"
+    ).value
 
 
 @functools.cache
@@ -61,10 +55,12 @@ def fsspec() -> Any:
     Raises:
         ImportError: It is not installed. The message is one line that names the extra.
     """
+    return _required("fsspec", "URLs need fsspec", "pip install 'resnet-linen[predict]'")
+
+
+def _required(module: str, need: str, remedy: str) -> Any:
+    """Return a module, or raise `ImportError` in one line that says what to install."""
     try:
-        return importlib.import_module("fsspec")
+        return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f"URLs need fsspec ({error}): pip install 'resnet-linen[predict]'",
-            name="fsspec",
-        ) from None
+        raise ImportError(f"{need} ({error}): {remedy}", name=module) from None
