@@ -6,7 +6,6 @@ import io
 import itertools
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,9 +125,7 @@ def test_the_first_image_of_a_large_folder_comes_at_once(tmp_path: Path) -> None
     scandir = os.scandir
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs.os, "scandir", lambda path: (read.append(path), scandir(path))[1])
-        started = time.perf_counter()
         first = list(itertools.islice(expand([tmp_path]), 100))
-        assert time.perf_counter() - started < 1
     assert len(first) == 100
     assert len(read) == 2
 

@@ -3,7 +3,6 @@
 import io
 import math
 import resource
-import time
 import tracemalloc
 from typing import Any
 
@@ -253,9 +252,8 @@ def test_a_very_long_image_costs_no_more_than_its_pixels(
 ) -> None:
     levels = np.repeat(np.linspace(0, 200, 40000).astype(np.uint8), 3).reshape(*shape, 3)
     data = encoded(Image.fromarray(levels), "PNG")
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     crop = evaluation_image(data, image_size=224, crop_fraction=0.875, interpolation=interpolation)
-    assert time.perf_counter() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "KiB"
     assert crop.shape == (224, 224, 3)
     assert (np.abs(crop.astype(int) - 100) <= 1).all()
