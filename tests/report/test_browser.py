@@ -14,6 +14,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.report.records import PHOTO_NAMES, mistaken, run_record, write
 from tests.report.test_runs import write_page
 
+# Milliseconds. Slow machines take longer than the usual 5,000.
+expect.set_options(timeout=60_000)
+
 pytestmark = pytest.mark.xdist_group("report")
 
 Visit = Callable[..., Page]
@@ -49,7 +52,7 @@ def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Visit]:
         size = {"width": width, "height": 900}
         contexts.append(browser.new_context(viewport=size, reduced_motion="reduce", **options))
         opened = contexts[-1].new_page()
-        opened.set_default_timeout(10_000)
+        opened.set_default_timeout(60_000)
         opened.on("pageerror", lambda error: errors.append(error))
         opened.goto((pages[page] if isinstance(page, str) else page).as_uri())
         return opened

@@ -148,7 +148,7 @@ def test_the_watchdog_ends_what_hangs_and_nothing_else(where: str, message: str 
         [sys.executable, "-c", HANGING, where],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=240,
         check=False,
     )
     if message is None:

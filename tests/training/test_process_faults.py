@@ -19,8 +19,6 @@ from tests.training.ranks import ENDLESS, ROOT, TINY, Rank, ended, started, wait
 pytestmark = pytest.mark.xdist_group("process_faults")
 
 OPTIONS = (*ENDLESS, "--checkpoint.keep-latest=1000", "--distributed.heartbeat-timeout=5")
-# Seconds until a test that waits in vain fails.
-WATCHDOG = 240
 
 
 def digests(workdir: Path, step: int) -> dict[str, Any]:
@@ -60,12 +58,12 @@ def stopped(
     with started(workdir, *OPTIONS) as ranks:
         wait_until(lambda: due in checkpoints(workdir), ranks)
         ranks[1].process.send_signal(signal.SIGSTOP)
-        [code] = ended(ranks[:1], within=WATCHDOG)
+        [code] = ended(ranks[:1])
         assert code == -signal.SIGABRT
         # It cannot end while it is stopped, and must not go on alone afterwards.
         assert ranks[1].process.poll() is None
         ranks[1].process.send_signal(signal.SIGCONT)
-        assert ended(ranks[1:], within=WATCHDOG)[0] != 0
+        assert ended(ranks[1:])[0] != 0
     return workdir, ranks[0]
 
 
@@ -79,7 +77,7 @@ def killed(
     with started(workdir, *OPTIONS) as ranks:
         wait_until(lambda: due in checkpoints(workdir), ranks)
         ranks[1].process.send_signal(signal.SIGKILL)
-        [code] = ended(ranks[:1], within=WATCHDOG)
+        [code] = ended(ranks[:1])
         assert code == -signal.SIGABRT
     return workdir, ranks[0]
 
@@ -138,10 +136,10 @@ def test_without_process_0_the_others_end_and_name_it(
     with started(tmp_path / "run", *OPTIONS) as ranks:
         wait_until(lambda: "step 4/" in ranks[0].out, ranks)
         ranks[0].process.send_signal(fault)
-        [code] = ended(ranks[1:], within=WATCHDOG)
+        [code] = ended(ranks[1:])
         assert ranks[0].process.poll() in (None, -signal.SIGKILL)
         ranks[0].process.send_signal(signal.SIGCONT)
-        assert ended(ranks[:1], within=WATCHDOG)[0] != 0
+        assert ended(ranks[:1])[0] != 0
     assert code == -signal.SIGABRT
     assert message in ranks[1].err
 
@@ -156,7 +154,7 @@ def test_an_error_in_one_process_ends_all_with_its_message(tmp_path: Path) -> No
         wait_until(lambda: "step 4/" in ranks[0].out, ranks)
         # Of all errors that happen within Python, this one can be sent from outside.
         ranks[1].process.send_signal(signal.SIGINT)
-        assert ended(ranks, within=WATCHDOG) == [130, 130]
+        assert ended(ranks) == [130, 130]
     message = "interrupted; the same command continues from the last checkpoint"
     assert ranks[1].err == f"process 1: {message}\n"
     assert ranks[0].err == f"process 0: ended, since process 1 failed: {message}\n"
@@ -166,7 +164,7 @@ def test_a_missing_process_is_waited_for_and_then_given_up(tmp_path: Path) -> No
     options = (*TINY, "--distributed.initialization-timeout=3")
     with started(tmp_path / "run", *options) as ranks:
         ranks[1].kill()
-        assert ended(ranks[:1], within=WATCHDOG) == [2]
+        assert ended(ranks[:1]) == [2]
     assert "error: process 0 of 2 has waited 3 s for the others at 127.0.0.1:" in ranks[0].err
     assert ranks[0].err.count("\n") == 1
     assert not (tmp_path / "run").exists()
@@ -187,7 +185,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=WATCHDOG,
+            timeout=240,
             check=False,
         )
     assert process.returncode == 2
