@@ -39,7 +39,7 @@ CONFIG = TrainConfig(
         learning_rate=0.1,
         nesterov=False,
         weight_decay=1e-4,
-        decay_norm_and_bias=True,
+        decay_on="all",
     ),
     schedule=StepsConfig(
         warmup_epochs=0.0,

@@ -17,6 +17,7 @@ from resnet_jax.config import (
     DigitsConfig,
     ModelConfig,
     SGDConfig,
+    SoftmaxConfig,
     TrainConfig,
 )
 
@@ -28,7 +29,7 @@ CONFIG = TrainConfig(
     checkpoint=CheckpointConfig(every_steps=100),
     batch_size=64,
     epochs=25,
-    label_smoothing=0.1,
+    loss=SoftmaxConfig(label_smoothing=0.1),
     log_every_steps=20,
     evaluate_every_epochs=5,
 )

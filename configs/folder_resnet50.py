@@ -8,7 +8,14 @@ Images may have any format that Pillow reads, at any depth below the folder of t
 is no val or test folder, a fifth of each class is held out for validation.
 """
 
-from resnet_jax.config import CosineConfig, FolderConfig, ModelConfig, SGDConfig, TrainConfig
+from resnet_jax.config import (
+    CosineConfig,
+    FolderConfig,
+    ModelConfig,
+    SGDConfig,
+    SoftmaxConfig,
+    TrainConfig,
+)
 
 CONFIG = TrainConfig(
     model=ModelConfig("resnet50"),
@@ -17,6 +24,6 @@ CONFIG = TrainConfig(
     schedule=CosineConfig(warmup_epochs=2.0),
     batch_size=64,
     epochs=30.0,
-    label_smoothing=0.1,
+    loss=SoftmaxConfig(label_smoothing=0.1),
     log_every_steps=10,
 )

@@ -14,7 +14,14 @@ The data set is imagenet2012, as prepared by TensorFlow Datasets in TFRecord or 
 It can be read without TensorFlow.
 """
 
-from resnet_jax.config import CosineConfig, ModelConfig, SGDConfig, TfdsConfig, TrainConfig
+from resnet_jax.config import (
+    CosineConfig,
+    ModelConfig,
+    SGDConfig,
+    SoftmaxConfig,
+    TfdsConfig,
+    TrainConfig,
+)
 
 CONFIG = TrainConfig(
     model=ModelConfig("resnet50", dtype="bfloat16"),
@@ -23,5 +30,5 @@ CONFIG = TrainConfig(
     schedule=CosineConfig(warmup_epochs=5.0),
     batch_size=1024,
     epochs=90.0,
-    label_smoothing=0.1,
+    loss=SoftmaxConfig(label_smoothing=0.1),
 )

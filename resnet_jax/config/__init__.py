@@ -5,6 +5,7 @@ line shows the default beside it.
 """
 
 from resnet_jax.config.augment import AugmentConfig as AugmentConfig
+from resnet_jax.config.averaging import AveragingConfig as AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig as CheckpointConfig
 from resnet_jax.config.data import DataConfig as DataConfig
 from resnet_jax.config.data import DigitsConfig as DigitsConfig
@@ -18,14 +19,17 @@ from resnet_jax.config.experiments import Experiment as Experiment
 from resnet_jax.config.experiments import list_experiments as list_experiments
 from resnet_jax.config.experiments import load_experiment as load_experiment
 from resnet_jax.config.finetune import FinetuneConfig as FinetuneConfig
+from resnet_jax.config.loss import LossConfig as LossConfig
+from resnet_jax.config.loss import SoftmaxConfig as SoftmaxConfig
 from resnet_jax.config.model import ModelConfig as ModelConfig
-from resnet_jax.config.optimizer import OptimizerConfig as OptimizerConfig
-from resnet_jax.config.optimizer import SGDConfig as SGDConfig
+from resnet_jax.config.optimizers import DecayOn as DecayOn
+from resnet_jax.config.optimizers import OptimizerConfig as OptimizerConfig
+from resnet_jax.config.optimizers import SGDConfig as SGDConfig
 from resnet_jax.config.process import DistributedConfig as DistributedConfig
 from resnet_jax.config.process import ProfileConfig as ProfileConfig
-from resnet_jax.config.schedule import CosineConfig as CosineConfig
-from resnet_jax.config.schedule import ScheduleConfig as ScheduleConfig
-from resnet_jax.config.schedule import StepsConfig as StepsConfig
+from resnet_jax.config.schedules import CosineConfig as CosineConfig
+from resnet_jax.config.schedules import ScheduleConfig as ScheduleConfig
+from resnet_jax.config.schedules import StepsConfig as StepsConfig
 from resnet_jax.config.serialization import ChangedField as ChangedField
 from resnet_jax.config.serialization import changed_fields as changed_fields
 from resnet_jax.config.serialization import differing_fields as differing_fields

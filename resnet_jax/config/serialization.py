@@ -14,9 +14,10 @@ from resnet_jax.config.data import DataConfig
 from resnet_jax.config.train import TrainConfig
 from resnet_jax.config.validation import ConfigError
 
-SCHEMA_VERSION = 2
-"""Version of the JSON that `to_json` writes. Version 1 had the schedule and the fine-tuning fields
-within the optimizer, and the names of classes for kinds."""
+SCHEMA_VERSION = 3
+"""Version of the JSON that `to_json` writes. Version 2 had no configurations of the loss and the
+averages. Version 1 also had the schedule and the fine-tuning fields within the optimizer, and the
+names of classes for kinds."""
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
@@ -42,6 +43,8 @@ def from_json(plain: Any) -> TrainConfig:
         )
     if version == 1:
         fields = _from_version_1(fields)
+    if version <= 2:
+        fields = _from_version_2(fields)
     return _value(TrainConfig, fields, "")
 
 
@@ -201,6 +204,23 @@ def _from_version_1(plain: dict[str, Any]) -> dict[str, Any]:
         "schedule": schedule,
         "finetune": finetune,
     }
+
+
+def _from_version_2(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of version 2 where version 3 has them."""
+    plain = dict(plain)
+    if isinstance(optimizer := plain.get("optimizer"), dict) and "decay_norm_and_bias" in optimizer:
+        decays_all = optimizer["decay_norm_and_bias"]
+        rest = {key: value for key, value in optimizer.items() if key != "decay_norm_and_bias"}
+        plain["optimizer"] = rest | {"decay_on": "all" if decays_all else "kernels"}
+    if "label_smoothing" in plain:
+        plain["loss"] = {"kind": "softmax", "label_smoothing": plain.pop("label_smoothing")}
+    averaging = {}
+    if "ema_decay" in plain:
+        averaging["decay"] = plain.pop("ema_decay")
+    if "ema_warmup" in plain:
+        averaging["warmup"] = "tensorflow" if plain.pop("ema_warmup") else "none"
+    return plain | ({"averaging": averaging} if averaging else {})
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

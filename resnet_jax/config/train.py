@@ -4,13 +4,15 @@ import dataclasses
 import math
 from typing import Any
 
+from resnet_jax.config.averaging import AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.data import DataConfig
 from resnet_jax.config.early_stopping import EarlyStoppingConfig
 from resnet_jax.config.finetune import FinetuneConfig
+from resnet_jax.config.loss import LossConfig, SoftmaxConfig
 from resnet_jax.config.model import ModelConfig
-from resnet_jax.config.optimizer import OptimizerConfig, SGDConfig
-from resnet_jax.config.schedule import CosineConfig, ScheduleConfig
+from resnet_jax.config.optimizers import OptimizerConfig, SGDConfig
+from resnet_jax.config.schedules import CosineConfig, ScheduleConfig
 from resnet_jax.config.validation import (
     ConfigError,
     require,
@@ -34,6 +36,10 @@ class TrainConfig:
     """The optimizer."""
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate changes during the run."""
+    loss: LossConfig = SoftmaxConfig()
+    """What training minimizes."""
+    averaging: AveragingConfig = AveragingConfig()
+    """Moving averages of parameters and running statistics."""
     finetune: FinetuneConfig = FinetuneConfig()
     """Which layers are trained, when, and how fast."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
@@ -44,15 +50,6 @@ class TrainConfig:
     """Number of images in the global batch. The devices share it evenly."""
     epochs: float = 90.0
     """Number of passes over the training split."""
-    label_smoothing: float = 0.0
-    """Share of each target that is spread evenly over all classes, from 0 to below 1."""
-    ema_decay: float = 0.0
-    """Share of the moving averages of parameters and running statistics that a step keeps. The
-    averages are then evaluated instead of the parameters. 0 turns them off; 0.9999 is usual for
-    ImageNet."""
-    ema_warmup: bool = False
-    """Keep at most (1 + t) / (10 + t) of the averages after t steps, so that a short run forgets
-    its initial parameters."""
     shard_optimizer: bool = False
     """Distribute the optimizer state and the moving averages over the devices instead of keeping a
     copy on each (ZeRO, stage 1): less memory, the same result."""
@@ -66,15 +63,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_positive(self, "batch_size", "epochs", "log_every_steps", "evaluate_every_epochs")
         require_not_negative(self, "seed")
-        require(
-            0 <= self.label_smoothing < 1,
-            f"label_smoothing must be in [0, 1), but it is {self.label_smoothing}",
-        )
-        require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), but it is {self.ema_decay}")
-        require(
-            self.ema_decay > 0 or not self.ema_warmup,
-            "ema_warmup needs ema_decay above 0; set ema_decay, or ema_warmup to False",
-        )
         head_epochs = self.finetune.head_epochs
         require(
             head_epochs < self.epochs,

@@ -39,7 +39,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
         "BatchNorm": _batch_norm(run),
-        **({"averages": _averages(config)} if config.ema_decay else {}),
+        **({"averages": _averages(config)} if config.averaging.decay else {}),
         **({"head first": _head_first(run)} if run.head_steps else {}),
         **({"early stopping": _early_stopping(config)} if config.early_stopping.patience else {}),
         "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
@@ -121,8 +121,9 @@ def _early_stopping(config: TrainConfig) -> str:
 
 
 def _averages(config: TrainConfig) -> str:
-    warmup = ", with warm-up" if config.ema_warmup else ""
-    return f"of parameters and statistics, decay {config.ema_decay}{warmup}; they are evaluated"
+    averaging = config.averaging
+    warmup = "" if averaging.warmup == "none" else f", {averaging.warmup} warm-up"
+    return f"of parameters and statistics, decay {averaging.decay}{warmup}; they are evaluated"
 
 
 def _weights(config: ModelConfig) -> str:

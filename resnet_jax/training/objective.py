@@ -1,7 +1,21 @@
 """The loss of each example."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import optax
+
+from resnet_jax.config import LossConfig
+
+Objective = Callable[[jax.Array, jax.Array], jax.Array]
+"""From float32[B, K] logits and either int32[B] labels or float32[B, K] targets to float32[B]
+losses, in nats."""
+
+
+def create_objective(config: LossConfig) -> Objective:
+    """Return the loss that a configuration describes."""
+    return partial(cross_entropy, label_smoothing=config.label_smoothing)
 
 
 def cross_entropy(

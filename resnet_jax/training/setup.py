@@ -18,10 +18,11 @@ from resnet_jax.data import Dataset, Split, open_dataset
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
-from resnet_jax.training.averaging import make_ema_decay
+from resnet_jax.training.averaging import create_ema_decay
 from resnet_jax.training.evaluate import BatchEvaluation, EvalStep, make_eval_step
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
+from resnet_jax.training.objective import create_objective
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.process.distributed import gather
 from resnet_jax.training.sharding import (
@@ -194,13 +195,13 @@ class Run:
                 f"model.weights {config.weights}: the processes have different files; give all of "
                 "them the same"
             )
-        create = partial(state_of, optimizer=self.optimizer, ema=self.config.ema_decay > 0)
+        create = partial(state_of, optimizer=self.optimizer, ema=self.config.averaging.decay > 0)
         return jit(create)(replicate(variables, self.mesh))
 
     def _create_state(self, key: jax.Array) -> TrainState:
         shape = _prepared_shape(self.dataset)
         return create_train_state(
-            key, self.model, self.optimizer, shape, ema=self.config.ema_decay > 0
+            key, self.model, self.optimizer, shape, ema=self.config.averaging.decay > 0
         )
 
     @cached_property
@@ -279,10 +280,8 @@ class Run:
             self.model,
             self.optimizer,
             self.dataset.augment,
-            label_smoothing=self.config.label_smoothing,
-            ema_decay=make_ema_decay(self.config.ema_decay, warmup=self.config.ema_warmup)
-            if self.config.ema_decay
-            else None,
+            objective=create_objective(self.config.loss),
+            ema_decay=create_ema_decay(self.config.averaging),
             head_only=head_only,
         )
 

@@ -12,7 +12,7 @@ from resnet_jax.data import Batch
 from resnet_jax.models import ResNet
 from resnet_jax.training.averaging import EmaDecay
 from resnet_jax.training.metrics import Metrics, batch_metrics
-from resnet_jax.training.objective import cross_entropy
+from resnet_jax.training.objective import Objective, cross_entropy
 from resnet_jax.training.optim import of_head, stop_below_head
 from resnet_jax.training.state import TrainState
 
@@ -26,7 +26,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     *,
-    label_smoothing: float = 0.0,
+    objective: Objective = cross_entropy,
     ema_decay: EmaDecay | None = None,
     head_only: bool = False,
 ) -> TrainStep:
@@ -41,7 +41,7 @@ def make_train_step(
         model: The network.
         optimizer: The optimizer of its parameters.
         augment: The augmentation, as in `Dataset`.
-        label_smoothing: Share of the target that is spread evenly over all classes.
+        objective: The loss of each example.
         ema_decay: Share of the moving averages that a step keeps, see `EmaDecay`. None if the state
             has no averages.
         head_only: Train only the head. The network computes as in evaluation, with the running
@@ -67,7 +67,7 @@ def make_train_step(
                 rngs={"dropout": dropout_key},
             )
             logits, updated = output
-            losses = cross_entropy(logits, targets, label_smoothing=label_smoothing)
+            losses = objective(logits, targets)
             metrics = batch_metrics(logits, batch.label, losses, batch.mask)
             return jnp.mean(losses), (metrics, updated.get("batch_stats", {}))
 

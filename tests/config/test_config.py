@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from resnet_jax.config import (
+    AveragingConfig,
     CheckpointConfig,
     ConfigError,
     CosineConfig,
@@ -16,6 +17,7 @@ from resnet_jax.config import (
     FinetuneConfig,
     ModelConfig,
     SGDConfig,
+    SoftmaxConfig,
     StepsConfig,
     SyntheticConfig,
     TrainConfig,
@@ -35,10 +37,14 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (TrainConfig, {"epochs": math.nan}, "epochs must be above 0 and finite"),
         (TrainConfig, {"batch_size": 0}, "batch_size must be above 0"),
         (TrainConfig, {"seed": -1}, "seed must be finite and not below 0"),
-        (TrainConfig, {"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
+        (SoftmaxConfig, {"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
         (TrainConfig, {"evaluate_every_epochs": 0.0}, "evaluate_every_epochs must be above 0"),
-        (TrainConfig, {"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
-        (TrainConfig, {"ema_warmup": True}, "ema_warmup needs ema_decay above 0"),
+        (AveragingConfig, {"decay": 1.0}, r"decay must be in \[0, 1\)"),
+        (
+            AveragingConfig,
+            {"warmup": "tensorflow"},
+            "averaging.warmup needs averaging.decay above 0",
+        ),
         (ModelConfig, {"name": "resnet50", "bn_decay": 1.0}, r"bn_decay must be in \[0, 1\)"),
         (ModelConfig, {"name": "resnet50", "drop_path_rate": 1.0}, r"drop_path_rate must be in"),
         (ModelConfig, {"name": "resnet50", "bn_epsilon": 0.0}, "bn_epsilon must be above 0"),
@@ -187,14 +193,14 @@ def test_the_recipes_are_those_that_are_published(name: str) -> None:
         decay_epochs or schedule.kind,
         optimizer.weight_decay,
         optimizer.nesterov,
-        config.label_smoothing,
+        config.loss.label_smoothing,
     )
     assert optimizer.momentum == 0.9
     assert getattr(schedule, "decay_factor", 0.1) == 0.1
     # The paper of the CIFAR networks applies weight decay to every parameter, and no block starts
     # as the identity.
     is_of_cifar = name.startswith("cifar")
-    assert optimizer.decay_norm_and_bias == is_of_cifar
+    assert (optimizer.decay_on == "all") == is_of_cifar
     assert config.model.zero_init_residual != config.model.name.startswith("cifar")
     if is_of_cifar:
         steps = [config.steps(epochs, 50_000) for epochs in (*decay_epochs, config.epochs)]

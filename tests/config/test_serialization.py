@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from resnet_jax.config import (
+    AveragingConfig,
     ConfigError,
     CosineConfig,
     DigitsConfig,
@@ -16,6 +17,7 @@ from resnet_jax.config import (
     ImageConfig,
     ModelConfig,
     SGDConfig,
+    SoftmaxConfig,
     StepsConfig,
     TrainConfig,
     changed_fields,
@@ -31,7 +33,7 @@ EVERYTHING = TrainConfig(
     schedule=StepsConfig(warmup_epochs=1.0, decay_epochs=(2.0, 3.5)),
     finetune=FinetuneConfig(freeze=("stem", "stage[12]"), layer_decay=0.8),
     epochs=4,
-    ema_decay=0.9,
+    averaging=AveragingConfig(decay=0.9),
 )
 
 
@@ -53,7 +55,7 @@ def test_every_kind_of_value_comes_back() -> None:
     assert config.schedule.decay_epochs == (2.0, 3.5)
     # Whole numbers in JSON get the type of the field.
     assert isinstance(config.epochs, float)
-    assert plain()["schema_version"] == SCHEMA_VERSION == 2
+    assert plain()["schema_version"] == SCHEMA_VERSION == 3
     kinds = {part: plain()[part]["kind"] for part in ("data", "optimizer", "schedule")}
     assert kinds == {"data": "folder", "optimizer": "sgd", "schedule": "steps"}
 
@@ -100,7 +102,7 @@ def test_a_missing_field_takes_its_default() -> None:
         ("batch_size", 64.5, "batch_size must be int, but it is 64.5"),
         ("seed", True, "seed must be int, but it is True"),
         ("epochs", None, "epochs must be float, but it is None"),
-        ("ema_warmup", 1, "ema_warmup must be bool, but it is 1"),
+        ("optimizer.nesterov", 1, "optimizer.nesterov must be bool, but it is 1"),
         ("model.dtype", "float16", "model.dtype must be one of 'float32', 'bfloat16', but it is"),
         ("model.bn_group_size", "all", "model.bn_group_size must be int or one of 'batch', 'dev"),
         ("model", 3, "model must be ModelConfig, but it is 3"),
@@ -125,8 +127,8 @@ def test_a_missing_field_takes_its_default() -> None:
         ("data.path", ..., "data.path is missing"),
         ("model", ..., "model is missing"),
         ("optimizer.momentum", 1.0, "momentum must be in [0, 1), but it is 1.0"),
-        ("schema_version", 3, "the configuration has schema version 3, and this version of resnet"),
-        ("schema_version", "2", "the configuration has schema version '2'"),
+        ("schema_version", 4, "the configuration has schema version 4, and this version of resnet"),
+        ("schema_version", "3", "the configuration has schema version '3'"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(path: str, value: Any, message: str) -> None:
@@ -183,6 +185,21 @@ def test_version_1_had_schedule_and_fine_tuning_within_the_optimizer() -> None:
         TrainConfig.from_json(fields | {"optimizer": {"rate": 1.0}})
 
 
+def test_version_2_had_loss_and_averages_among_the_other_fields() -> None:
+    fields = plain() | {"schema_version": 2}
+    for name in ("loss", "averaging"):
+        del fields[name]
+    del fields["optimizer"]["decay_on"]
+    fields["optimizer"]["decay_norm_and_bias"] = True
+    fields |= {"label_smoothing": 0.1, "ema_decay": 0.9, "ema_warmup": True}
+    assert TrainConfig.from_json(fields) == dataclasses.replace(
+        EVERYTHING,
+        optimizer=SGDConfig(learning_rate=0.3, decay_on="all"),
+        loss=SoftmaxConfig(label_smoothing=0.1),
+        averaging=AveragingConfig(decay=0.9, warmup="tensorflow"),
+    )
+
+
 @pytest.mark.parametrize(("epochs", "warmup"), [(10.0, 5.0), (5.0, 0.5), (1.0, 0.1)])
 def test_a_warm_up_as_long_as_the_run_is_shortened(epochs: float, warmup: float) -> None:
     schedule = CosineConfig(warmup_epochs=5.0)
@@ -216,7 +233,7 @@ def test_the_changed_fields_are_those_that_make_the_difference() -> None:
         "finetune.freeze": (("stem", "stage[12]"), ()),
         "finetune.layer_decay": (0.8, 1.0),
         "epochs": (4, 90.0),
-        "ema_decay": (0.9, 0.0),
+        "averaging.decay": (0.9, 0.0),
     }
     required = {name for name, *_, required in changed_fields(EVERYTHING) if required}
     assert required == {"model.name", "data.kind", "data.path"}

@@ -16,6 +16,7 @@ from PIL import Image
 
 from resnet_jax import create_model
 from resnet_jax.config import (
+    AveragingConfig,
     CheckpointConfig,
     DataConfig,
     DigitsConfig,
@@ -48,7 +49,11 @@ def write_run(
     path: Path, data: DataConfig, *, ema_decay: float = 0.0, network: str = "cifar_resnet20"
 ) -> Written:
     config = TrainConfig(
-        model=ModelConfig(network), data=data, batch_size=8, epochs=1, ema_decay=ema_decay
+        model=ModelConfig(network),
+        data=data,
+        batch_size=8,
+        epochs=1,
+        averaging=AveragingConfig(decay=ema_decay),
     )
     run = Run.create(config)
     dataset = run.dataset

@@ -267,7 +267,7 @@ def test_statistics_are_folded_and_computed_afresh() -> None:
             SGDConfig(),
             FinetuneConfig(freeze=("stem", "stage[12]/.*norm", "stage3/block"), layer_decay=0.7),
         ),
-        (SGDConfig(weight_decay=0.1, decay_norm_and_bias=True), FinetuneConfig()),
+        (SGDConfig(weight_decay=0.1, decay_on="all"), FinetuneConfig()),
     ],
 )
 def test_the_optimizer_makes_the_same_steps(config: SGDConfig, finetune: FinetuneConfig) -> None:

@@ -8,6 +8,7 @@ from resnet_jax.config import (
     DigitsConfig,
     ModelConfig,
     SGDConfig,
+    SoftmaxConfig,
     TrainConfig,
 )
 
@@ -23,6 +24,6 @@ def small_config() -> TrainConfig:
         checkpoint=CheckpointConfig(every_steps=10),
         batch_size=64,
         epochs=1,
-        label_smoothing=0.1,
+        loss=SoftmaxConfig(label_smoothing=0.1),
         log_every_steps=5,
     )

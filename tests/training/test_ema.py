@@ -10,9 +10,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from resnet_jax import create_model, load_weights
-from resnet_jax.config import CheckpointConfig
+from resnet_jax.config import AveragingConfig, CheckpointConfig
 from resnet_jax.data import Batch
-from resnet_jax.training.averaging import make_ema_decay
+from resnet_jax.training.averaging import create_ema_decay
 from resnet_jax.training.evaluate import make_eval_step
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.sharding import make_mesh, replicated
@@ -48,7 +48,9 @@ def test_averages_are_those_of_the_closed_form(initial: TrainState, warmup: bool
         MODEL,
         OPTIMIZER,
         lambda _, images, labels: (images, labels),
-        ema_decay=make_ema_decay(0.7, warmup=warmup),
+        ema_decay=create_ema_decay(
+            AveragingConfig(decay=0.7, warmup="tensorflow" if warmup else "none")
+        ),
     )
     jitted = jax.jit(step, compiler_options=DEFAULT_CODE_GENERATOR)
     state, history = initial, [initial.variables]

@@ -89,7 +89,7 @@ def test_the_experiment_follows_from_the_images_and_the_weights(photos: Path, fi
     assert (config.model.name, config.model.weights) == ("cifar_resnet20", str(file))
     assert (config.batch_size, config.epochs, config.finetune.head_epochs) == (16, 100.0, 10.0)
     assert config.optimizer.learning_rate == 0.0053
-    assert (config.optimizer.weight_decay, config.ema_warmup) == (0.0, True)
+    assert (config.optimizer.weight_decay, config.averaging.warmup) == (0.0, "tensorflow")
     schedule = config.schedule
     assert isinstance(schedule, StepsConfig)
     assert schedule.warmup_epochs == pytest.approx(18)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from resnet_jax import create_model
 from resnet_jax.config import (
+    AveragingConfig,
     ConfigError,
     CosineConfig,
     EarlyStoppingConfig,
@@ -51,7 +52,7 @@ CONFIG = TrainConfig(
     finetune=FinetuneConfig(head_epochs=1.5),
     batch_size=8,
     epochs=3.0,
-    ema_decay=0.5,
+    averaging=AveragingConfig(decay=0.5),
     log_every_steps=1,
 )
 
@@ -117,7 +118,7 @@ def test_early_stopping_and_the_second_phase_change_no_program() -> None:
 
 
 def test_the_head_alone_needs_no_backward_pass_of_the_rest() -> None:
-    run = run_of(ema_decay=0.0)
+    run = run_of(averaging=AveragingConfig())
 
     def flops(lowered: Any) -> float:
         return lowered.cost_analysis()["flops"]
@@ -133,7 +134,7 @@ def test_the_head_alone_needs_no_backward_pass_of_the_rest() -> None:
     [
         {},
         {"finetune": FinetuneConfig(head_epochs=1.5, freeze=("stem",), layer_decay=0.5)},
-        {"ema_decay": 0.0, "model": ModelConfig("tiny_resnet_gn")},
+        {"averaging": AveragingConfig(), "model": ModelConfig("tiny_resnet_gn")},
     ],
     ids=["batch_norm", "frozen_stem", "group_norm"],
 )

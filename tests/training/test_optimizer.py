@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from resnet_jax import create_model
 from resnet_jax.config import (
     CosineConfig,
+    DecayOn,
     FinetuneConfig,
     SGDConfig,
     StepsConfig,
@@ -55,8 +56,8 @@ def test_the_learning_rate_of_cifar_falls_at_32_and_48_thousand_steps() -> None:
     assert config.steps(config.epochs, 50_000) == 64_000
 
 
-@pytest.mark.parametrize("decay_norm_and_bias", [False, True])
-def test_weight_decay_spares_norm_scales_and_biases(decay_norm_and_bias: bool) -> None:
+@pytest.mark.parametrize("decay_on", ["kernels", "all"])
+def test_weight_decay_spares_norm_scales_and_biases(decay_on: DecayOn) -> None:
     params = {
         "conv": {"kernel": jnp.ones((3, 3, 1, 1))},
         "norm": {"scale": jnp.ones(4), "bias": jnp.ones(4)},
@@ -67,13 +68,13 @@ def test_weight_decay_spares_norm_scales_and_biases(decay_norm_and_bias: bool) -
             weight_decay=0.5,
             momentum=0.0,
             nesterov=False,
-            decay_norm_and_bias=decay_norm_and_bias,
+            decay_on=decay_on,
         ),
         0.1,
     )
     zero = optax.tree.zeros_like(params)
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
-    spared = 0.0 if not decay_norm_and_bias else -0.05
+    spared = 0.0 if decay_on == "kernels" else -0.05
     assert float(updates["conv"]["kernel"].mean()) == pytest.approx(-0.05)
     assert float(updates["head"]["kernel"].mean()) == pytest.approx(-0.05)
     for update in (updates["norm"]["scale"], updates["norm"]["bias"], updates["head"]["bias"]):

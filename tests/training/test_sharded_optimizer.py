@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from resnet_jax.config import SyntheticConfig, TrainConfig
+from resnet_jax.config import AveragingConfig, SyntheticConfig, TrainConfig
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
@@ -51,7 +51,7 @@ def runs(small_config: TrainConfig) -> dict[bool, Run]:
             data=SyntheticConfig(image_size=16, num_classes=10),
             batch_size=16,
             seed=1,
-            ema_decay=0.9,
+            averaging=AveragingConfig(decay=0.9),
             shard_optimizer=shard_optimizer,
         )
         run = Run.create(config)

@@ -29,7 +29,7 @@ def test_sgd_follows_pytorch(entry: golden.Trajectory) -> None:
             momentum=entry["momentum"],
             nesterov=entry["nesterov"],
             weight_decay=entry["weight_decay"],
-            decay_norm_and_bias=True,
+            decay_on="all",
         ),
         entry["learning_rate"],
     )

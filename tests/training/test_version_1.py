@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from resnet_jax.config import (
+    AveragingConfig,
     CheckpointConfig,
     DigitsConfig,
     FinetuneConfig,
     ModelConfig,
     SGDConfig,
+    SoftmaxConfig,
     StepsConfig,
     TrainConfig,
 )
@@ -43,8 +45,8 @@ CONFIG = TrainConfig(
     checkpoint=CheckpointConfig(every_steps=10),
     batch_size=64,
     epochs=0.89,
-    label_smoothing=0.1,
-    ema_decay=0.9,
+    loss=SoftmaxConfig(label_smoothing=0.1),
+    averaging=AveragingConfig(decay=0.9),
     log_every_steps=1,
     evaluate_every_epochs=5,
 )

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from resnet_jax import create_model, load_weights, save_weights, training
-from resnet_jax.config import ConfigError, TrainConfig
+from resnet_jax.config import AveragingConfig, ConfigError, TrainConfig
 from resnet_jax.training import loop, network, setup, starting_weights
 from resnet_jax.training.description import describe
 from resnet_jax.training.rundir.workdir import Workdir
@@ -40,7 +40,9 @@ def starting_from(config: TrainConfig, source: object, **model: Any) -> TrainCon
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_run_starts_from_weights(small_config: TrainConfig, source: Path, scan: bool) -> None:
     config = starting_from(small_config, source, name="cifar_resnet32", scan=scan)
-    run = Run.create(dataclasses.replace(config, ema_decay=0.9, shard_optimizer=True))
+    run = Run.create(
+        dataclasses.replace(config, averaging=AveragingConfig(decay=0.9), shard_optimizer=True)
+    )
     state = run.create_state()
     expected = load_weights(
         create_model("cifar_resnet32", num_classes=10, in_channels=1, scan=scan),

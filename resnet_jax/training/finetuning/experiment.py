@@ -6,6 +6,7 @@ from typing import TypedDict, TypeVar
 
 from resnet_jax.config import (
     AugmentConfig,
+    AveragingConfig,
     ConfigError,
     EarlyStoppingConfig,
     FinetuneConfig,
@@ -142,8 +143,7 @@ def experiment_of(
         early_stopping=EarlyStoppingConfig(patience=patience or None, metric="loss"),
         batch_size=batch_size,
         epochs=epochs,
-        ema_decay=0.999,
-        ema_warmup=True,
+        averaging=AveragingConfig(decay=0.999, warmup="tensorflow"),
         seed=options.get("seed", 0),
         log_every_steps=10,
         evaluate_every_epochs=float(max(1, round(epochs / _EVALUATIONS))),

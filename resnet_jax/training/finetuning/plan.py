@@ -244,7 +244,7 @@ def _about_training(
         Choice("head first", f"{config.finetune.head_epochs:g} epochs", reasons["head_epochs"]),
         Choice(
             "averages",
-            f"decay {config.ema_decay}, with warm-up",
+            f"decay {config.averaging.decay}, with warm-up",
             "they are evaluated; the warm-up suits short runs",
         ),
         Choice(

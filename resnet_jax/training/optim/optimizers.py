@@ -1,9 +1,11 @@
 """The Optax optimizer that a configuration describes."""
 
+from collections.abc import Callable
+
 import jax
 import optax
 
-from resnet_jax.config import FinetuneConfig, OptimizerConfig
+from resnet_jax.config import DecayOn, FinetuneConfig, OptimizerConfig
 from resnet_jax.training.optim.parameter_groups import frozen, scale_by_depth
 
 
@@ -20,7 +22,7 @@ def create_optimizer(
         finetune: Which layers are trained, and how fast. By default all are trained alike.
     """
     finetune = finetune or FinetuneConfig()
-    optimizer = config.create(learning_rate, is_kernel=is_kernel)
+    optimizer = config.create(learning_rate, decayed=_DECAYED[config.decay_on])
     if finetune.freeze:
         optimizer = optax.partition(
             {True: optax.set_to_zero(), False: optimizer},
@@ -34,3 +36,9 @@ def create_optimizer(
 def is_kernel(params: optax.Params) -> optax.Params:
     """Return True for kernels of convolutions and dense layers, False for scales and biases."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+_DECAYED: dict[DecayOn, Callable[[optax.Params], optax.Params] | None] = {
+    "kernels": is_kernel,
+    "all": None,
+}

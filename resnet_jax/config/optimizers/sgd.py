@@ -1,7 +1,4 @@
-"""Configuration of the optimizer.
-
-A new optimizer is one more class here with a `create`, and one more member of `OptimizerConfig`.
-"""
+"""Stochastic gradient descent."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+from resnet_jax.config.optimizers.decay import DecayOn
 from resnet_jax.config.validation import require, require_not_negative, require_positive
 
 if TYPE_CHECKING:
@@ -29,9 +27,9 @@ class SGDConfig:
     """Use Nesterov momentum."""
     weight_decay: float = 1e-4
     """L2 coefficient. The parameter times this is added to its gradient, as in PyTorch's SGD."""
-    decay_norm_and_bias: bool = False
-    """Also decay the scales of normalization layers and all biases, as torchvision's first recipe
-    does. By default only kernels decay."""
+    decay_on: DecayOn = "kernels"
+    """Parameters that decay: "kernels" for those of convolutions and the head, "all" for scales and
+    biases as well, as in torchvision's first recipe."""
 
     def __post_init__(self) -> None:
         require_positive(self, "learning_rate")
@@ -49,24 +47,19 @@ class SGDConfig:
         self,
         learning_rate: optax.ScalarOrSchedule,
         *,
-        is_kernel: Callable[[optax.Params], optax.Params],
+        decayed: Callable[[optax.Params], optax.Params] | None,
     ) -> optax.GradientTransformation:
         """Return the optimizer, which equals ``torch.optim.SGD`` step for step.
 
         Args:
             learning_rate: the schedule, or a constant.
-            is_kernel: from a tree of parameters to a tree of booleans, True for those that decay
-                by default.
+            decayed: from a tree of parameters to a tree of booleans, True for those that decay.
+                None if all of them do.
         """
         # Only training needs Optax; `--help` and importers do not wait for it.
         import optax
 
         return optax.chain(
-            optax.add_decayed_weights(
-                self.weight_decay, mask=None if self.decay_norm_and_bias else is_kernel
-            ),
+            optax.add_decayed_weights(self.weight_decay, mask=decayed),
             optax.sgd(learning_rate, momentum=self.momentum or None, nesterov=self.nesterov),
         )
-
-
-OptimizerConfig = SGDConfig

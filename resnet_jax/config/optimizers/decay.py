@@ -1,0 +1,6 @@
+"""Which parameters decay."""
+
+from typing import Literal
+
+DecayOn = Literal["kernels", "all"]
+"""Kinds of parameters that weight decay acts on."""

@@ -1,0 +1,59 @@
+"""The schedule that falls in steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+from resnet_jax.config.schedules.warmup import WarmupConfig
+from resnet_jax.config.validation import require, require_positive
+
+if TYPE_CHECKING:
+    import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class StepsConfig(WarmupConfig):
+    """Linear warm-up, then a constant learning rate that falls at given epochs."""
+
+    kind: ClassVar[str] = "steps"
+
+    decay_epochs: tuple[float, ...] = (30.0, 60.0, 80.0)
+    """Epochs after which the learning rate is multiplied by decay_factor."""
+    decay_factor: float = 0.1
+    """Factor by which the learning rate falls at each of the decay_epochs, above 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "decay_factor")
+        require(
+            all(a < b for a, b in itertools.pairwise((self.warmup_epochs, *self.decay_epochs))),
+            f"decay_epochs must rise and come after warmup_epochs ({self.warmup_epochs}), but they "
+            f"are {self.decay_epochs}",
+        )
+
+    def check_epochs(self, epochs: float) -> None:
+        """Raise `ConfigError` if a decay comes after the end of the run."""
+        require(
+            max(self.decay_epochs, default=0) < epochs,
+            f"schedule.decay_epochs {self.decay_epochs} must be below epochs ({epochs}); change "
+            "both",
+        )
+
+    def create(
+        self, peak: float, *, epochs: float, steps: Callable[[float], int]
+    ) -> optax.Schedule:
+        """Return the learning rate by step, see `CosineConfig.create`."""
+        import optax
+
+        warmup_steps = self.warmup_steps(epochs, steps)
+        rates = [peak * self.decay_factor**i for i in range(len(self.decay_epochs) + 1)]
+        return optax.join_schedules(
+            [
+                optax.linear_schedule(0.0, peak, max(warmup_steps, 1)),
+                *map(optax.constant_schedule, rates),
+            ],
+            [warmup_steps, *map(steps, self.decay_epochs)],
+        )
