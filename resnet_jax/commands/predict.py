@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -81,8 +80,7 @@ def run(argv: list[str], prog: str) -> int:
         try:
             return _predict(arguments, interrupts)
         except Interrupted as stop:
-            print("; ".join(["interrupted", *getattr(stop, "__notes__", [])]), file=sys.stderr)
-            return stop.exit_code
+            return stop.report()
 
 
 def _complete(argv: list[str]) -> list[str]:
