@@ -189,6 +189,6 @@ class _Rate(ProgressColumn):
 
 
 def _text(value: str | float | None) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)

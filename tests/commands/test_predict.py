@@ -182,6 +182,20 @@ def test_neighbors_are_images_of_a_folder(
         assert float(row["similarity_1"]) == pytest.approx(similarities[i, nearest[0]], abs=1e-5)
 
 
+def test_only_an_image_of_the_folder_is_left_out_of_the_neighbors(
+    repository: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The other photo has all images of the folder as neighbors, the first one itself not.
+    own, other = str(photos / "class1" / "1.png"), str(photos / "class0" / "0.png")
+    assert run(repository, own, other, "--neighbors", photos / "class1", "--top", "2") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    files = [[word for word in line if word.endswith(".png")] for line in lines]
+    assert files[0] == [own, str(photos / "class1" / "3.png")]
+    assert files[1] == []
+    assert files[2][0] == other
+    assert {files[2][1], *files[3]} == {own, str(photos / "class1" / "3.png")}
+
+
 def test_views_change_the_result(
     repository: Path, photos: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
