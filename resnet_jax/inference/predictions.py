@@ -7,15 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from resnet_jax.data.preprocessing import ImageLike
+from resnet_jax.inference.calibration import UNCERTAIN
 from resnet_jax.inference.classifier import Classifier, Prediction
 from resnet_jax.inference.neighbors import Neighbor, Neighbors
 from resnet_jax.inference.stream import Streamed, Tta, image_name, stream
 
 # Number of images that are ranked at once.
 _CHUNK = 16
-
-UNCERTAIN = "uncertain"
-"""Decision for an image whose most probable class is less probable than the threshold."""
 
 
 class Predicted(NamedTuple):
