@@ -19,6 +19,7 @@ from resnet_jax.config.experiments import Experiment as Experiment
 from resnet_jax.config.experiments import list_experiments as list_experiments
 from resnet_jax.config.experiments import load_experiment as load_experiment
 from resnet_jax.config.finetune import FinetuneConfig as FinetuneConfig
+from resnet_jax.config.guard import GuardConfig as GuardConfig
 from resnet_jax.config.loss import LossConfig as LossConfig
 from resnet_jax.config.loss import SoftmaxConfig as SoftmaxConfig
 from resnet_jax.config.model import ModelConfig as ModelConfig
@@ -27,6 +28,7 @@ from resnet_jax.config.optimizers import OptimizerConfig as OptimizerConfig
 from resnet_jax.config.optimizers import SGDConfig as SGDConfig
 from resnet_jax.config.process import DistributedConfig as DistributedConfig
 from resnet_jax.config.process import ProfileConfig as ProfileConfig
+from resnet_jax.config.sam import SamConfig as SamConfig
 from resnet_jax.config.schedules import CosineConfig as CosineConfig
 from resnet_jax.config.schedules import ScheduleConfig as ScheduleConfig
 from resnet_jax.config.schedules import StepsConfig as StepsConfig

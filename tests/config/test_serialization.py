@@ -103,7 +103,11 @@ def test_a_missing_field_takes_its_default() -> None:
         ("seed", True, "seed must be int, but it is True"),
         ("epochs", None, "epochs must be float, but it is None"),
         ("optimizer.nesterov", 1, "optimizer.nesterov must be bool, but it is 1"),
-        ("model.dtype", "float16", "model.dtype must be one of 'float32', 'bfloat16', but it is"),
+        (
+            "model.dtype",
+            "float8",
+            "model.dtype must be one of 'float32', 'bfloat16', 'float16', but",
+        ),
         ("model.bn_group_size", "all", "model.bn_group_size must be int or one of 'batch', 'dev"),
         ("model", 3, "model must be ModelConfig, but it is 3"),
         (
