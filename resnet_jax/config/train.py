@@ -6,6 +6,7 @@ from typing import Any
 
 from resnet_jax.config.averaging import AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
+from resnet_jax.config.clip import ClipConfig
 from resnet_jax.config.data import DataConfig
 from resnet_jax.config.early_stopping import EarlyStoppingConfig
 from resnet_jax.config.finetune import FinetuneConfig
@@ -34,6 +35,8 @@ class TrainConfig:
     """The images."""
     optimizer: OptimizerConfig = SGDConfig()
     """The optimizer."""
+    clip: ClipConfig = ClipConfig()
+    """Limits of the gradients."""
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate changes during the run."""
     loss: LossConfig = SoftmaxConfig()
