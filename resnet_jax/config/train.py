@@ -12,7 +12,7 @@ from resnet_jax.config.early_stopping import EarlyStoppingConfig
 from resnet_jax.config.finetune import FinetuneConfig
 from resnet_jax.config.loss import LossConfig, SoftmaxConfig
 from resnet_jax.config.model import ModelConfig
-from resnet_jax.config.optimizers import OptimizerConfig, SGDConfig
+from resnet_jax.config.optimizers import MuonConfig, OptimizerConfig, SGDConfig
 from resnet_jax.config.schedules import CosineConfig, ScheduleConfig
 from resnet_jax.config.validation import (
     ConfigError,
@@ -76,6 +76,13 @@ class TrainConfig:
             self.early_stopping.patience is None or self.checkpoint.keep_best > 0,
             "early_stopping needs the best checkpoint; set checkpoint.keep_best to 1, or "
             "early_stopping.patience to None",
+        )
+        require(
+            not (isinstance(self.optimizer, MuonConfig) and self.optimizer.renormalize)
+            or self.finetune.layer_decay == 1,
+            "optimizer.renormalize sets the norms of kernels, which finetune.layer_decay "
+            f"({self.finetune.layer_decay:g}) would undo; set renormalize to False, or layer_decay "
+            "to 1",
         )
         self.schedule.check_epochs(self.schedule_epochs)
 

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -18,7 +17,6 @@ from resnet_jax import create_model
 from resnet_jax.config import (
     AdamWConfig,
     ClipConfig,
-    DecayOn,
     LambConfig,
     LarsConfig,
     LionConfig,
@@ -91,9 +89,7 @@ CASES: dict[str, tuple[OptimizerConfig, ClipConfig]] = {
             others_momentum=0.85,
             others_weight_decay=0.02,
         ),
-        "muon_match_adamw": MuonConfig(
-            **MUON, momentum=0.9, nesterov=False, scale="match_adamw"
-        ),
+        "muon_match_adamw": MuonConfig(**MUON, momentum=0.9, nesterov=False, scale="match_adamw"),
     }.items()
 } | {
     "clip_value": (NOT_DECAYED, ClipConfig(value=0.05)),
@@ -127,3 +123,20 @@ def test_every_reference_value_is_compared() -> None:
 def test_twenty_steps_equal_the_reference(name: str) -> None:
     difference = np.abs(trained(*CASES[name]) - VALUES[name]).max()
     assert difference < 1e-9
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_same_parameters_decay_as_in_the_reference(name: str) -> None:
+    model = create_model(name, scan=True)
+    params = abstract_variables(model, jnp.zeros((1, 32, 32, 3)))["params"]
+    rules = torch_rules(model)
+    for decay_on, spared in GROUPS[name].items():
+        decays = DECAYED[decay_on]
+        assert decays is not None
+        ours = {
+            torch_name(("params", *path.split("/")), rules)
+            for names, decays_here in flatten_dict(decays(params)).items()
+            for path in unstacked_paths(names, flatten_dict(params)[names].shape)
+            if not decays_here
+        }
+        assert ours == set(spared), decay_on
