@@ -30,7 +30,6 @@ from resnet_jax.config.optimizers import LarsConfig as LarsConfig
 from resnet_jax.config.optimizers import LionConfig as LionConfig
 from resnet_jax.config.optimizers import MuonConfig as MuonConfig
 from resnet_jax.config.optimizers import OptimizerConfig as OptimizerConfig
-from resnet_jax.config.optimizers import Parameters as Parameters
 from resnet_jax.config.optimizers import RmspropConfig as RmspropConfig
 from resnet_jax.config.optimizers import SGDConfig as SGDConfig
 from resnet_jax.config.process import DistributedConfig as DistributedConfig

@@ -33,7 +33,7 @@ from resnet_jax.training.state import state_of
 from tests.comparison import tree_deviation
 
 SGD = SGDConfig(weight_decay=0.1, decay="schedule")
-LAMB = LambConfig(trust_clip=True)
+LAMB = LambConfig(trust_clip=True, decay_on="all")
 LARS = LarsConfig(learning_rate_in="update")
 MUON = MuonConfig(weight_decay=0.1, scale="match_adamw", iterations=2)
 OPTIMIZERS: list[OptimizerConfig] = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from resnet_jax.config.optimizers.decay import DecayOn
 from resnet_jax.config.validation import require_not_negative, require_positive
@@ -21,6 +20,5 @@ class BaseOptimizerConfig:
     "all_but_named_norm" for these and the normalization layers of shortcuts."""
 
     def __post_init__(self) -> None:
-        config: Any = self
-        require_positive(config, "learning_rate")
-        require_not_negative(config, "weight_decay")
+        require_positive(self, "learning_rate")
+        require_not_negative(self, "weight_decay")

@@ -2,7 +2,8 @@
 
 import optax
 
-from resnet_jax.config import ClipConfig, FinetuneConfig, OptimizerConfig, Parameters
+from resnet_jax.config import ClipConfig, FinetuneConfig, OptimizerConfig
+from resnet_jax.config.optimizers import Parameters
 from resnet_jax.training.optim.clipping import clip_before
 from resnet_jax.training.optim.parameter_groups import (
     DECAYED,

@@ -68,7 +68,7 @@ def _by_path(function: Callable[..., Any], *trees: Any) -> Any:
 
 
 def each_array(function: Callable[..., jax.Array], *trees: Any) -> Any:
-    """Return the results of a function of each array, see `resnet_jax.config.Parameters`."""
+    """Return the results of a function of each array, see `Parameters` of configurations."""
     return _by_path(
         lambda path, *leaves: (jax.vmap(function) if is_stacked(path) else function)(*leaves),
         *trees,
