@@ -81,6 +81,11 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (MuonConfig, {"iterations": 0}, "iterations must be above 0"),
         (MuonConfig, {"momentum": 0.0}, "nesterov needs momentum above 0"),
         (
+            MuonConfig,
+            {"renormalize": True, "weight_decay": 0.1},
+            r"which weight_decay \(0\.1\) would change",
+        ),
+        (
             TrainConfig,
             {
                 "optimizer": MuonConfig(renormalize=True),

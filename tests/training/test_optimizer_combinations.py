@@ -91,7 +91,7 @@ def after_two_steps(optimizer: optax.GradientTransformation, params: Any, grads:
     [
         (LAMB, ClipConfig()),
         (LARS, ClipConfig()),
-        (dataclasses.replace(MUON, renormalize=True), ClipConfig()),
+        (dataclasses.replace(MUON, renormalize=True, weight_decay=0.0), ClipConfig()),
         (SGD, ClipConfig(adaptive=0.01)),
     ],
     ids=["lamb", "lars", "muon", "adaptive_clipping"],

@@ -73,6 +73,11 @@ class MuonConfig(BaseOptimizerConfig):
             self.momentum > 0 or not self.nesterov,
             "nesterov needs momentum above 0; set momentum, or nesterov to False",
         )
+        require(
+            self.weight_decay == 0 or not self.renormalize,
+            f"renormalize sets the norms of kernels, which weight_decay ({self.weight_decay:g}) "
+            "would change; set one of them to its default",
+        )
 
     def create(
         self, learning_rate: optax.ScalarOrSchedule, parameters: Parameters
