@@ -7,6 +7,7 @@ line shows the default beside it.
 from resnet_jax.config.augment import AugmentConfig as AugmentConfig
 from resnet_jax.config.averaging import AveragingConfig as AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig as CheckpointConfig
+from resnet_jax.config.clip import ClipConfig as ClipConfig
 from resnet_jax.config.data import DataConfig as DataConfig
 from resnet_jax.config.data import DigitsConfig as DigitsConfig
 from resnet_jax.config.data import FolderConfig as FolderConfig
@@ -23,8 +24,14 @@ from resnet_jax.config.guard import GuardConfig as GuardConfig
 from resnet_jax.config.loss import LossConfig as LossConfig
 from resnet_jax.config.loss import SoftmaxConfig as SoftmaxConfig
 from resnet_jax.config.model import ModelConfig as ModelConfig
+from resnet_jax.config.optimizers import AdamWConfig as AdamWConfig
 from resnet_jax.config.optimizers import DecayOn as DecayOn
+from resnet_jax.config.optimizers import LambConfig as LambConfig
+from resnet_jax.config.optimizers import LarsConfig as LarsConfig
+from resnet_jax.config.optimizers import LionConfig as LionConfig
+from resnet_jax.config.optimizers import MuonConfig as MuonConfig
 from resnet_jax.config.optimizers import OptimizerConfig as OptimizerConfig
+from resnet_jax.config.optimizers import RmspropConfig as RmspropConfig
 from resnet_jax.config.optimizers import SGDConfig as SGDConfig
 from resnet_jax.config.process import DistributedConfig as DistributedConfig
 from resnet_jax.config.process import ProfileConfig as ProfileConfig

@@ -6,13 +6,14 @@ from typing import Any
 
 from resnet_jax.config.averaging import AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
+from resnet_jax.config.clip import ClipConfig
 from resnet_jax.config.data import DataConfig
 from resnet_jax.config.early_stopping import EarlyStoppingConfig
 from resnet_jax.config.finetune import FinetuneConfig
 from resnet_jax.config.guard import GuardConfig
 from resnet_jax.config.loss import LossConfig, SoftmaxConfig
 from resnet_jax.config.model import ModelConfig
-from resnet_jax.config.optimizers import OptimizerConfig, SGDConfig
+from resnet_jax.config.optimizers import MuonConfig, OptimizerConfig, SGDConfig
 from resnet_jax.config.sam import SamConfig
 from resnet_jax.config.schedules import CosineConfig, ScheduleConfig
 from resnet_jax.config.validation import (
@@ -36,6 +37,8 @@ class TrainConfig:
     """The images."""
     optimizer: OptimizerConfig = SGDConfig()
     """The optimizer."""
+    clip: ClipConfig = ClipConfig()
+    """Limits of the gradients."""
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate changes during the run."""
     loss: LossConfig = SoftmaxConfig()
@@ -88,6 +91,13 @@ class TrainConfig:
             self.early_stopping.patience is None or self.checkpoint.keep_best > 0,
             "early_stopping needs the best checkpoint; set checkpoint.keep_best to 1, or "
             "early_stopping.patience to None",
+        )
+        require(
+            not (isinstance(self.optimizer, MuonConfig) and self.optimizer.renormalize)
+            or self.finetune.layer_decay == 1,
+            "optimizer.renormalize sets the norms of kernels, which finetune.layer_decay "
+            f"({self.finetune.layer_decay:g}) would undo; set renormalize to False, or layer_decay "
+            "to 1",
         )
         self.schedule.check_epochs(self.schedule_epochs)
         require(

@@ -15,6 +15,7 @@ import jax
 import resnet_jax
 from resnet_jax.config import (
     AugmentConfig,
+    ClipConfig,
     DigitsConfig,
     ModelConfig,
     SyntheticConfig,
@@ -46,7 +47,8 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         **({"early stopping": _early_stopping(config)} if config.early_stopping.patience else {}),
         "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device"
         + (f", in {config.accumulate_steps} microbatches" if config.accumulate_steps > 1 else ""),
-        "optimizer": _words(config.optimizer, omit=("learning_rate",)),
+        "optimizer": _optimizer(config),
+        **({"clipping": _clipping(config)} if _clipping(config) else {}),
         "learning rate": f"{config.optimizer.learning_rate:g} at its peak; "
         f"{_words(config.schedule)}",
         "augmentation": _augmentation(config),
@@ -155,6 +157,21 @@ def _guard(config: TrainConfig) -> str:
     )
 
 
+def _optimizer(config: TrainConfig) -> str:
+    """Return the kind of the optimizer, its numbers, and the choices that are not the default."""
+    optimizer = config.optimizer
+    usual = [
+        field.name
+        for field in dataclasses.fields(optimizer)
+        if isinstance(field.default, str) and getattr(optimizer, field.name) == field.default
+    ]
+    return _words(optimizer, omit=("learning_rate", *usual))
+
+
+def _clipping(config: TrainConfig) -> str:
+    return _words(config.clip, unchanged=ClipConfig())
+
+
 def _weights(config: ModelConfig) -> str:
     prefix = config.weights_prefix
     return f"{config.weights}, {prefix!r}" if prefix else f"{config.weights}"
@@ -191,6 +208,8 @@ def _words(config: Any, *, omit: Sequence[str] = (), unchanged: Any = None) -> s
             continue
         if isinstance(value, bool):
             words += [name] if value else []
+        elif value is None:
+            words.append(f"no {name}")
         elif isinstance(value, tuple):
             words.append(f"{name} {' to '.join(f'{item:g}' for item in value)}")
         else:

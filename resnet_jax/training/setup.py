@@ -160,7 +160,7 @@ class Run:
             mesh=mesh,
             dataset=dataset,
             schedule=schedule,
-            optimizer=create_optimizer(config.optimizer, schedule, config.finetune),
+            optimizer=create_optimizer(config.optimizer, schedule, config.finetune, config.clip),
             total_steps=steps(config.epochs),
             head_steps=head_steps,
             weights=weights,
