@@ -130,12 +130,12 @@ class Run:
         head_epochs = config.finetune.head_epochs
         head_steps = steps(head_epochs) if head_epochs else 0
         schedule = config.schedule.create(
-            config.optimizer.learning_rate,
+            config.peak_learning_rate,
             epochs=config.schedule_epochs,
             steps=lambda epochs: max(1, steps(head_epochs + epochs) - head_steps),
         )
         if head_steps:
-            peak = optax.constant_schedule(config.optimizer.learning_rate)
+            peak = optax.constant_schedule(config.peak_learning_rate)
             schedule = optax.join_schedules([peak, schedule], [head_steps])
         return cls(
             config=config,

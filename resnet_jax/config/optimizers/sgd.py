@@ -20,7 +20,7 @@ class SGDConfig:
     kind: ClassVar[str] = "sgd"
 
     learning_rate: float = 0.1
-    """Peak learning rate, reached at the end of the warm-up. It is not scaled by the batch size."""
+    """Peak learning rate. It is scaled by the batch size if learning_rate_scaling is set."""
     momentum: float = 0.9
     """Share of the previous update that is kept, from 0 to below 1."""
     nesterov: bool = True
