@@ -149,6 +149,21 @@ class Run:
             weights=weights,
         )
 
+    def with_schedule(self, schedule: optax.Schedule, total_steps: int) -> Self:
+        """Return the same run with another schedule; all of its steps train the whole network.
+
+        Args:
+            schedule: From the number of steps done to the learning rate.
+            total_steps: Number of steps.
+        """
+        return dataclasses.replace(
+            self,
+            schedule=schedule,
+            optimizer=create_optimizer(self.config.optimizer, schedule, self.config.finetune),
+            total_steps=total_steps,
+            head_steps=0,
+        )
+
     def epochs_done(self, step: int) -> float:
         """Return the number of passes over the training split after a number of steps."""
         return step * self.config.batch_size / len(self.dataset.train)
@@ -261,9 +276,13 @@ class Run:
         donates its state.
         """
         return (
-            partial(self.lower_train_step().compile(), self._train_arrays),
+            self.compile_train_step(),
             partial(self._lower_eval_step().compile(), self._evaluation_arrays),
         )
+
+    def compile_train_step(self) -> TrainStep:
+        """Return the training step alone, compiled like that of `compile`."""
+        return partial(self.lower_train_step().compile(), self._train_arrays)
 
     def compile_head_step(self) -> TrainStep:
         """Return the step that trains only the head, compiled like that of `compile`."""
