@@ -2,17 +2,18 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 from resnet_jax.config.averaging import AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
+from resnet_jax.config.clip import ClipConfig
 from resnet_jax.config.data import DataConfig
 from resnet_jax.config.early_stopping import EarlyStoppingConfig
 from resnet_jax.config.finetune import FinetuneConfig
 from resnet_jax.config.guard import GuardConfig
 from resnet_jax.config.loss import LossConfig, SoftmaxConfig
 from resnet_jax.config.model import ModelConfig
-from resnet_jax.config.optimizers import OptimizerConfig, SGDConfig
+from resnet_jax.config.optimizers import MuonConfig, OptimizerConfig, SGDConfig
 from resnet_jax.config.sam import SamConfig
 from resnet_jax.config.schedules import CosineConfig, ScheduleConfig
 from resnet_jax.config.validation import (
@@ -21,6 +22,9 @@ from resnet_jax.config.validation import (
     require_not_negative,
     require_positive,
 )
+
+SCALING_BATCH_SIZE = 256
+"""Batch size for which `TrainConfig.learning_rate_scaling` does not change the learning rate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +40,14 @@ class TrainConfig:
     """The images."""
     optimizer: OptimizerConfig = SGDConfig()
     """The optimizer."""
+    clip: ClipConfig = ClipConfig()
+    """Limits of the gradients."""
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate changes during the run."""
+    learning_rate_scaling: Literal["none", "linear", "square_root"] = "none"
+    """Rule that multiplies optimizer.learning_rate to give the peak of the schedule. "none" leaves
+    it. "linear" multiplies it by batch_size / 256 (Goyal et al. 2017), and "square_root" by the
+    square root of that, which is usual for LAMB and Adam."""
     loss: LossConfig = SoftmaxConfig()
     """What training minimizes."""
     averaging: AveragingConfig = AveragingConfig()
@@ -89,6 +99,13 @@ class TrainConfig:
             "early_stopping needs the best checkpoint; set checkpoint.keep_best to 1, or "
             "early_stopping.patience to None",
         )
+        require(
+            not (isinstance(self.optimizer, MuonConfig) and self.optimizer.renormalize)
+            or self.finetune.layer_decay == 1,
+            "optimizer.renormalize sets the norms of kernels, which finetune.layer_decay "
+            f"({self.finetune.layer_decay:g}) would undo; set renormalize to False, or layer_decay "
+            "to 1",
+        )
         self.schedule.check_epochs(self.schedule_epochs)
         require(
             self.averaging.start_epoch < self.epochs,
@@ -116,6 +133,19 @@ class TrainConfig:
     def skips_steps(self) -> bool:
         """Whether a step whose loss or gradients are not finite is skipped."""
         return self.model.dtype == "float16" if self.guard.skip is None else self.guard.skip
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """Factor by which ``learning_rate_scaling`` multiplies the learning rate."""
+        if self.learning_rate_scaling == "none":
+            return 1.0
+        share = self.batch_size / SCALING_BATCH_SIZE
+        return share if self.learning_rate_scaling == "linear" else math.sqrt(share)
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Learning rate at the peak of the schedule, scaled for the batch size."""
+        return self.optimizer.learning_rate * self.learning_rate_factor
 
     def check_devices(self, num_devices: int) -> None:
         """Raise `ConfigError` if the devices cannot share the global batch evenly."""
