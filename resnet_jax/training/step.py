@@ -106,13 +106,24 @@ def compose_train_step(
     def train_step(
         state: TrainState, batch: Batch[jax.Array], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        augment_key, dropout_key = step_keys(key, state.step)
         images, targets = augment(augment_key, batch.image, batch.label)
         examples = Examples(images, targets, batch.label, batch.mask)
         gradients = compute_gradients(state, examples, dropout_key)
         return update(state, gradients), gradients.metrics
 
     return train_step
+
+
+def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the keys of augmentation and dropout in the step after a number of steps.
+
+    Args:
+        key: The key of the run.
+        step: int32[], number of steps done.
+    """
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
+    return augment_key, dropout_key
 
 
 def make_loss(
