@@ -141,7 +141,9 @@ def train(
                     if statistics_step is None:
                         return state
                     with goodput.spent_on("evaluation"):
-                        return recompute_statistics(run, statistics_step, state)
+                        return recompute_statistics(
+                            run, statistics_step, state, watch=watchdog.watch
+                        )
 
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:

@@ -54,7 +54,11 @@ def evaluate_state(
 
 
 def recompute_statistics(
-    run: Run, statistics_step: StatisticsStep, state: TrainState
+    run: Run,
+    statistics_step: StatisticsStep,
+    state: TrainState,
+    *,
+    watch: Callable[[jax.Array], None] = lambda _: None,
 ) -> TrainState:
     """Return a state whose averaged parameters have statistics of their own ("Precise BN").
 
@@ -65,6 +69,7 @@ def recompute_statistics(
         run: The run, whose averages are enabled.
         statistics_step: Its compiled step.
         state: The state.
+        watch: Called with an array of each batch as soon as the devices have been given it.
     """
     if not state.batch_stats:
         return state
@@ -81,6 +86,7 @@ def recompute_statistics(
         key = run.step_key
         for step, batch in enumerate(batches):
             found, count = statistics_step(state.ema, batch, key, np.int32(step))
+            watch(count)
             yield found, int(count)
 
     with Prefetch(first, run.mesh) as batches:
