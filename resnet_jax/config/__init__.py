@@ -19,7 +19,9 @@ from resnet_jax.config.experiments import Experiment as Experiment
 from resnet_jax.config.experiments import list_experiments as list_experiments
 from resnet_jax.config.experiments import load_experiment as load_experiment
 from resnet_jax.config.finetune import FinetuneConfig as FinetuneConfig
+from resnet_jax.config.loss import FocalConfig as FocalConfig
 from resnet_jax.config.loss import LossConfig as LossConfig
+from resnet_jax.config.loss import SigmoidConfig as SigmoidConfig
 from resnet_jax.config.loss import SoftmaxConfig as SoftmaxConfig
 from resnet_jax.config.model import ModelConfig as ModelConfig
 from resnet_jax.config.optimizers import DecayOn as DecayOn

@@ -46,6 +46,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "optimizer": _words(config.optimizer, omit=("learning_rate",)),
         "learning rate": f"{config.optimizer.learning_rate:g} at its peak; "
         f"{_words(config.schedule)}",
+        "loss": _loss(config),
         "augmentation": _augmentation(config),
         "seed": str(config.seed),
         "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
@@ -165,6 +166,15 @@ def _words(config: Any, *, omit: Sequence[str] = (), unchanged: Any = None) -> s
         else:
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(words)
+
+
+def _loss(config: TrainConfig) -> str:
+    loss = config.loss
+    words = _words(loss, omit=("class_weights",), unchanged=type(loss)())
+    weights = loss.class_weights
+    if isinstance(weights, tuple):
+        return f"{words}, class weights from {min(weights):g} to {max(weights):g}"
+    return words if weights == "none" else f"{words}, class weights {weights}"
 
 
 def _augmentation(config: TrainConfig) -> str:

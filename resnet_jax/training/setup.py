@@ -19,10 +19,11 @@ from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
 from resnet_jax.training.averaging import create_ema_decay
+from resnet_jax.training.class_balance import count_classes
 from resnet_jax.training.evaluate import BatchEvaluation, EvalStep, make_eval_step
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
-from resnet_jax.training.objective import create_objective
+from resnet_jax.training.objective import Objective, create_objective, cross_entropy
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.process.distributed import gather
 from resnet_jax.training.sharding import (
@@ -77,6 +78,7 @@ class Run:
         total_steps: Number of steps of the whole run.
         head_steps: Number of steps at the beginning that train only the head.
         weights: Tensors in ``config.model.weights``, if they have been read already.
+        objective: The loss of each example.
     """
 
     config: TrainConfig
@@ -88,6 +90,7 @@ class Run:
     total_steps: int
     head_steps: int = 0
     weights: Tensors | None = None
+    objective: Objective = cross_entropy
 
     @classmethod
     def create(cls, config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Self:
@@ -147,6 +150,7 @@ class Run:
             total_steps=steps(config.epochs),
             head_steps=head_steps,
             weights=weights,
+            objective=_objective(config, dataset),
         )
 
     def epochs_done(self, step: int) -> float:
@@ -280,7 +284,7 @@ class Run:
             self.model,
             self.optimizer,
             self.dataset.augment,
-            objective=create_objective(self.config.loss),
+            objective=self.objective,
             ema_decay=create_ema_decay(self.config.averaging),
             head_only=head_only,
         )
@@ -343,6 +347,15 @@ class Run:
             ),
             split.example,
         )
+
+
+def _objective(config: TrainConfig, dataset: Dataset) -> Objective:
+    """Return the loss of each example, which may depend on the labels of the training split."""
+    class_names = dataset.class_names
+    counts = None
+    if config.loss.uses_class_counts:
+        counts = count_classes(dataset.train.labels, class_names)
+    return create_objective(config.loss, len(class_names), counts)
 
 
 def _prepared_shape(dataset: Dataset) -> tuple[int, int, int]:
