@@ -78,8 +78,8 @@ class AugmentConfig:
     one for each channel. The default is the mean."""
     erasing_aspect_scale: Literal["logarithmic", "linear"] = "logarithmic"
     """What is uniform between the limits of erasing_aspect: the logarithm of the ratio, as in
-    torchvision and timm, or the ratio itself, as in the code of the paper (Zhong et al. 2017), which
-    makes tall rectangles more frequent than wide ones."""
+    torchvision and timm, or the ratio itself, as in the code of the paper (Zhong et al. 2017).
+    "linear" makes tall rectangles more frequent than wide ones."""
     mixup_alpha: float = 0.0
     """Parameter of mixup. The share of the first image is drawn from Beta(alpha, alpha), so larger
     values mix more evenly. 0 turns mixup off; 0.1 to 0.8 are usual."""
@@ -160,8 +160,8 @@ class AugmentConfig:
         require(
             bool(self.erasing_value)
             and (self.erasing_mode == "const" or not any(self.erasing_value)),
-            f'erasing_value must be one value or one for each channel, and needs erasing_mode "const"; '
-            f'but it is {self.erasing_value}, and the mode is "{self.erasing_mode}"',
+            "erasing_value must be one value or one for each channel, and needs erasing_mode "
+            f'"const"; but it is {self.erasing_value}, and the mode is "{self.erasing_mode}"',
         )
         require(
             bool(self.mean) and bool(self.std) and min(self.std, default=0) > 0,

@@ -8,7 +8,7 @@ It needs an environment of its own, because the project does not depend on PyTor
     .venv/bin/pip install torch==2.13.0 torchvision==0.28.0 timm==1.0.31
 
 The libraries mix by their own code. Only their draws are replaced: the share of each image and the
-center of the box. `mixing_values.npz` gets the inputs, and the mixed images and targets, in float64.
+center of the box. `mixing_values.npz` gets the inputs, and the mixed images and targets.
 """
 
 from collections.abc import Sequence

@@ -197,7 +197,7 @@ def test_rectangles_equal_those_of_the_code_of_the_paper() -> None:
         np.testing.assert_array_equal(compute(jnp.asarray(draws)), expected)
         rejected += attempts
     # Rectangles that are too large are among the draws.
-    assert rejected > 20
+    assert rejected > 5
 
 
 def zhong_rectangle(draws: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int]:
