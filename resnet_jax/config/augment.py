@@ -19,6 +19,10 @@ class AugmentConfig:
     flip: float = 0.5
     """Probability that an image is mirrored horizontally. Set it to 0 if left and right matter, as
     for digits and text."""
+    flip_mode: Literal["random", "alternating"] = "random"
+    """When an image is mirrored: "random" decides anew each time. "alternating" decides once, and
+    mirrors every image in every other epoch, so that two epochs in a row show both sides (Jordan
+    2024). It suits runs of a few epochs."""
     policy: Literal[
         "none",
         "randaugment",

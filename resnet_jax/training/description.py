@@ -49,7 +49,8 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "loss": _loss(config),
         "augmentation": _augmentation(config),
         "seed": str(config.seed),
-        "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
+        "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of "
+        f"{dataset.train.epoch_size:,} images)",
         "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
         f"{dataset.evaluation_split}, {len(dataset.class_names)} classes",
         "workdir": str(workdir.path),

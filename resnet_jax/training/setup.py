@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, Self
@@ -129,7 +129,7 @@ class Run:
                 "data.hold_out_validation (folders), data.evaluate_on (digits) or "
                 "data.evaluation_split (TFDS), or early_stopping.patience to None"
             )
-        steps = partial(config.steps, train_examples=len(dataset.train))
+        steps = partial(config.steps, train_examples=dataset.train.epoch_size)
         head_epochs = config.finetune.head_epochs
         head_steps = steps(head_epochs) if head_epochs else 0
         schedule = config.schedule.create(
@@ -155,7 +155,7 @@ class Run:
 
     def epochs_done(self, step: int) -> float:
         """Return the number of passes over the training split after a number of steps."""
-        return step * self.config.batch_size / len(self.dataset.train)
+        return step * self.config.batch_size / self.dataset.train.epoch_size
 
     def evaluation_due(self, step: int) -> bool:
         """Return True if a step completes an interval between evaluations, or the run."""
@@ -280,10 +280,10 @@ class Run:
             head_only: Whether it trains only the head.
         """
         replica, state, train = replicated(self.mesh), self._state_shardings, self.dataset.train
-        train_batch = make_train_step(
+        make_step = partial(
+            make_train_step,
             self.model,
             self.optimizer,
-            self.dataset.augment,
             objective=self.objective,
             ema_decay=create_ema_decay(self.config.averaging),
             head_only=head_only,
@@ -292,6 +292,7 @@ class Run:
         def train_step(
             resident: Any, state: TrainState, drawn: Any, key: jax.Array
         ) -> tuple[TrainState, Metrics]:
+            train_batch = make_step(augment=self._augment(state.step))
             return train_batch(state, train.fetch(resident, drawn), key)
 
         jitted = jax.jit(
@@ -306,6 +307,17 @@ class Run:
             return jitted.lower(
                 self._train_arrays, self.abstract_state, self._drawn(train), abstract_key
             )
+
+    def _augment(self, step: jax.Array) -> Callable[..., Any]:
+        """Return the augmentation of the step after a number of steps; for use while tracing."""
+        augment, until = self.dataset.augment, self.dataset.mix_until_epoch
+        if until is not None:
+            # One program serves both phases. A second one would take as long to compile as the
+            # first, and this one mixes with a weight of 1 after the end, which costs one pass over
+            # the images.
+            last = self.config.steps(until, self.dataset.train.epoch_size)
+            augment = partial(augment, mixing=step < last)
+        return augment
 
     def _lower_eval_step(self) -> jax.stages.Lowered:
         evaluation, replica = self.dataset.evaluation, replicated(self.mesh)

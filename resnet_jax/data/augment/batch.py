@@ -119,7 +119,8 @@ def _augment_example(config: AugmentConfig, key: jax.Array, image: jax.Array) ->
         image = random_crop(
             crop_key, image, padding=config.crop_padding, mode=config.crop_padding_mode
         )
-    if config.flip:
+    # The host does alternating flips, because it knows the epoch of each image.
+    if config.flip and config.flip_mode == "random":
         image = random_flip(flip_key, image, probability=config.flip)
     for policy_key, policy in zip(policy_keys, policies(config), strict=False):
         apply = partial(

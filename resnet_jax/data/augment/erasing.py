@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from resnet_jax.config import AugmentConfig
 
-# As in timm. The code of the paper draws up to 100 rectangles. With its areas and ratios, 1 of 25 is
-# too large for an image of 28x28 pixels, so that ten in a row practically never are.
+# As in timm. The code of the paper draws up to 100 rectangles. With its areas and ratios, 1 of 25
+# is too large for an image of 28x28 pixels, so that ten in a row practically never are.
 _ATTEMPTS = 10
 
 
