@@ -14,6 +14,7 @@ from resnet_jax.config.data import ImageConfig as ImageConfig
 from resnet_jax.config.data import SyntheticConfig as SyntheticConfig
 from resnet_jax.config.data import TfdsArraysConfig as TfdsArraysConfig
 from resnet_jax.config.data import TfdsConfig as TfdsConfig
+from resnet_jax.config.distillation import DistillationConfig as DistillationConfig
 from resnet_jax.config.early_stopping import EarlyStoppingConfig as EarlyStoppingConfig
 from resnet_jax.config.experiments import Experiment as Experiment
 from resnet_jax.config.experiments import list_experiments as list_experiments

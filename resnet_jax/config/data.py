@@ -231,3 +231,8 @@ class TfdsArraysConfig(_TfdsSplits):
 
 DataConfig = DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig | TfdsArraysConfig
 """Every kind of data set."""
+
+
+def augmentation_of(config: DataConfig) -> AugmentConfig | None:
+    """Return the augmentation of a data set, or None if it has none with our fields."""
+    return getattr(getattr(config, "images", config), "augment", None)

@@ -6,7 +6,8 @@ from typing import Any
 
 from resnet_jax.config.averaging import AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
-from resnet_jax.config.data import DataConfig
+from resnet_jax.config.data import DataConfig, augmentation_of
+from resnet_jax.config.distillation import DistillationConfig
 from resnet_jax.config.early_stopping import EarlyStoppingConfig
 from resnet_jax.config.finetune import FinetuneConfig
 from resnet_jax.config.loss import LossConfig, SoftmaxConfig
@@ -38,6 +39,8 @@ class TrainConfig:
     """How the learning rate changes during the run."""
     loss: LossConfig = SoftmaxConfig()
     """What training minimizes."""
+    distillation: DistillationConfig = DistillationConfig()
+    """Learning from a teacher."""
     averaging: AveragingConfig = AveragingConfig()
     """Moving averages of parameters and running statistics."""
     finetune: FinetuneConfig = FinetuneConfig()
@@ -75,6 +78,13 @@ class TrainConfig:
             "early_stopping.patience to None",
         )
         self.schedule.check_epochs(self.schedule_epochs)
+        augment = augmentation_of(self.data)
+        mixes = augment is not None and (augment.mixup_alpha > 0 or augment.cutmix_alpha > 0)
+        require(
+            not (mixes and self.distillation.is_file),
+            f"distillation.teacher {self.distillation.teacher} has logits of images that are not "
+            "mixed; set mixup_alpha and cutmix_alpha to 0, or give a network as the teacher",
+        )
 
     @property
     def schedule_epochs(self) -> float:

@@ -47,6 +47,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "learning rate": f"{config.optimizer.learning_rate:g} at its peak; "
         f"{_words(config.schedule)}",
         "loss": _loss(config),
+        **({"teacher": _teacher(config)} if config.distillation.teacher else {}),
         "augmentation": _augmentation(config),
         "seed": str(config.seed),
         "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of "
@@ -167,6 +168,14 @@ def _words(config: Any, *, omit: Sequence[str] = (), unchanged: Any = None) -> s
         else:
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(words)
+
+
+def _teacher(config: TrainConfig) -> str:
+    teaching = config.distillation
+    return (
+        f"{teaching.teacher}, {teaching.weight:.0%} of the loss, temperature "
+        f"{teaching.temperature:g}"
+    )
 
 
 def _loss(config: TrainConfig) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ import optax
 from resnet_jax.config import FocalConfig, LossConfig, SigmoidConfig, SoftmaxConfig
 from resnet_jax.training.class_balance import class_weights
 
-Objective = Callable[[jax.Array, jax.Array], jax.Array]
+Objective = Callable[[jax.Array, Any], jax.Array]
 """From float32[B, K] logits and either int32[B] labels or float32[B, K] targets to float32[B]
-losses, in nats. Training minimizes their mean."""
+losses, in nats. Training minimizes their mean. With a teacher, targets carry its logits too."""
 
 
 def create_objective(

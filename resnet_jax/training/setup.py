@@ -20,6 +20,7 @@ from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
 from resnet_jax.training.averaging import create_ema_decay
 from resnet_jax.training.class_balance import count_classes
+from resnet_jax.training.distillation import Teacher, digest, distilled, open_teacher, taught
 from resnet_jax.training.evaluate import BatchEvaluation, EvalStep, make_eval_step
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
@@ -79,6 +80,7 @@ class Run:
         head_steps: Number of steps at the beginning that train only the head.
         weights: Tensors in ``config.model.weights``, if they have been read already.
         objective: The loss of each example.
+        teacher: What the network learns from besides the labels, if anything.
     """
 
     config: TrainConfig
@@ -91,6 +93,7 @@ class Run:
     head_steps: int = 0
     weights: Tensors | None = None
     objective: Objective = cross_entropy
+    teacher: Teacher | None = None
 
     @classmethod
     def create(cls, config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Self:
@@ -110,8 +113,9 @@ class Run:
             weights: Tensors to start from. By default `create_state` reads them.
 
         Raises:
-            ConfigError: The images do not have ``config.model.in_channels`` channels, or the run
-                stops early and the data have no validation split.
+            ConfigError: The images do not have ``config.model.in_channels`` channels, the run
+                stops early and the data have no validation split, or the loss or the teacher does
+                not fit the data.
             DataError: There are no such images.
             ImportError: The libraries that read the images are not installed.
         """
@@ -151,6 +155,7 @@ class Run:
             head_steps=head_steps,
             weights=weights,
             objective=_objective(config, dataset),
+            teacher=open_teacher(config.distillation, dataset),
         )
 
     def epochs_done(self, step: int) -> float:
@@ -233,6 +238,11 @@ class Run:
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self._state_shapes.params))
 
     @cached_property
+    def teacher_digest(self) -> str | None:
+        """SHA-256 of what the teacher knows, or None without a teacher."""
+        return None if self.teacher is None else digest(self.teacher)
+
+    @cached_property
     def spec(self) -> ModelSpec:
         """What is needed to use the network, besides its variables."""
         model, (*_, channels) = self.config.model, self.dataset.evaluation.image_shape
@@ -292,8 +302,9 @@ class Run:
         def train_step(
             resident: Any, state: TrainState, drawn: Any, key: jax.Array
         ) -> tuple[TrainState, Metrics]:
-            train_batch = make_step(augment=self._augment(state.step))
-            return train_batch(state, train.fetch(resident, drawn), key)
+            images, teacher = resident if self.teacher else (resident, None)
+            train_batch = make_step(augment=self._augment(state.step, teacher, drawn))
+            return train_batch(state, train.fetch(images, drawn), key)
 
         jitted = jax.jit(
             train_step,
@@ -308,8 +319,14 @@ class Run:
                 self._train_arrays, self.abstract_state, self._drawn(train), abstract_key
             )
 
-    def _augment(self, step: jax.Array) -> Callable[..., Any]:
-        """Return the augmentation of the step after a number of steps; for use while tracing."""
+    def _augment(self, step: jax.Array, resident: Any, drawn: Any) -> Callable[..., Any]:
+        """Return the augmentation of one step, for use while the step is traced.
+
+        Args:
+            step: int32[], number of steps done.
+            resident: The arrays of the teacher, if there is one.
+            drawn: What the iterator of the training split yields.
+        """
         augment, until = self.dataset.augment, self.dataset.mix_until_epoch
         if until is not None:
             # One program serves both phases. A second one would take as long to compile as the
@@ -317,7 +334,7 @@ class Run:
             # the images.
             last = self.config.steps(until, self.dataset.train.epoch_size)
             augment = partial(augment, mixing=step < last)
-        return augment
+        return taught(augment, self.teacher, resident, drawn) if self.teacher else augment
 
     def _lower_eval_step(self) -> jax.stages.Lowered:
         evaluation, replica = self.dataset.evaluation, replicated(self.mesh)
@@ -342,8 +359,9 @@ class Run:
 
     @cached_property
     def _train_arrays(self) -> Any:
-        """Arrays of the training split that the devices keep during the whole run."""
-        return replicate(self.dataset.train.resident, self.mesh)
+        """Arrays of the training split and the teacher that the devices keep during the run."""
+        images = self.dataset.train.resident
+        return replicate((images, self.teacher.resident) if self.teacher else images, self.mesh)
 
     @cached_property
     def _evaluation_arrays(self) -> Any:
@@ -367,7 +385,11 @@ def _objective(config: TrainConfig, dataset: Dataset) -> Objective:
     counts = None
     if config.loss.uses_class_counts:
         counts = count_classes(dataset.train.labels, class_names)
-    return create_objective(config.loss, len(class_names), counts)
+    objective = create_objective(config.loss, len(class_names), counts)
+    teaching = config.distillation
+    if teaching.teacher is None:
+        return objective
+    return distilled(objective, temperature=teaching.temperature, weight=teaching.weight)
 
 
 def _prepared_shape(dataset: Dataset) -> tuple[int, int, int]:
