@@ -19,6 +19,7 @@ from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
 from resnet_jax.inference.explain import explainer
 from resnet_jax.report import EvaluationRecord, RunRecord, read_metrics, write_report
 from resnet_jax.training.description import describe, provenance
+from resnet_jax.training.hooks import EndEvent, Hook, RunHooks, check_hooks
 from resnet_jax.training.loop import TrainResult
 from resnet_jax.training.loop import train as train_steps
 from resnet_jax.training.process.distributed import gather, is_primary, primary_first
@@ -34,7 +35,7 @@ def train(
     config: TrainConfig,
     workdir: str | os.PathLike[str] | None = None,
     *,
-    title: str | None = None,
+    hooks: Sequence[Hook] = (),
     command: Sequence[str] = (),
     profile: ProfileConfig | None = None,
     watchdog_timeout: float = 600.0,
@@ -47,7 +48,8 @@ def train(
         config: The experiment.
         workdir: The run directory. It is created if needed, and a run in it is continued. None
             makes a temporary directory, which is not deleted.
-        title: Title of the report, by default the names of the network and the data.
+        hooks: Called at the start, after steps whose metrics are recorded, after evaluations and
+            at the end, in process 0 only; see `Hook`.
         command: Words of the command line, for the report.
         profile: Steps to trace; by default none.
         watchdog_timeout: Seconds without a completed step after which the process is ended.
@@ -61,10 +63,13 @@ def train(
         CheckpointError: The checkpoints of the run cannot be read or written.
         ConfigError: The experiment cannot work; the message says what to change.
         DataError: The images cannot be read.
+        Exception: A hook has raised an error. The same call continues from the last checkpoint.
         PreemptedError: SIGTERM or Ctrl-C came. The state is saved, and the same call continues.
         TrainingDivergedError: The loss is no longer finite.
+        TypeError: A hook lacks a method.
         WorkdirError: The directory belongs to another run or cannot be written.
     """
+    check_hooks(hooks)
     started = time.perf_counter() if started is None else started
     path = Path(tempfile.mkdtemp(prefix="resnet_jax-") if workdir is None else workdir)
     profile = profile or ProfileConfig()
@@ -86,7 +91,7 @@ def train(
         variable, option = "JAX_COMPILATION_CACHE_DIR", "jax_compilation_cache_dir"
         if variable not in os.environ and getattr(jax.config, option) is None:
             jax.config.update(option, str(directory.compilation.absolute()))
-        goodput = Goodput(started)
+        goodput, run_hooks = Goodput(started), RunHooks(hooks, run, path)
         try:
             result = train_steps(
                 run,
@@ -95,6 +100,7 @@ def train(
                 goodput=goodput,
                 profile=profile,
                 watchdog_timeout=watchdog_timeout,
+                hooks=run_hooks,
             )
         except PreemptedError:
             console.print(f"Wall time: {in_words(goodput.shares)}")
@@ -109,8 +115,8 @@ def train(
                 facts["skipped"] = f"{len(skipped)} unreadable images, such as {name}: {reason}"
                 console.print(f"Skipped {facts['skipped']}.", style="yellow", soft_wrap=True)
             record = _record(result, variables, directory, seconds, goodput)
-            record = dataclasses.replace(record, title=title or record.title, facts=facts)
-            write_report(directory.report, record)
+            write_report(directory.report, dataclasses.replace(record, facts=facts))
+            run_hooks.end(_end(result, variables, directory, seconds))
             _finish(result, directory, console, seconds, goodput)
     return result
 
@@ -128,6 +134,22 @@ def _open(config: TrainConfig, path: Path, profile: ProfileConfig) -> Run:
     except (ImportError, ValueError) as error:
         raise ConfigError(str(error)) from error
     return run
+
+
+def _end(
+    result: TrainResult, variables: dict[str, Any], directory: Workdir, seconds: float
+) -> EndEvent:
+    """Return what hooks are told at the end of a run."""
+    return EndEvent(
+        step=result.step,
+        epoch=result.run.epochs_done(result.step),
+        split=result.run.dataset.evaluation_split,
+        metrics=dict(result.metrics),
+        variables=lambda: variables,
+        workdir=directory.path,
+        report=directory.report,
+        seconds=seconds,
+    )
 
 
 def _skipped(run: Run) -> dict[str, str]:

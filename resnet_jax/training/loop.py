@@ -16,6 +16,7 @@ from resnet_jax.data import DataError
 from resnet_jax.training.description import describe, early_stop, shortened_warmup
 from resnet_jax.training.early_stopping import BestEvaluation
 from resnet_jax.training.evaluate import EvalStep, Evaluation, evaluate
+from resnet_jax.training.hooks import RunHooks
 from resnet_jax.training.metrics import mean_metrics
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.process.distributed import gather, is_primary
@@ -77,6 +78,7 @@ def train(
     goodput: Goodput,
     profile: ProfileConfig | None = None,
     watchdog_timeout: float = 600.0,
+    hooks: RunHooks | None = None,
 ) -> TrainResult:
     """Train until the last step, from the last checkpoint on if there is one.
 
@@ -90,6 +92,7 @@ def train(
         goodput: Measures what the time is spent on.
         profile: Steps to trace.
         watchdog_timeout: Seconds without a completed step after which the process is ended.
+        hooks: Called at the start and between steps. The caller calls them at the end.
 
     Raises:
         CheckpointError: The last checkpoint has other shapes or other data.
@@ -98,7 +101,7 @@ def train(
         PreemptedError: SIGTERM or Ctrl-C came; the last step is saved.
         TrainingDivergedError: The loss is no longer finite; that state is not saved.
     """
-    profile = profile or ProfileConfig()
+    profile, hooks = profile or ProfileConfig(), hooks or RunHooks((), run, workdir.path)
     print_header(
         console,
         f"Training {run.config.model.name} on {run.dataset.name}",
@@ -115,6 +118,7 @@ def train(
         compiler.shutdown(wait=False)
         with goodput.spent_on("checkpoint" if checkpoints.latest_step else "compile"):
             state, best = _first_state(run, checkpoints, console)
+        hooks.start(int(state.step))
         drawn = run.dataset.train.train_batches(
             run.config.batch_size,
             seed=run.config.seed,
@@ -141,7 +145,9 @@ def train(
 
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
-                    loop = _Loop(run, head_step, train_step, evaluate_state, goodput, watchdog)
+                    loop = _Loop(
+                        run, head_step, train_step, evaluate_state, goodput, watchdog, hooks
+                    )
                     with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
                 if saver.best and saver.best.step != int(state.step):
@@ -214,6 +220,7 @@ class _Loop:
         evaluate: From a state to its evaluation.
         goodput: Measures what the time is spent on.
         watchdog: Is told about progress.
+        hooks: Called after steps whose metrics are recorded.
     """
 
     run: Run
@@ -222,6 +229,7 @@ class _Loop:
     evaluate: Callable[[TrainState], Evaluation]
     goodput: Goodput
     watchdog: Watchdog
+    hooks: RunHooks
 
     def __call__(
         self,
@@ -286,10 +294,11 @@ class _Loop:
                     f"step {saver.latest_step}; lower optimizer.learning_rate or lengthen "
                     "schedule.warmup_epochs"
                 )
-            records.train(step, means)
+            recorded_values = records.train(step, means)
             saver.add(fetched)
             # A run that stops early counts its evaluations, so it does not leave one out then.
-            if evaluation_due and (last or saver.ranks_evaluations or not preempted):
+            evaluated = evaluation_due and (last or saver.ranks_evaluations or not preempted)
+            if evaluated:
                 evaluation = self.evaluate(state)
                 records.evaluation(step, evaluation.metrics)
                 saver.rank(step, evaluation)
@@ -297,6 +306,11 @@ class _Loop:
                 with self.goodput.spent_on("checkpoint"):
                     saver.save(state, step, evaluation)
                 self.watchdog.done()
+            # After saving, so that an error in a hook does not lose the step.
+            self.hooks.step(step, recorded_values)
+            if evaluated and evaluation:
+                self.hooks.evaluation(step, evaluation.metrics, state.evaluated)
+            self.watchdog.done()
             if saver.stopped:
                 break
             if preempted and not last:
