@@ -1,14 +1,15 @@
 """Train a network on an experiment, evaluate it and write a report."""
 
+import contextlib
 import copy
 import dataclasses
 import itertools
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
@@ -25,6 +26,9 @@ from resnet_jax.config import (
     load_experiment,
 )
 from resnet_jax.config.experiments import DEFAULT_EXPERIMENT, is_file
+
+if TYPE_CHECKING:
+    from resnet_jax.training import Hook
 
 _SYNOPSIS = """\
     {prog} [EXPERIMENT] [OPTIONS]
@@ -57,6 +61,10 @@ class Arguments:
     """Trace some steps."""
     watchdog_timeout: float = 600.0
     """Number of seconds without a completed step after which the run is ended."""
+    tracker: Literal["wandb", "mlflow", "trackio"] | None = None
+    """Tracker that records the run too: Weights & Biases, MLflow or Trackio. Install it with pip
+    and configure it as usual, by its environment variables. A continued run is continued there, and
+    a tracker that fails does not stop the training. None records the run in its directory only."""
     keep_freed_memory: bool = True
     """On CPUs, keep the memory that a step frees for the next step, which is faster. False returns
     it to the system, for machines that are short of memory."""
@@ -235,6 +243,22 @@ def run(argv: list[str], prog: str) -> int:
     return execute(arguments, (*prog.split(), *argv), started)
 
 
+@contextlib.contextmanager
+def _tracker(name: str | None) -> "Iterator[Sequence[Hook]]":
+    """Return the hooks that the options ask for, which learn how the training ends."""
+    if name is None:
+        yield ()
+        return
+    from resnet_jax.training.trackers import Tracker
+
+    try:
+        tracker = Tracker(name)
+    except ImportError as error:
+        raise ConfigError(f"{error}") from None
+    with tracker:
+        yield [tracker]
+
+
 def execute(arguments: Arguments, command: Sequence[str], started: float) -> int:
     """Train, and return the exit code: 0, or 130 or 143 after a signal.
 
@@ -270,14 +294,16 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
     try:
         with connected(arguments.distributed):
             try:
-                train(
-                    arguments.config,
-                    arguments.workdir,
-                    command=command,
-                    profile=arguments.profile,
-                    watchdog_timeout=arguments.watchdog_timeout,
-                    started=started,
-                )
+                with _tracker(arguments.tracker) as hooks:
+                    train(
+                        arguments.config,
+                        arguments.workdir,
+                        hooks=hooks,
+                        command=command,
+                        profile=arguments.profile,
+                        watchdog_timeout=arguments.watchdog_timeout,
+                        started=started,
+                    )
             except PreemptedError as error:
                 # All processes have reached the same step, and end in an orderly way.
                 if is_primary():

@@ -78,7 +78,7 @@ def _drawn(charts: Sequence[LineChart]) -> list[DrawnChart]:
 
 
 def _curves(records: Sequence[Mapping[str, Any]]) -> list[LineChart]:
-    """Return loss, accuracy, learning rate and throughput by step."""
+    """Return loss, accuracies, learning rate and throughput by step."""
 
     def series(kind: str, key: str, scale: float = 1, *, smoothed: bool = False) -> Series:
         found = [record for record in records if record["kind"] == kind and key in record]
@@ -94,9 +94,13 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> list[LineChart]:
     def of_all(key: str, scale: float = 1) -> list[Series]:
         return [series(kind, key, scale, smoothed=kind == "train") for kind in kinds]
 
+    # With five classes or fewer, every label is among the five highest logits.
+    top5 = [record["top5"] for record in records if "top5" in record]
+    has_top5 = any(share < 1 for share in top5)
     return [
         LineChart("Loss (nats)", "step", of_all("loss")),
         LineChart("Top-1 accuracy", "step", of_all("top1", 100), unit="%"),
+        *([LineChart("Top-5 accuracy", "step", of_all("top5", 100), unit="%")] if has_top5 else []),
         LineChart("Learning rate", "step", [series("train", "learning_rate")], from_zero=True),
         LineChart(
             "Training throughput (images/s)",
@@ -112,7 +116,11 @@ def _values(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     columns = [
         (f"{kind} {name}", kind, key, scale)
-        for name, key, scale in (("loss", "loss", 1), ("top-1 (%)", "top1", 100))
+        for name, key, scale in (
+            ("loss", "loss", 1),
+            ("top-1 (%)", "top1", 100),
+            ("top-5 (%)", "top5", 100),
+        )
         for kind in kinds
     ]
     columns += [

@@ -176,6 +176,11 @@ def _record(
         title=f"{run.config.model.name} on {os.path.basename(dataset.name.rstrip('/'))}",
         headline={
             f"{split} top-1": f"{result.metrics['top1']:.2%}",
+            **(
+                {f"{split} top-5": f"{result.metrics['top5']:.2%}"}
+                if len(dataset.class_names) > 5
+                else {}
+            ),
             f"{split} loss": f"{result.metrics['loss']:.4f}",
             "parameters": f"{run.num_params:,}",
             "wall time, this process": f"{seconds:.1f} s",

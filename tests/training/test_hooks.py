@@ -1,6 +1,7 @@
 """Hooks: when they are called, with what, and what happens if they raise errors."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from resnet_jax.training import (
     TrainResult,
     train,
 )
+from resnet_jax.training.hooks import RunHooks
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 
@@ -202,5 +204,18 @@ def test_variables_are_copies(tmp_path: Path) -> None:
     train(config, tmp_path / "run", hooks=[hook], quiet=True)
     kernels = [variables["params"]["head"]["kernel"] for variables in hook.variables]
     assert len(kernels) == 6
-    for before, after in zip(kernels, kernels[1:], strict=False):
+    for before, after in itertools.pairwise(kernels):
         assert not np.array_equal(before, after)
+
+
+def test_one_of_several_processes_calls_the_hooks(
+    recorded: tuple[Recorder, TrainResult, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, result, _ = recorded
+    hook = Recorder()
+    monkeypatch.setattr("resnet_jax.training.hooks.is_primary", lambda: False)
+    hooks = RunHooks([hook], result.run, tmp_path)
+    hooks.start(0)
+    hooks.step(1, {"loss": 1.0, "learning_rate": 0.1, "images_per_second": 1.0})
+    hooks.evaluation(1, {"loss": 1.0}, {})
+    assert hook.events == []
