@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 import tyro
 
-from resnet_jax.commands.arguments import UsageError, parse_options
+from resnet_jax.commands import dry_run, preview
+from resnet_jax.commands.arguments import Flag, UsageError, parse_options
 from resnet_jax.commands.run_directory import default_run_directory
 from resnet_jax.config import (
     ConfigError,
@@ -46,6 +47,10 @@ Repeat a command to continue a run that was cut off. A run that is complete is n
 Experiments: {experiments}."""
 
 
+# Options that do something else than to train.
+_ACTIONS = ("preview", "dry_run")
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """The options of training."""
@@ -69,9 +74,28 @@ class Arguments:
     """On CPUs, keep the memory that a step frees for the next step, which is faster. False returns
     it to the system, for machines that are short of memory."""
 
+    preview: Path | None = None
+    """Write a page that shows the first training batches as the network gets them, after
+    augmentation and mixing, with their targets. Then stop, without training. Without a value, the
+    file is named after the experiment."""
+    preview_images: int = 32
+    """Number of images of each batch on the page of the preview."""
+    dry_run: Flag = False
+    """Print the steps, the schedule, the size of the network, the memory and an estimate of the
+    time, which is measured in a few steps. Then stop: nothing is written."""
+    overwrite: Flag = False
+    """Replace the file of the preview if it exists."""
+
     def __post_init__(self) -> None:
-        if self.watchdog_timeout <= 0:
-            raise ConfigError(f"watchdog_timeout must be above 0, not {self.watchdog_timeout}")
+        for name in ("watchdog_timeout", "preview_images"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
+        actions = [name for name in _ACTIONS if getattr(self, name)]
+        options = [f"--{name.replace('_', '-')}" for name in actions]
+        if len(options) > 1:
+            raise ConfigError(f"{' and '.join(options)} exclude each other; give one of them")
+        if options and self.distributed.requested:
+            raise ConfigError(f"{options[0]} works in one process; leave the others out")
 
 
 def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Arguments]:
@@ -83,6 +107,7 @@ def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Argumen
         SystemExit: The help was asked for, and is printed.
     """
     experiment, options = _experiment(argv)
+    options = preview.with_default_file(options, experiment.name)
     start = _with_kinds(experiment.config, options)
     directory = Path("runs") / experiment.name
     default = default_arguments(start, directory)
@@ -240,7 +265,18 @@ def run(argv: list[str], prog: str) -> int:
         print_experiments()
         return 0
     _, arguments = parse(argv, prog)
-    return execute(arguments, (*prog.split(), *argv), started)
+    command = (*prog.split(), *argv)
+    if arguments.preview:
+        return preview.run(
+            arguments.config,
+            arguments.preview,
+            images=arguments.preview_images,
+            overwrite=arguments.overwrite,
+            command=command,
+        )
+    if arguments.dry_run:
+        return dry_run.run(arguments.config, keep_freed_memory=arguments.keep_freed_memory)
+    return execute(arguments, command, started)
 
 
 @contextlib.contextmanager

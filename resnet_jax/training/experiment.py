@@ -15,20 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
+from resnet_jax.config import ProfileConfig, TrainConfig
 from resnet_jax.inference.explain import explainer
 from resnet_jax.report import EvaluationRecord, RunRecord, read_metrics, write_report
 from resnet_jax.training.description import describe, provenance
 from resnet_jax.training.hooks import EndEvent, Hook, RunHooks, check_hooks
 from resnet_jax.training.loop import TrainResult
 from resnet_jax.training.loop import train as train_steps
+from resnet_jax.training.opening import open_run
 from resnet_jax.training.process.distributed import gather, is_primary, primary_first
 from resnet_jax.training.process.goodput import ACTIVITIES, Goodput, in_words
 from resnet_jax.training.process.preemption import PreemptedError
 from resnet_jax.training.rundir.workdir import Workdir
-from resnet_jax.training.setup import Run, check
+from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import fetch
-from resnet_jax.training.starting_weights import read_starting_weights
 
 
 def train(
@@ -75,7 +75,9 @@ def train(
     profile = profile or ProfileConfig()
     # Output that goes to a file is not wrapped at the width of a screen.
     console = Console(width=None if sys.stdout.isatty() else 200, quiet=quiet or not is_primary())
-    run = _open(config, path, profile)
+    # A run that is continued does not need its starting weights.
+    run = open_run(config, read_weights=not (path / "checkpoints").exists())
+    profile.check_steps(run.total_steps)
     with primary_first("workdir"):
         directory = Workdir(path, config, claim=is_primary())
     with directory:
@@ -119,21 +121,6 @@ def train(
             run_hooks.end(_end(result, variables, directory, seconds))
             _finish(result, directory, console, seconds, goodput)
     return result
-
-
-def _open(config: TrainConfig, path: Path, profile: ProfileConfig) -> Run:
-    """Return the run of an experiment; what can be refused before the data are opened, is."""
-    try:
-        model, mesh = check(config)
-        weights = None
-        # A run that is continued does not need its starting weights.
-        if config.model.weights and not (path / "checkpoints").exists():
-            weights = read_starting_weights(config.model, model)
-        run = Run.open(config, model, mesh, weights)
-        profile.check_steps(run.total_steps)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(str(error)) from error
-    return run
 
 
 def _end(
