@@ -95,7 +95,7 @@ class Arguments:
         if len(options) > 1:
             raise ConfigError(f"{' and '.join(options)} exclude each other; give one of them")
         if options and self.distributed.requested:
-            raise ConfigError(f"{options[0]} works in one process; leave the others out")
+            raise ConfigError(f"{options[0]} works in one process; leave --distributed out")
 
 
 def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Arguments]:

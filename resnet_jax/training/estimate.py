@@ -36,7 +36,7 @@ class Estimate:
         facts: What would be trained, on what and how, by name, for people.
         total_steps: Number of steps.
         images_seen: Number of training images in all steps together.
-        schedule: Epochs and learning rates, float[N] each. N is at most 500.
+        schedule: Epochs and learning rates, N each. N is at most 500.
         num_params: Number of parameters.
         macs: Multiply-accumulates of the evaluation of one image.
         memory: Bytes that a training step needs on one device or, on CPUs, on all devices together.
@@ -52,7 +52,7 @@ class Estimate:
     facts: dict[str, str]
     total_steps: int
     images_seen: int
-    schedule: tuple[np.ndarray, np.ndarray]
+    schedule: tuple[list[float], list[float]]
     num_params: int
     macs: int
     memory: int | None
@@ -95,7 +95,9 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
     started = time.perf_counter()
     train_step, eval_step = run.compile()
     compile_seconds = time.perf_counter() - started
-    memory = memory_of(train_step.func, run.mesh)
+    # It is the compiled program with the arrays of the training split.
+    program: Any = train_step
+    memory = memory_of(program.func, run.mesh)
     variables = jax.tree.map(jnp.copy, state.evaluated)
     step_seconds, measured = _measure_steps(run, train_step, state, measure_seconds)
     shape = jax.eval_shape(
@@ -160,14 +162,12 @@ def duration(seconds: float) -> str:
     raise AssertionError("a minute or more has a unit")
 
 
-def _schedule(run: Run) -> tuple[np.ndarray, np.ndarray]:
+def _schedule(run: Run) -> tuple[list[float], list[float]]:
     """Return epochs and learning rates from the first step to the last."""
     count = min(_POINTS, run.total_steps)
     steps = np.unique(np.rint(np.linspace(0, run.total_steps - 1, count)).astype(np.int32))
-    rates = np.asarray(jax.vmap(run.schedule)(jnp.asarray(steps)), np.float64)
-    # A constant schedule does not depend on the step.
-    rates = np.broadcast_to(rates, steps.shape)
-    return np.array([run.epochs_done(int(step)) for step in steps]), rates
+    rates: Any = jax.vmap(run.schedule)(jnp.asarray(steps))
+    return [run.epochs_done(int(step)) for step in steps], rates.tolist()
 
 
 def _measure_steps(
