@@ -399,13 +399,16 @@ class Run:
         Its variables are those that are evaluated.
         """
         train, replica = self.dataset.train, replicated(self.mesh)
-        batch_statistics = make_batch_statistics(self.model)
+        batch_statistics, augment = make_batch_statistics(self.model), self.dataset.augment
+        if self.dataset.mix_until_epoch is not None:
+            # The last steps, from which the evaluated variables come, do not mix.
+            augment = partial(augment, mixing=jnp.asarray(False))
 
         def statistics_step(
             resident: Any, variables: dict[str, Any], drawn: Any, key: jax.Array
         ) -> tuple[Any, jax.Array]:
             batch = train.fetch(resident[0] if self.teacher else resident, drawn)
-            images, _ = self.dataset.augment(key, batch.image, batch.label)
+            images, _ = augment(key, batch.image, batch.label)
             return batch_statistics(variables, images, batch.mask), batch.mask.sum()
 
         evaluated = self._state_shardings.evaluated
