@@ -23,7 +23,7 @@ def run(config: TrainConfig, *, keep_freed_memory: bool) -> int:
     with mistakes():
         from resnet_jax.report.charts import LineChart, Series
         from resnet_jax.report.terminal import draw_text
-        from resnet_jax.training.estimate import estimate, in_words
+        from resnet_jax.training.estimation import estimate, in_words
         from resnet_jax.training.rundir.console import print_header
 
         found = estimate(config)

@@ -117,9 +117,7 @@ def test_the_page_shows_images_targets_and_counts(tmp_path: Path) -> None:
     assert "The first 2 of 4 images" in text
     cards = re.findall(r'<li class="card">.*?</ul>', page, re.DOTALL)
     assert [text_of(card) for card in cards] == ["cat", "62.5% <bee> 37.5% ant"]
-    assert "0.1, -0.25, 0 mean of the input" in " ".join(
-        f"{value} {name}" for name, value in re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page)
-    )
+    assert "input mean 0.1, -0.25, 0; standard deviation 1, 0.5, 1.5" in text
     assert text.endswith("2 of 3 classes appear. Class Step 1 ant 0 <bee> 3 cat 1")
     for reference in ('src="http', 'href="http', "<link", "url(", "@import", "fetch("):
         assert reference not in page
@@ -141,6 +139,7 @@ def test_targets_name_the_classes_that_were_mixed() -> None:
     assert others == pytest.approx(0.1 * 5 / 6, abs=1e-6)
     mixed = 0.3 * np.eye(6)[3] + 0.7 * np.eye(6)[0]
     assert target_of(mixed, names) == ([("a", 0.7), ("d", 0.3)], 0.0)
+    assert target_of(np.array([0.3, 0.7]), names) == ([("b", 0.7), ("a", 0.3)], 0.0)
     assert target_of(np.full(6, 1 / 6), names) == ([], 1.0)
 
 

@@ -11,7 +11,7 @@ from resnet_jax.config import CosineConfig, ModelConfig, SyntheticConfig, TrainC
 from resnet_jax.models.complexity import count_macs
 from resnet_jax.report import read_metrics
 from resnet_jax.training import train
-from resnet_jax.training.estimate import Estimate, estimate, in_words
+from resnet_jax.training.estimation import Estimate, estimate, in_words
 from resnet_jax.training.memory import step_memory
 from resnet_jax.training.setup import Run
 
