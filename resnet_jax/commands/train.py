@@ -15,12 +15,14 @@ import tyro
 
 from resnet_jax.commands import dry_run, preview
 from resnet_jax.commands.arguments import Flag, UsageError, parse_options
+from resnet_jax.commands.find_lr import PARENT, files_in, find_learning_rate
 from resnet_jax.commands.run_directory import default_run_directory
 from resnet_jax.config import (
     ConfigError,
     DistributedConfig,
     Experiment,
     ProfileConfig,
+    RangeTestConfig,
     TrainConfig,
     kinds,
     list_experiments,
@@ -48,7 +50,7 @@ Experiments: {experiments}."""
 
 
 # Options that do something else than to train.
-_ACTIONS = ("preview", "dry_run")
+_ACTIONS = ("find_lr", "preview", "dry_run")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,12 @@ class Arguments:
     keep_freed_memory: bool = True
     """On CPUs, keep the memory that a step frees for the next step, which is faster. False returns
     it to the system, for machines that are short of memory."""
-
+    find_lr: Flag = False
+    """Do a learning-rate range test instead of training. The learning rate rises from step to step,
+    and the loss shows which rates work. The curve and two suggestions are printed and written to
+    the directory, by default one in find-lr/. No run is touched, and no checkpoint is written."""
+    range_test: RangeTestConfig = dataclasses.field(default_factory=RangeTestConfig)
+    """How --find-lr proceeds."""
     preview: Path | None = None
     """Write a page that shows the first training batches as the network gets them, after
     augmentation and mixing, with their targets. Then stop, without training. Without a value, the
@@ -84,7 +91,7 @@ class Arguments:
     """Print the steps, the schedule, the size of the network, the memory and an estimate of the
     time, which is measured in a few steps. Then stop: nothing is written."""
     overwrite: Flag = False
-    """Replace the file of the preview if it exists."""
+    """Replace the files of an earlier --find-lr or --preview. Runs are never overwritten."""
 
     def __post_init__(self) -> None:
         for name in ("watchdog_timeout", "preview_images"):
@@ -94,8 +101,12 @@ class Arguments:
         options = [f"--{name.replace('_', '-')}" for name in actions]
         if len(options) > 1:
             raise ConfigError(f"{' and '.join(options)} exclude each other; give one of them")
-        if options and self.distributed.requested:
+        if options and not self.find_lr and self.distributed.requested:
             raise ConfigError(f"{options[0]} works in one process; leave --distributed out")
+        if self.range_test != RangeTestConfig() and not self.find_lr:
+            raise ConfigError("range_test has an effect only on a range test; add --find-lr")
+        if self.overwrite and not (self.find_lr or self.preview):
+            raise ConfigError("overwrite has an effect only on --find-lr and --preview; add one")
 
 
 def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Arguments]:
@@ -130,12 +141,12 @@ def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Argumen
         _require_experiment_first(options, prog)
         raise
     if arguments.workdir is directory:
-        arguments = dataclasses.replace(
-            arguments,
-            workdir=default_run_directory(
-                experiment.name, arguments.config, unchanged=start, kinds=experiment.config
-            ),
+        workdir = default_run_directory(
+            experiment.name, arguments.config, unchanged=start, kinds=experiment.config
         )
+        if arguments.find_lr:
+            workdir = PARENT / workdir.name
+        arguments = dataclasses.replace(arguments, workdir=workdir)
     return experiment.name, arguments
 
 
@@ -209,8 +220,9 @@ def _unions() -> dict[str, dict[str, type]]:
 def _with_kinds(config: TrainConfig, options: list[str]) -> TrainConfig:
     """Return a configuration with the kinds that options such as ``--data.kind`` choose.
 
-    A field that both kinds have keeps its value. The result is not checked: options that follow
-    may give it the values that it still needs.
+    A field that both kinds have keeps its value, unless the kinds have different defaults: the
+    learning rate of one optimizer does not suit another. The result is not checked: options that
+    follow may give it the values that it still needs.
     """
     config = copy.copy(config)
     for name, members in _unions().items():
@@ -234,9 +246,9 @@ def _value_of(option: str, options: list[str]) -> str | None:
 
 def _converted(present: Any, cls: type) -> Any:
     converted = object.__new__(cls)
-    theirs = {field.name for field in dataclasses.fields(present)}
+    theirs = {field.name: field.default for field in dataclasses.fields(present)}
     for field in dataclasses.fields(cls):  # pyrefly: ignore
-        if field.name in theirs:
+        if field.name in theirs and field.default == theirs[field.name]:
             value = getattr(present, field.name)
         elif field.default is dataclasses.MISSING:
             value = tyro.MISSING
@@ -296,7 +308,7 @@ def _tracker(name: str | None) -> "Iterator[Sequence[Hook]]":
 
 
 def execute(arguments: Arguments, command: Sequence[str], started: float) -> int:
-    """Train, and return the exit code: 0, or 130 or 143 after a signal.
+    """Train, or do a range test; return the exit code: 0, or 130 or 143 after a signal.
 
     After an error the process ends with code 2 and one line on the error stream.
 
@@ -305,6 +317,9 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
         command: The words of the command line, for the report.
         started: When the program began, by `time.perf_counter`.
     """
+    files = None
+    if arguments.find_lr:
+        files = files_in(arguments.workdir, overwrite=arguments.overwrite)
     # The slow imports begin here, after help and most mistakes have been answered.
     if arguments.keep_freed_memory:
         from resnet_jax.ops.host_memory import keep_freed_memory
@@ -322,6 +337,7 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
         of_a_peer,
     )
     from resnet_jax.training.process.preemption import PreemptedError
+    from resnet_jax.training.range_test import RangeTestError
     from resnet_jax.training.rundir.checkpoints import CheckpointError
     from resnet_jax.training.rundir.workdir import WorkdirError
 
@@ -330,6 +346,9 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
     try:
         with connected(arguments.distributed):
             try:
+                if files is not None:
+                    find_learning_rate(arguments.config, arguments.range_test, files, command)
+                    return 0
                 with _tracker(arguments.tracker) as hooks:
                     train(
                         arguments.config,
@@ -351,6 +370,7 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
         DataError,
         DistributedError,
         OSError,
+        RangeTestError,
         TrainingDivergedError,
         WorkdirError,
     ) as error:
@@ -359,7 +379,8 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
             leave_after(error, arguments.distributed)
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
-        leave("interrupted; the same command continues from the last checkpoint", 130)
+        remedy = "does the test again" if files else "continues from the last checkpoint"
+        leave(f"interrupted; the same command {remedy}", 130)
     except ModuleNotFoundError:
         raise
     except Exception as error:

@@ -35,6 +35,10 @@ class Records:
     def train(self, step: int, means: dict[str, float]) -> dict[str, float]:
         """Record the means of the metrics that were collected up to a step, and forget these.
 
+        Args:
+            step: Number of steps done.
+            means: ``loss``, ``top1`` and ``top5``, unless all steps were skipped, and other facts.
+
         Returns:
             The record: the means, ``learning_rate`` and ``images_per_second``.
         """
