@@ -315,7 +315,7 @@ class _Loop:
             with self.goodput.spent_on("step"):
                 fetched, facts = self._checked(records.fetch(), state, step, saver)
             means = mean_metrics(fetched) if fetched else {}
-            recorded_values = records.train(step, means | facts)
+            values = records.train(step, means | facts)
             saver.add(fetched)
             # A run that stops early counts its evaluations, so it does not leave one out then.
             evaluated = evaluation_due and (last or saver.ranks_evaluations or not preempted)
@@ -329,7 +329,7 @@ class _Loop:
                     saver.save(state, step, evaluation)
                 self.watchdog.done()
             # After saving, so that an error in a hook does not lose the step.
-            self.hooks.step(step, recorded_values)
+            self.hooks.step(step, values)
             if evaluated and evaluation:
                 self.hooks.evaluation(step, evaluation.metrics, state.evaluated)
             self.watchdog.done()

@@ -46,6 +46,7 @@ from resnet_jax.training.starting_weights import (
 )
 from resnet_jax.training.state import TrainState, state_of
 from resnet_jax.training.step import (
+    Augment,
     GradientFunction,
     TrainStep,
     Update,
@@ -427,21 +428,29 @@ class Run:
         """Function that places variables on the devices as the evaluation step takes them."""
         return jax.jit(lambda tree: tree, out_shardings=self._state_shardings.evaluated)
 
-    def _augment(self, step: jax.Array, resident: Any, drawn: Any) -> Callable[..., Any]:
+    def augmentation(self, step: jax.Array) -> Augment:
         """Return the augmentation of one step, for use while the step is traced.
 
         Args:
             step: int32[], number of steps done.
-            resident: The arrays of the teacher, if there is one.
-            drawn: What the iterator of the training split yields.
         """
         augment, until = self.dataset.augment, self.dataset.mix_until_epoch
-        if until is not None:
-            # One program serves both phases. A second one would take as long to compile as the
-            # first, and this one mixes with a weight of 1 after the end, which costs one pass over
-            # the images.
-            last = self.config.steps(until, self.dataset.train.epoch_size)
-            augment = partial(augment, mixing=step < last)
+        if until is None:
+            return augment
+        # One program serves both phases. A second one would take as long to compile as the first,
+        # and this one mixes with a weight of 1 after the end, which costs one pass over the images.
+        last = self.config.steps(until, self.dataset.train.epoch_size)
+        return partial(augment, mixing=step < last)
+
+    def _augment(self, step: jax.Array, resident: Any, drawn: Any) -> Callable[..., Any]:
+        """Return the augmentation of one step, followed by the teacher, if there is one.
+
+        Args:
+            step: int32[], number of steps done.
+            resident: The arrays of the teacher.
+            drawn: What the iterator of the training split yields.
+        """
+        augment = self.augmentation(step)
         return taught(augment, self.teacher, resident, drawn) if self.teacher else augment
 
     def _lower_eval_step(self) -> jax.stages.Lowered:
