@@ -73,6 +73,17 @@ TrainStep = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
 `Run.compile` it is what the iterator of the training split yields."""
 
 
+def step_keys(key: jax.Array, step: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+    """Return the keys of the augmentation and of dropout in a step.
+
+    Args:
+        key: The key of the run, see `Run.step_key`.
+        step: Number of steps done before.
+    """
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
+    return augment_key, dropout_key
+
+
 def make_train_step(
     model: ResNet,
     optimizer: optax.GradientTransformation,
@@ -113,17 +124,6 @@ def compose_train_step(
         return update(state, gradients), gradients.metrics
 
     return train_step
-
-
-def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the keys of augmentation and dropout in the step after a number of steps.
-
-    Args:
-        key: The key of the run.
-        step: int32[], number of steps done.
-    """
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
-    return augment_key, dropout_key
 
 
 def make_loss(
