@@ -8,7 +8,7 @@ is sought before the minimum alone.  A loss that has exploded may fall again, fa
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -106,6 +106,7 @@ def learning_rate_range_test(
     config: TrainConfig,
     range_test: RangeTestConfig | None = None,
     *,
+    devices: Sequence[jax.Device] | None = None,
     announce: Callable[[Run], None] | None = None,
 ) -> RangeTest:
     """Train for some steps with a rising learning rate, and return the loss of each step.
@@ -116,6 +117,7 @@ def learning_rate_range_test(
     Args:
         config: The experiment. Its schedule and its averages are not used.
         range_test: How the test proceeds.
+        devices: Devices to train on; by default all.
         announce: Called with the run before it is compiled.
 
     Raises:
@@ -124,7 +126,7 @@ def learning_rate_range_test(
         RangeTestError: The loss did not fall before it grew or was not finite.
     """
     range_test = range_test or RangeTestConfig()
-    run = _open(config).with_schedule(rising(range_test), range_test.steps)
+    run = _open(config, devices).with_schedule(rising(range_test), range_test.steps)
     if announce is not None:
         announce(run)
     return outcome_of(_losses(run), range_test)
@@ -183,11 +185,11 @@ def rising(config: RangeTestConfig) -> optax.Schedule:
     return optax.exponential_decay(config.lowest, 1, growth)
 
 
-def _open(config: TrainConfig) -> Run:
+def _open(config: TrainConfig, devices: Sequence[jax.Device] | None) -> Run:
     # Averages would take memory and time, and are not evaluated.
     config = dataclasses.replace(config, averaging=AveragingConfig())
     try:
-        model, mesh = check(config)
+        model, mesh = check(config, devices)
         weights = read_starting_weights(config.model, model) if config.model.weights else None
         return Run.open(config, model, mesh, weights)
     except (ImportError, ValueError) as error:
