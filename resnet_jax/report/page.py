@@ -80,12 +80,14 @@ def _drawn(charts: Sequence[LineChart]) -> list[DrawnChart]:
 def _curves(
     records: Sequence[Mapping[str, Any]], learning_rate: Series | None = None
 ) -> list[LineChart]:
-    """Return loss, accuracy, learning rate and throughput by step."""
+    """Return loss, accuracies, learning rate and throughput by step."""
 
-    def series(kind: str, key: str, scale: float = 1, *, smoothed: bool = False) -> Series:
+    def series(
+        kind: str, key: str, scale: float = 1, *, name: str = "", smoothed: bool = False
+    ) -> Series:
         found = [record for record in records if record["kind"] == kind and key in record]
         return Series(
-            kind,
+            name or kind,
             [record["step"] for record in found],
             [scale * record[key] for record in found],
             smoothed=smoothed,
@@ -95,11 +97,17 @@ def _curves(
     rates = learning_rate or series("train", "learning_rate")
 
     def of_all(key: str, scale: float = 1) -> list[Series]:
-        return [series(kind, key, scale, smoothed=kind == "train") for kind in kinds]
+        found = [series(kind, key, scale, smoothed=kind == "train") for kind in kinds]
+        raw = [series(kind, f"raw_{key}", scale, name=f"{kind}, raw weights") for kind in kinds]
+        return [*found, *(curve for curve in raw if curve.x)]
 
+    # With five classes or fewer, every label is among the five highest logits.
+    top5 = [record["top5"] for record in records if "top5" in record]
+    has_top5 = any(share < 1 for share in top5)
     return [
         LineChart("Loss (nats)", "step", of_all("loss")),
         LineChart("Top-1 accuracy", "step", of_all("top1", 100), unit="%"),
+        *([LineChart("Top-5 accuracy", "step", of_all("top5", 100), unit="%")] if has_top5 else []),
         LineChart("Learning rate", "step", [rates], from_zero=True),
         LineChart(
             "Training throughput (images/s)",
@@ -115,12 +123,20 @@ def _values(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     columns = [
         (f"{kind} {name}", kind, key, scale)
-        for name, key, scale in (("loss", "loss", 1), ("top-1 (%)", "top1", 100))
+        for name, key, scale in (
+            ("loss", "loss", 1),
+            ("top-1 (%)", "top1", 100),
+            ("top-5 (%)", "top5", 100),
+            ("raw loss", "raw_loss", 1),
+            ("raw top-1 (%)", "raw_top1", 100),
+        )
         for kind in kinds
     ]
     columns += [
         ("learning rate", "train", "learning_rate", 1),
         ("images/s", "train", "images_per_second", 1),
+        ("skipped steps", "train", "skipped_steps", 1),
+        ("loss scale", "train", "loss_scale", 1),
     ]
     by_step: dict[int, dict[str, Mapping[str, Any]]] = {}
     for record in records:

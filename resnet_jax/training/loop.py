@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 import jax
 from rich.console import Console
 
-from resnet_jax.config import ProfileConfig
+from resnet_jax.config import ConfigError, ProfileConfig
 from resnet_jax.data import DataError
 from resnet_jax.training.description import describe, early_stop, shortened_warmup
 from resnet_jax.training.early_stopping import BestEvaluation
-from resnet_jax.training.evaluate import EvalStep, Evaluation, evaluate
-from resnet_jax.training.metrics import mean_metrics
+from resnet_jax.training.evaluate import EvalStep, Evaluation
+from resnet_jax.training.guard import diagnosis
+from resnet_jax.training.hooks import RunHooks
+from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.process.distributed import gather, is_primary
 from resnet_jax.training.process.goodput import Goodput
@@ -29,15 +31,16 @@ from resnet_jax.training.rundir.console import ProgressLine, print_header
 from resnet_jax.training.rundir.metric_log import MetricWriter
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.saving import Saver
-from resnet_jax.training.setup import Run
+from resnet_jax.training.setup import Run, StatisticsStep
 from resnet_jax.training.state import TrainState
+from resnet_jax.training.state_evaluation import evaluate_state, recompute_statistics
 from resnet_jax.training.step import TrainStep
 
 Result = TypeVar("Result")
 
 
 class TrainingDivergedError(Exception):
-    """Raised when the loss is no longer a finite number."""
+    """Raised when the loss is no longer a finite number, or too many steps were skipped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,7 @@ def train(
     goodput: Goodput,
     profile: ProfileConfig | None = None,
     watchdog_timeout: float = 600.0,
+    hooks: RunHooks | None = None,
 ) -> TrainResult:
     """Train until the last step, from the last checkpoint on if there is one.
 
@@ -90,15 +94,17 @@ def train(
         goodput: Measures what the time is spent on.
         profile: Steps to trace.
         watchdog_timeout: Seconds without a completed step after which the process is ended.
+        hooks: Called at the start and between steps. The caller calls them at the end.
 
     Raises:
         CheckpointError: The last checkpoint has other shapes or other data.
         ConfigError: The run starts from weights that cannot be read or belong to another network.
         DataError: An image cannot be read, or the processes have different images.
         PreemptedError: SIGTERM or Ctrl-C came; the last step is saved.
-        TrainingDivergedError: The loss is no longer finite; that state is not saved.
+        TrainingDivergedError: The loss is no longer finite; that state is not saved. If such steps
+            are skipped, ``guard.max_in_a_row`` of them have followed each other.
     """
-    profile = profile or ProfileConfig()
+    profile, hooks = profile or ProfileConfig(), hooks or RunHooks((), run, workdir.path)
     print_header(
         console,
         f"Training {run.config.model.name} on {run.dataset.name}",
@@ -107,6 +113,7 @@ def train(
     if line := shortened_warmup(run):
         console.print(line)
     _require_the_same_images(run)
+    _require_the_same_teacher(run)
     with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
         # While it compiles, the state is made or read, and so are the first batches.
         compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
@@ -115,6 +122,7 @@ def train(
         compiler.shutdown(wait=False)
         with goodput.spent_on("checkpoint" if checkpoints.latest_step else "compile"):
             state, best = _first_state(run, checkpoints, console)
+        hooks.start(int(state.step))
         drawn = run.dataset.train.train_batches(
             run.config.batch_size,
             seed=run.config.seed,
@@ -124,24 +132,26 @@ def train(
         )
         with Prefetch(drawn, run.mesh) as batches:
             with goodput.spent_on("compile"):
-                (head_step, train_step, eval_step), compile_seconds = compiling.result()
+                steps, compile_seconds = compiling.result()
+                head_step, train_step, eval_step, statistics_step = steps
             console.print(f"Compiled in {compile_seconds:.1f} s.")
             with Watchdog(watchdog_timeout) as watchdog:
 
-                def evaluate_state(state: TrainState) -> Evaluation:
+                def evaluated(state: TrainState) -> Evaluation:
                     with goodput.spent_on("evaluation"):
-                        return evaluate(
-                            eval_step,
-                            state.evaluated,
-                            run.dataset.evaluation,
-                            batch_size=run.config.batch_size,
-                            mesh=run.mesh,
-                            watch=watchdog.watch,
-                        )
+                        return evaluate_state(run, eval_step, state, watch=watchdog.watch)
+
+                def completed(state: TrainState) -> TrainState:
+                    if statistics_step is None:
+                        return state
+                    with goodput.spent_on("evaluation"):
+                        return recompute_statistics(run, statistics_step, state)
 
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
-                    loop = _Loop(run, head_step, train_step, evaluate_state, goodput, watchdog)
+                    loop = _Loop(
+                        run, head_step, train_step, completed, evaluated, goodput, watchdog, hooks
+                    )
                     with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
                 if saver.best and saver.best.step != int(state.step):
@@ -150,7 +160,7 @@ def train(
                         checkpoints.wait()
                         state = checkpoints.restore_step(saver.best.step, run.abstract_state)
                     evaluation = None
-                evaluation = evaluation or evaluate_state(state)
+                evaluation = evaluation or evaluated(state)
         with goodput.spent_on("checkpoint"):
             checkpoints.wait()
     in_head = profile.steps is not None and profile.steps[0] <= run.head_steps
@@ -160,10 +170,16 @@ def train(
     )
 
 
-def _compile(run: Run) -> tuple[TrainStep, TrainStep, EvalStep]:
-    """Return the training step of the first phase, that of the second, and the evaluation step."""
+def _compile(run: Run) -> tuple[TrainStep, TrainStep, EvalStep, StatisticsStep | None]:
+    """Return the compiled steps of a run.
+
+    They are the training step of the first phase, that of the second, the evaluation step, and the
+    step that computes statistics, if the run recomputes them.
+    """
     train_step, eval_step = run.compile()
-    return (run.compile_head_step() if run.head_steps else train_step), train_step, eval_step
+    head_step = run.compile_head_step() if run.head_steps else train_step
+    recomputed = run.config.averaging.statistics == "recomputed"
+    return head_step, train_step, eval_step, run.compile_statistics_step() if recomputed else None
 
 
 def _timed(function: Callable[[], Result]) -> Callable[[], tuple[Result, float]]:
@@ -187,6 +203,15 @@ def _require_the_same_images(run: Run) -> None:
         )
 
 
+def _require_the_same_teacher(run: Run) -> None:
+    """Raise `ConfigError` unless all processes have the same teacher, if there is one."""
+    if run.teacher_digest and len(set(gather("teacher", run.teacher_digest))) > 1:
+        raise ConfigError(
+            f"distillation.teacher {run.config.distillation.teacher}: the processes have different "
+            "ones; give all of them the same"
+        )
+
+
 def _first_state(
     run: Run, checkpoints: Checkpoints, console: Console
 ) -> tuple[TrainState, BestEvaluation | None]:
@@ -198,6 +223,11 @@ def _first_state(
         raise CheckpointError(
             f"the images of {run.dataset.name} are not those that this run began with; "
             "bring them back, or start again in another run directory"
+        )
+    if metadata.get("teacher") != run.teacher_digest:
+        raise CheckpointError(
+            f"distillation.teacher {run.config.distillation.teacher} is not the one that this run "
+            "began with; bring it back, or start again in another run directory"
         )
     console.print(f"Continuing from the checkpoint of step {checkpoints.latest_step}.")
     return state, BestEvaluation.from_metadata(metadata)
@@ -211,17 +241,22 @@ class _Loop:
         run: The run.
         head_step: The compiled step that trains only the head, for the first ``run.head_steps``.
         train_step: The compiled step, for those after them.
-        evaluate: From a state to its evaluation.
+        complete: From a state to the one that is evaluated and saved, whose averages have the
+            statistics that belong to them.
+        evaluate: From a completed state to its evaluation.
         goodput: Measures what the time is spent on.
         watchdog: Is told about progress.
+        hooks: Called after steps whose metrics are recorded.
     """
 
     run: Run
     head_step: TrainStep
     train_step: TrainStep
+    complete: Callable[[TrainState], TrainState]
     evaluate: Callable[[TrainState], Evaluation]
     goodput: Goodput
     watchdog: Watchdog
+    hooks: RunHooks
 
     def __call__(
         self,
@@ -278,18 +313,14 @@ class _Loop:
             # Fetching the metrics waits for the devices. It happens only here, before anything else
             # that waits, so that the throughput measures training alone.
             with self.goodput.spent_on("step"):
-                fetched = records.fetch()
-            means = mean_metrics(fetched)
-            if not math.isfinite(loss := means["loss"]):
-                raise TrainingDivergedError(
-                    f"the loss became {loss} by step {step}; the last checkpoint is of "
-                    f"step {saver.latest_step}; lower optimizer.learning_rate or lengthen "
-                    "schedule.warmup_epochs"
-                )
-            records.train(step, means)
+                fetched, facts = self._checked(records.fetch(), state, step, saver)
+            means = mean_metrics(fetched) if fetched else {}
+            recorded_values = records.train(step, means | facts)
             saver.add(fetched)
             # A run that stops early counts its evaluations, so it does not leave one out then.
-            if evaluation_due and (last or saver.ranks_evaluations or not preempted):
+            evaluated = evaluation_due and (last or saver.ranks_evaluations or not preempted)
+            if evaluated:
+                state = self.complete(state)
                 evaluation = self.evaluate(state)
                 records.evaluation(step, evaluation.metrics)
                 saver.rank(step, evaluation)
@@ -297,6 +328,11 @@ class _Loop:
                 with self.goodput.spent_on("checkpoint"):
                     saver.save(state, step, evaluation)
                 self.watchdog.done()
+            # After saving, so that an error in a hook does not lose the step.
+            self.hooks.step(step, recorded_values)
+            if evaluated and evaluation:
+                self.hooks.evaluation(step, evaluation.metrics, state.evaluated)
+            self.watchdog.done()
             if saver.stopped:
                 break
             if preempted and not last:
@@ -304,3 +340,30 @@ class _Loop:
             records.restart_clock()
         assert evaluation is not None, "the last step is always evaluated"
         return state, evaluation
+
+    def _checked(
+        self, fetched: list[Metrics], state: TrainState, step: int, saver: Saver
+    ) -> tuple[list[Metrics], dict[str, float]]:
+        """Return the metrics of the steps whose loss is finite, and facts about skipped steps.
+
+        Raises:
+            TrainingDivergedError: The run cannot go on.
+        """
+        remedy = (
+            f"the last checkpoint is of step {saver.latest_step}; lower optimizer.learning_rate or "
+            "lengthen schedule.warmup_epochs"
+        )
+        if not state.guard:
+            if not math.isfinite(loss := mean_metrics(fetched)["loss"]):
+                raise TrainingDivergedError(f"the loss became {loss} by step {step}; {remedy}")
+            return fetched, {}
+        guard, loss_scale = jax.device_get((state.guard, state.loss_scale))
+        if (count := int(guard["in_a_row"])) >= self.run.config.guard.max_in_a_row:
+            raise TrainingDivergedError(
+                f"{count} steps in a row were skipped by step {step}, because their loss or "
+                f"gradients were not finite: {diagnosis(guard, state.params)}; {remedy}"
+            )
+        facts = {"skipped_steps": float(guard["skipped"])}
+        if loss_scale:
+            facts["loss_scale"] = float(loss_scale["scale"])
+        return [metrics for metrics in fetched if math.isfinite(metrics.loss)], facts

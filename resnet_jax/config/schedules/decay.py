@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_jax.config.schedules.timing import Clock, Duration
 from resnet_jax.config.schedules.warmup import WarmupConfig
-from resnet_jax.config.validation import require, require_not_negative, require_share
+from resnet_jax.config.validation import require, require_from_0_to_1, require_not_negative
 
 if TYPE_CHECKING:
     import optax
@@ -32,7 +32,7 @@ class DecayConfig(WarmupConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_not_negative(self, "hold_epochs")
-        require_share(self, "end")
+        require_from_0_to_1(self, "end")
         require(
             self.warmup_prefix or not self.hold_epochs,
             f"hold_epochs ({self.hold_epochs:g}) needs warmup_prefix; set hold_epochs to 0, or "

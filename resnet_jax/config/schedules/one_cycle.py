@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
 from resnet_jax.config.schedules.timing import Clock, TimedConfig
-from resnet_jax.config.validation import require_share
+from resnet_jax.config.validation import require_from_0_to_1
 
 if TYPE_CHECKING:
     import optax
@@ -33,7 +33,7 @@ class OneCycleConfig(TimedConfig):
     final_div_factor."""
 
     def __post_init__(self) -> None:
-        require_share(self, "peak_at", "warmup_start", "end")
+        require_from_0_to_1(self, "peak_at", "warmup_start", "end")
 
     def curve(self, peak: float, clock: Clock) -> optax.Schedule:
         """Return the learning rate by the time of a clock."""

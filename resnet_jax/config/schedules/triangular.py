@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from resnet_jax.config.schedules.interpolation import straight_lines
 from resnet_jax.config.schedules.timing import Clock, TimedConfig
-from resnet_jax.config.validation import require_share
+from resnet_jax.config.validation import require_from_0_to_1
 
 if TYPE_CHECKING:
     import optax
@@ -32,7 +32,7 @@ class TriangularConfig(TimedConfig):
     """Learning rate at the end of the run as a share of the peak, from 0 to 1."""
 
     def __post_init__(self) -> None:
-        require_share(self, "peak_at", "warmup_start", "end")
+        require_from_0_to_1(self, "peak_at", "warmup_start", "end")
 
     def curve(self, peak: float, clock: Clock) -> optax.Schedule:
         """Return the learning rate by the time of a clock."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from resnet_jax.config.schedules.timing import Clock, Duration, TimedConfig
 from resnet_jax.config.validation import (
     require,
+    require_from_0_to_1,
     require_not_negative,
     require_positive,
-    require_share,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class WarmupConfig(TimedConfig):
 
     def __post_init__(self) -> None:
         require_not_negative(self, "warmup_epochs")
-        require_share(self, "warmup_start")
+        require_from_0_to_1(self, "warmup_start")
         if self.warmup_steps is not None:
             require_positive(self, "warmup_steps")
             require(

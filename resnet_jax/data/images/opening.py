@@ -1,5 +1,6 @@
 """Opening of data sets of image files."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -28,16 +29,28 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
     if isinstance(config, TfdsArraysConfig):
         augmentation = config.augment
         splits = read_arrays([train, evaluation])
+        alternating = augmentation.flip if augmentation.flip_mode == "alternating" else None
+        splits[0] = dataclasses.replace(
+            splits[0], sampling_config=config.sampling, alternating_flip=alternating
+        )
         _check_channels(augmentation, splits[0].image_shape[-1])
     else:
         augmentation = config.images.augment
         if "linear" in (config.images.train_interpolation, config.images.eval_interpolation):
             # A missing library is reported before the first batch.
             opencv()
-        splits = [ImageSplit(source, config.images) for source in (train, evaluation)]
+        splits = [
+            ImageSplit(train, config.images, sampling_config=config.sampling),
+            ImageSplit(evaluation, config.images),
+        ]
 
-    def augment(key: jax.Array, batch: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return augment_batch(key, batch, labels, augmentation, num_classes=len(train.class_names))
+    def augment(
+        key: jax.Array, batch: jax.Array, labels: jax.Array, mixing: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        num_classes = len(train.class_names)
+        return augment_batch(
+            key, batch, labels, augmentation, num_classes=num_classes, mixing=mixing
+        )
 
     return Dataset(
         name=printable(
@@ -48,6 +61,7 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
         evaluation_split="test" if kind == "test" else "validation",
         class_names=train.class_names,
         augment=augment,
+        mix_until_epoch=augmentation.mix_until_epoch,
         preprocessing=_preprocessing(config, splits[1], augmentation),
     )
 
@@ -126,7 +140,7 @@ def _open_sources(
 
 def _check_channels(config: AugmentConfig, channels: int) -> None:
     """Raise `DataError` if per-channel settings do not match the channels of the images."""
-    for name in ("mean", "std", "fill"):
+    for name in ("mean", "std", "fill", "erasing_value"):
         if len(getattr(config, name)) not in (1, channels):
             raise DataError(
                 f"the images have {channels} channels, but data.augment.{name} is "
