@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from resnet_jax.config import TrainConfig
 from resnet_jax.models.complexity import count_macs
 from resnet_jax.training.description import describe
+from resnet_jax.training.learning_rate import learning_rate_curve
 from resnet_jax.training.memory import available_memory, memory_of
 from resnet_jax.training.opening import open_run
 from resnet_jax.training.prefetch import Prefetch
@@ -24,8 +24,6 @@ from resnet_jax.training.state import TrainState
 _UNMEASURED_STEPS = 3
 # Steps between two looks at the clock: waiting for the devices after each step would slow them.
 _STEPS_AT_ONCE = 5
-# Number of points of the schedule.
-_POINTS = 500
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +34,7 @@ class Estimate:
         facts: What would be trained, on what and how, by name, for people.
         total_steps: Number of steps.
         images_seen: Number of training images in all steps together.
-        schedule: Epochs and learning rates, N each. N is at most 500.
+        schedule: Epochs and learning rates, N each. N is at most 1000.
         num_params: Number of parameters.
         macs: Multiply-accumulates of the evaluation of one image.
         memory: Bytes that a training step needs on one device or, on CPUs, on all devices together.
@@ -164,10 +162,8 @@ def duration(seconds: float) -> str:
 
 def _schedule(run: Run) -> tuple[list[float], list[float]]:
     """Return epochs and learning rates from the first step to the last."""
-    count = min(_POINTS, run.total_steps)
-    steps = np.unique(np.rint(np.linspace(0, run.total_steps - 1, count)).astype(np.int32))
-    rates: Any = jax.vmap(run.schedule)(jnp.asarray(steps))
-    return [run.epochs_done(int(step)) for step in steps], rates.tolist()
+    curve = learning_rate_curve(run)
+    return [run.epochs_done(int(step) - 1) for step in curve.x], list(curve.y)
 
 
 def _measure_steps(

@@ -15,13 +15,13 @@ import jax
 import numpy as np
 import optax
 
-from resnet_jax.config import AveragingConfig, ConfigError, RangeTestConfig, TrainConfig
+from resnet_jax.config import AveragingConfig, RangeTestConfig, TrainConfig
 from resnet_jax.report import LineChart, Series
 from resnet_jax.report.charts import smoothed
 from resnet_jax.training.metrics import mean_metrics
+from resnet_jax.training.opening import open_run
 from resnet_jax.training.prefetch import Prefetch
-from resnet_jax.training.setup import Run, check
-from resnet_jax.training.starting_weights import read_starting_weights
+from resnet_jax.training.setup import Run
 
 # The loss of the first steps is that of the initial network, and the last ones diverge.
 _LEFT_OUT_SHARE, _LEFT_OUT_LAST = 10, 5
@@ -126,7 +126,10 @@ def learning_rate_range_test(
         RangeTestError: The loss did not fall before it grew or was not finite.
     """
     range_test = range_test or RangeTestConfig()
-    run = _open(config, devices).with_schedule(rising(range_test), range_test.steps)
+    # Averages would take memory and time, and are not evaluated.
+    config = dataclasses.replace(config, averaging=AveragingConfig())
+    run = open_run(config, read_weights=True, devices=devices)
+    run = run.with_schedule(rising(range_test), range_test.steps)
     if announce is not None:
         announce(run)
     return outcome_of(_losses(run), range_test)
@@ -183,14 +186,3 @@ def rising(config: RangeTestConfig) -> optax.Schedule:
     """Return the learning rate, which rises exponentially, by the number of steps done."""
     growth = (config.highest / config.lowest) ** (1 / (config.steps - 1))
     return optax.exponential_decay(config.lowest, 1, growth)
-
-
-def _open(config: TrainConfig, devices: Sequence[jax.Device] | None) -> Run:
-    # Averages would take memory and time, and are not evaluated.
-    config = dataclasses.replace(config, averaging=AveragingConfig())
-    try:
-        model, mesh = check(config, devices)
-        weights = read_starting_weights(config.model, model) if config.model.weights else None
-        return Run.open(config, model, mesh, weights)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(str(error)) from error

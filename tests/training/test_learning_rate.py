@@ -17,9 +17,8 @@ from resnet_jax.config import (
     SyntheticConfig,
     TrainConfig,
 )
-from resnet_jax.report.terminal import draw_text
 from resnet_jax.training.description import describe, shortened_warmup
-from resnet_jax.training.learning_rate import learning_rate_chart, learning_rate_curve
+from resnet_jax.training.learning_rate import learning_rate_curve
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
 
@@ -117,9 +116,6 @@ def test_the_curve_of_a_run_is_its_schedule() -> None:
     # A constant schedule is a number, and still a curve.
     flat = run_of(schedule=StepsConfig(warmup_epochs=0, decay_epochs=()))
     np.testing.assert_allclose(learning_rate_curve(flat).y, np.full(12, 0.1), rtol=1e-6)
-    drawn = draw_text(learning_rate_chart(run), width=40, height=5)
-    assert drawn is not None
-    assert drawn.plain.startswith("Learning rate\n")
 
 
 def test_the_curve_of_a_long_run_has_a_thousand_points() -> None:
