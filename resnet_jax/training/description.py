@@ -161,9 +161,9 @@ def _schedule(schedule: ScheduleConfig) -> str:
 
 
 def _head_first(run: Run) -> str:
-    return (
-        f"{run.head_steps:,} steps ({run.config.finetune.head_epochs:g} epochs), BatchNorm frozen"
-    )
+    epochs = run.config.finetune.head_epochs
+    plural = "" if epochs == 1 else "s"
+    return f"{run.head_steps:,} steps ({epochs:g} epoch{plural}), BatchNorm frozen"
 
 
 def _early_stopping(config: TrainConfig) -> str:
