@@ -143,7 +143,9 @@ def _augment_example(config: AugmentConfig, key: jax.Array, image: jax.Array) ->
             probability=config.erasing,
             area=config.erasing_area,
             aspect=config.erasing_aspect,
+            aspect_scale=config.erasing_aspect_scale,
             mode=config.erasing_mode,
+            value=config.erasing_value,
             max_count=config.erasing_max_count,
         )
     return normalized
