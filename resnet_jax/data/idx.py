@@ -139,17 +139,21 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     return values.astype(dtype.newbyteorder("="))
 
 
-def _find(directory: str | os.PathLike[str], name: str) -> Path:
-    """Return the path of a file, which may have the ending ``.gz``."""
+def find_idx(directory: str | os.PathLike[str], name: str) -> Path | None:
+    """Return the path of a file that may have the ending ``.gz``, or None if it does not exist."""
     path = Path(directory).expanduser() / name
-    compressed = path.with_name(f"{path.name}.gz")
-    for found in (path, compressed):
-        if found.is_file():
-            return found
-    raise DataError(
-        f"{path} does not exist, with or without .gz; set data.directory to the directory of the "
-        "IDX files"
-    )
+    candidates = (path, path.with_name(f"{path.name}.gz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _find(directory: str | os.PathLike[str], name: str) -> Path:
+    path = find_idx(directory, name)
+    if path is None:
+        raise DataError(
+            f"{Path(directory, name)} does not exist, with or without .gz; give the directory of "
+            "the IDX files"
+        )
+    return path
 
 
 def _hold_out(config: IdxConfig, images: ArraySplit) -> tuple[ArraySplit, ArraySplit]:

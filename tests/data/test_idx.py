@@ -12,6 +12,8 @@ import pytest
 from resnet_jax.config import AugmentConfig, ConfigError, IdxConfig
 from resnet_jax.data import ArraySplit, DataError, open_dataset
 from resnet_jax.data.idx import read_idx
+from resnet_jax.data.images.decode import decode
+from resnet_jax.data.images.describe import open_all, summarize
 from resnet_jax.data.labeled import open_labeled_config
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
@@ -107,7 +109,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (IMAGES, None, "does not exist, with or without .gz; set data.directory"),
+        (IMAGES, None, "does not exist, with or without .gz; give the directory"),
         (IMAGES, b"", "is not an IDX file: it begins with nothing instead"),
         (IMAGES, b"\x89PNG\r\n", "is not an IDX file: it begins with 89 50 4e 47 instead"),
         (IMAGES, b"\0\0\x08\x03\0\0\0", "is truncated within its header"),
@@ -145,3 +147,16 @@ def test_a_faulty_file_gets_one_line(
 def test_names_must_cover_every_class(directory: Path) -> None:
     with pytest.raises(DataError, match=r"labels up to 2, but data\.class_names has only 2 names"):
         open_dataset(IdxConfig(str(directory), class_names=("a", "b")))
+
+
+def test_every_image_is_described(directory: Path) -> None:
+    sources = open_all(directory)
+    assert list(sources) == ["train", "test"]
+    for split, source in sources.items():
+        images, labels = examples(split)
+        summary = summarize(source, threads=1)
+        assert summary.counts == dict(zip("012", map(int, np.bincount(labels)), strict=True))
+        np.testing.assert_allclose(summary.mean, images.mean(), rtol=1e-6)
+        np.testing.assert_array_equal(decode(source[7].image)[..., 0], images[7])
+        assert not summary.unreadable
+        assert source[7].name == f"{split} image 7"
