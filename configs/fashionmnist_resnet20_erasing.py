@@ -28,7 +28,7 @@ CONFIG = dataclasses.replace(
             BASE.data.augment,
             erasing=0.5,
             erasing_mode="const",
-            erasing_value=0.4914,
+            erasing_value=(0.4914,),
             erasing_area=(0.02, 0.4),
             erasing_aspect=(0.3, 1 / 0.3),
             erasing_aspect_scale="linear",

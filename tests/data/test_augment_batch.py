@@ -199,7 +199,7 @@ def test_erasing_shows_what_its_mode_says() -> None:
     constant = erase(probability=0.3, mode="const")
     assert set(np.unique(constant)) == {0.0, 9.0}
     assert abs((constant == 0).any((1, 2, 3)).mean() - 0.3) < 0.12
-    assert set(np.unique(erase(probability=1.0, value=0.5))) == {0.5, 9.0}
+    assert set(np.unique(erase(probability=1.0, value=(0.5,)))) == {0.5, 9.0}
     noise = erase(probability=1.0, mode="pixel")
     drawn = noise[noise != 9.0]
     assert abs(drawn.mean()) < 0.02

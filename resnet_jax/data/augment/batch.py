@@ -51,11 +51,11 @@ def augment_batch(
         float32[B, H, W, C] images and float32[B, K] targets. Each target sums to 1.
 
     Raises:
-        ConfigError: The number of values of ``mean``, ``std`` or ``fill`` does not match the
-            channels of the images.
+        ConfigError: The number of values of ``mean``, ``std``, ``fill`` or ``erasing_value`` does
+            not match the channels of the images.
     """
     channels = images.shape[-1]
-    for name in ("mean", "std", "fill"):
+    for name in ("mean", "std", "fill", "erasing_value"):
         count = len(getattr(config, name))
         if count not in (1, channels):
             raise ConfigError(

@@ -22,7 +22,7 @@ def random_erase(
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
     aspect_scale: Literal["logarithmic", "linear"] = "logarithmic",
     mode: Literal["const", "rand", "pixel"] = "const",
-    value: float = 0.0,
+    value: tuple[float, ...] = (0.0,),
     max_count: int = 1,
 ) -> jax.Array:
     """Erase random rectangles of one image with some probability.
@@ -37,7 +37,8 @@ def random_erase(
             itself, as in https://github.com/zhunzhong07/Random-Erasing.
         mode: Content of a rectangle: ``"const"`` is ``value``; ``"rand"`` is one normal draw for
             each channel; ``"pixel"`` is a normal draw for each pixel and channel.
-        value: Content for the mode ``"const"``. Zero is the mean.
+        value: Content for the mode ``"const"``: one value, or one for each channel. Zero is the
+            mean.
         max_count: Largest number of rectangles. The number is uniform from 1 to this.
 
     Returns:
@@ -54,7 +55,9 @@ def random_erase(
             "pixel": (1, height, width, channels),
         }[mode]
         if mode == "const":
-            noise = jnp.full(noise_shape, value, image.dtype)
+            noise = jnp.zeros(noise_shape, image.dtype)
+            if any(value):
+                noise = jnp.asarray(value, image.dtype).reshape(1, 1, 1, -1)
         else:
             noise = jax.random.normal(noise_key, noise_shape, image.dtype)
         noise = jnp.broadcast_to(noise, (max_count, *noise.shape[1:]))
