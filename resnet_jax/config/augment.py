@@ -65,21 +65,14 @@ class AugmentConfig:
     erasing: float = 0.0
     """Probability that rectangles of an image are erased."""
     erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
-    """Content of an erased rectangle: "const" for erasing_value, "rand" for one random color, or
-    "pixel" for a random color for each pixel."""
+    """Content of an erased rectangle: the mean, one random color, or a random color for each
+    pixel."""
     erasing_area: tuple[float, float] = (0.02, 1 / 3)
     """Smallest and largest erased area, all rectangles together, as a share of the image."""
     erasing_aspect: tuple[float, float] = (0.3, 1 / 0.3)
     """Smallest and largest height divided by width of a rectangle."""
     erasing_max_count: int = 1
     """Largest number of rectangles in an image. The number is uniform from 1 to this."""
-    erasing_value: tuple[float, ...] = (0.0,)
-    """Content of an erased rectangle for erasing_mode "const", after normalization: one value, or
-    one for each channel. The default is the mean."""
-    erasing_aspect_scale: Literal["logarithmic", "linear"] = "logarithmic"
-    """Scale on which the aspect is uniform: "logarithmic" as in timm and torchvision, so that tall
-    and wide rectangles are equally likely, or "linear" as in the code of Zhong et al., where most
-    are tall."""
     mixup_alpha: float = 0.0
     """Parameter of mixup. The share of the first image is drawn from Beta(alpha, alpha), so larger
     values mix more evenly. 0 turns mixup off; 0.1 to 0.8 are usual."""

@@ -60,7 +60,7 @@ def array_dataset(
 
 def _check_channels(config: AugmentConfig, channels: int) -> None:
     """Raise `DataError` if per-channel settings do not match the channels of the images."""
-    for name in ("mean", "std", "fill", "erasing_value"):
+    for name in ("mean", "std", "fill"):
         if len(getattr(config, name)) not in (1, channels):
             raise DataError(
                 f"the images have {channels} channels, but data.augment.{name} is "

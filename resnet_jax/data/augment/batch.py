@@ -51,11 +51,11 @@ def augment_batch(
         float32[B, H, W, C] images and float32[B, K] targets. Each target sums to 1.
 
     Raises:
-        ConfigError: The number of values of ``mean``, ``std``, ``fill`` or ``erasing_value`` does
-            not match the channels of the images.
+        ConfigError: The number of values of ``mean``, ``std`` or ``fill`` does not match the
+            channels of the images.
     """
     channels = images.shape[-1]
-    for name in ("mean", "std", "fill", "erasing_value"):
+    for name in ("mean", "std", "fill"):
         count = len(getattr(config, name))
         if count not in (1, channels):
             raise ConfigError(
@@ -143,9 +143,7 @@ def _augment_example(config: AugmentConfig, key: jax.Array, image: jax.Array) ->
             probability=config.erasing,
             area=config.erasing_area,
             aspect=config.erasing_aspect,
-            aspect_scale=config.erasing_aspect_scale,
             mode=config.erasing_mode,
-            value=config.erasing_value,
             max_count=config.erasing_max_count,
         )
     return normalized

@@ -1,4 +1,4 @@
-"""Random erasing: rectangles of an image are replaced by noise or by one value.
+"""Random erasing: rectangles of an image are replaced by noise or by the mean.
 
 Reference:
     Zhong et al. 2017, arXiv:1708.04896, as in timm's ``RandomErasing``.
@@ -20,9 +20,7 @@ def random_erase(
     probability: float,
     area: tuple[float, float] = (0.02, 1 / 3),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
-    aspect_scale: Literal["logarithmic", "linear"] = "logarithmic",
     mode: Literal["const", "rand", "pixel"] = "const",
-    value: tuple[float, ...] = (0.0,),
     max_count: int = 1,
 ) -> jax.Array:
     """Erase random rectangles of one image with some probability.
@@ -32,13 +30,9 @@ def random_erase(
         image: float[H, W, C], normalized.
         probability: Probability that the image is changed.
         area: Smallest and largest area of all rectangles together, as a share of the image.
-        aspect: Smallest and largest height divided by width.
-        aspect_scale: Whether the logarithm of the aspect is uniform, as in timm, or the aspect
-            itself, as in https://github.com/zhunzhong07/Random-Erasing.
-        mode: Content of a rectangle: ``"const"`` is ``value``; ``"rand"`` is one normal draw for
-            each channel; ``"pixel"`` is a normal draw for each pixel and channel.
-        value: Content for the mode ``"const"``: one value, or one for each channel. Zero is the
-            mean.
+        aspect: Smallest and largest height divided by width. Its logarithm is uniform.
+        mode: Content of a rectangle: ``"const"`` is zero, which is the mean; ``"rand"`` is one
+            normal draw for each channel; ``"pixel"`` is a normal draw for each pixel and channel.
         max_count: Largest number of rectangles. The number is uniform from 1 to this.
 
     Returns:
@@ -56,15 +50,11 @@ def random_erase(
         }[mode]
         if mode == "const":
             noise = jnp.zeros(noise_shape, image.dtype)
-            if any(value):
-                noise = jnp.asarray(value, image.dtype).reshape(1, 1, 1, -1)
         else:
             noise = jax.random.normal(noise_key, noise_shape, image.dtype)
         noise = jnp.broadcast_to(noise, (max_count, *noise.shape[1:]))
         keys = jax.random.split(rectangle_key, max_count)
-        erased = jax.vmap(
-            lambda key: _rectangle(key, height, width, count, area, aspect, aspect_scale)
-        )(keys)
+        erased = jax.vmap(lambda key: _rectangle(key, height, width, count, area, aspect))(keys)
         for index in range(max_count):
             image = jnp.where((erased[index] & (index < count))[..., None], noise[index], image)
         return image
@@ -80,7 +70,6 @@ def _rectangle(
     count: jax.Array,
     area: tuple[float, float],
     aspect: tuple[float, float],
-    aspect_scale: Literal["logarithmic", "linear"],
 ) -> jax.Array:
     """Return the pixels of a random rectangle, bool[H, W].
 
@@ -90,11 +79,8 @@ def _rectangle(
     # One call draws everything, because each call of `jax.random` takes long to compile.
     draws = jax.random.uniform(key, (_ATTEMPTS + 1, 2))
     pixels = (area[0] + (area[1] - area[0]) * draws[:-1, 0]) * (height * width) / count
-    logarithmic = aspect_scale == "logarithmic"
-    low, high = (math.log(limit) for limit in aspect) if logarithmic else aspect
-    ratio = low + (high - low) * draws[:-1, 1]
-    if logarithmic:
-        ratio = jnp.exp(ratio)
+    low, high = (math.log(limit) for limit in aspect)
+    ratio = jnp.exp(low + (high - low) * draws[:-1, 1])
     heights = jnp.round(jnp.sqrt(pixels * ratio)).astype(jnp.int32)
     widths = jnp.round(jnp.sqrt(pixels / ratio)).astype(jnp.int32)
     fits = (heights < height) & (widths < width)
