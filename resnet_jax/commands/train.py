@@ -176,8 +176,9 @@ def _unions() -> dict[str, dict[str, type]]:
 def _with_kinds(config: TrainConfig, options: list[str]) -> TrainConfig:
     """Return a configuration with the kinds that options such as ``--data.kind`` choose.
 
-    A field that both kinds have keeps its value. The result is not checked: options that follow
-    may give it the values that it still needs.
+    A field that both kinds have keeps its value, unless the kinds have different defaults: the
+    learning rate of one optimizer does not suit another. The result is not checked: options that
+    follow may give it the values that it still needs.
     """
     config = copy.copy(config)
     for name, members in _unions().items():
@@ -201,9 +202,9 @@ def _value_of(option: str, options: list[str]) -> str | None:
 
 def _converted(present: Any, cls: type) -> Any:
     converted = object.__new__(cls)
-    theirs = {field.name for field in dataclasses.fields(present)}
+    theirs = {field.name: field.default for field in dataclasses.fields(present)}
     for field in dataclasses.fields(cls):  # pyrefly: ignore
-        if field.name in theirs:
+        if field.name in theirs and field.default == theirs[field.name]:
             value = getattr(present, field.name)
         elif field.default is dataclasses.MISSING:
             value = tyro.MISSING

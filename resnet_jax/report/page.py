@@ -80,10 +80,12 @@ def _drawn(charts: Sequence[LineChart]) -> list[DrawnChart]:
 def _curves(records: Sequence[Mapping[str, Any]]) -> list[LineChart]:
     """Return loss, accuracy, learning rate and throughput by step."""
 
-    def series(kind: str, key: str, scale: float = 1, *, smoothed: bool = False) -> Series:
+    def series(
+        kind: str, key: str, scale: float = 1, *, name: str = "", smoothed: bool = False
+    ) -> Series:
         found = [record for record in records if record["kind"] == kind and key in record]
         return Series(
-            kind,
+            name or kind,
             [record["step"] for record in found],
             [scale * record[key] for record in found],
             smoothed=smoothed,
@@ -92,7 +94,9 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> list[LineChart]:
     kinds = list(dict.fromkeys(record["kind"] for record in records))
 
     def of_all(key: str, scale: float = 1) -> list[Series]:
-        return [series(kind, key, scale, smoothed=kind == "train") for kind in kinds]
+        found = [series(kind, key, scale, smoothed=kind == "train") for kind in kinds]
+        raw = [series(kind, f"raw_{key}", scale, name=f"{kind}, raw weights") for kind in kinds]
+        return [*found, *(curve for curve in raw if curve.x)]
 
     return [
         LineChart("Loss (nats)", "step", of_all("loss")),
@@ -112,12 +116,19 @@ def _values(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     columns = [
         (f"{kind} {name}", kind, key, scale)
-        for name, key, scale in (("loss", "loss", 1), ("top-1 (%)", "top1", 100))
+        for name, key, scale in (
+            ("loss", "loss", 1),
+            ("top-1 (%)", "top1", 100),
+            ("raw loss", "raw_loss", 1),
+            ("raw top-1 (%)", "raw_top1", 100),
+        )
         for kind in kinds
     ]
     columns += [
         ("learning rate", "train", "learning_rate", 1),
         ("images/s", "train", "images_per_second", 1),
+        ("skipped steps", "train", "skipped_steps", 1),
+        ("loss scale", "train", "loss_scale", 1),
     ]
     by_step: dict[int, dict[str, Mapping[str, Any]]] = {}
     for record in records:

@@ -15,6 +15,7 @@ import jax
 import resnet_jax
 from resnet_jax.config import (
     AugmentConfig,
+    ClipConfig,
     DigitsConfig,
     IdxConfig,
     ModelConfig,
@@ -40,11 +41,15 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
         "BatchNorm": _batch_norm(run),
-        **({"averages": _averages(config)} if config.averaging.decay else {}),
+        **({"averages": _averages(config)} if config.averaging.enabled else {}),
+        **({"sharpness": _words(config.sam)} if config.sam.rho else {}),
+        **({"guard": _guard(config)} if config.skips_steps else {}),
         **({"head first": _head_first(run)} if run.head_steps else {}),
         **({"early stopping": _early_stopping(config)} if config.early_stopping.patience else {}),
-        "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
-        "optimizer": _words(config.optimizer, omit=("learning_rate",)),
+        "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device"
+        + (f", in {config.accumulate_steps} microbatches" if config.accumulate_steps > 1 else ""),
+        "optimizer": _optimizer(config),
+        **({"clipping": _clipping(config)} if _clipping(config) else {}),
         "learning rate": f"{config.optimizer.learning_rate:g} at its peak; "
         f"{_words(config.schedule)}",
         "augmentation": _augmentation(config),
@@ -123,8 +128,49 @@ def _early_stopping(config: TrainConfig) -> str:
 
 def _averages(config: TrainConfig) -> str:
     averaging = config.averaging
-    warmup = "" if averaging.warmup == "none" else f", {averaging.warmup} warm-up"
-    return f"of parameters and statistics, decay {averaging.decay}{warmup}; they are evaluated"
+    if averaging.equal_weights:
+        words = ["equal weights"]
+    elif averaging.decay:
+        words = [f"decay {averaging.decay}"]
+    else:
+        words = [f"half-life {averaging.half_life_steps:g} steps"]
+    if averaging.warmup != "none":
+        words.append(f"{averaging.warmup} warm-up")
+    if averaging.every_steps == "epoch":
+        words.append("after each epoch")
+    elif averaging.every_steps > 1:
+        words.append(f"every {averaging.every_steps} steps")
+    if averaging.start_epoch:
+        words.append(f"from epoch {averaging.start_epoch:g} on")
+    what = {
+        "averaged": "of parameters and statistics",
+        "copied": "of parameters, with the latest statistics",
+        "recomputed": f"of parameters, with statistics of {averaging.recompute_batches} batches",
+    }[averaging.statistics]
+    return f"{what}, {', '.join(words)}; they are evaluated"
+
+
+def _guard(config: TrainConfig) -> str:
+    scaling = ", dynamic loss scaling" if config.model.dtype == "float16" else ""
+    return (
+        "steps whose loss or gradients are not finite are skipped, fewer than "
+        f"{config.guard.max_in_a_row} in a row{scaling}"
+    )
+
+
+def _optimizer(config: TrainConfig) -> str:
+    """Return the kind of the optimizer, its numbers, and the choices that are not the default."""
+    optimizer = config.optimizer
+    usual = [
+        field.name
+        for field in dataclasses.fields(optimizer)
+        if isinstance(field.default, str) and getattr(optimizer, field.name) == field.default
+    ]
+    return _words(optimizer, omit=("learning_rate", *usual))
+
+
+def _clipping(config: TrainConfig) -> str:
+    return _words(config.clip, unchanged=ClipConfig())
 
 
 def _weights(config: ModelConfig) -> str:
@@ -140,7 +186,9 @@ def _batch_norm(run: Run) -> str:
     size = config.statistics_size(run.mesh.size)
     each_device = ", each device by itself" if config.model.bn_group_size == "device" else ""
     statistics = (
-        f"statistics of groups of {size}{each_device}" if size else "statistics of the batch"
+        f"statistics of groups of {size}{each_device}"
+        if size
+        else f"statistics of {'the batch' if config.accumulate_steps == 1 else 'each microbatch'}"
     )
     patterns = ", ".join(config.finetune.freeze)
     return f"{statistics}, frozen in layers that match {patterns}" if frozen else statistics
@@ -161,6 +209,8 @@ def _words(config: Any, *, omit: Sequence[str] = (), unchanged: Any = None) -> s
             continue
         if isinstance(value, bool):
             words += [name] if value else []
+        elif value is None:
+            words.append(f"no {name}")
         elif isinstance(value, tuple):
             words.append(f"{name} {' to '.join(f'{item:g}' for item in value)}")
         else:

@@ -15,8 +15,9 @@ from resnet_jax.config import ProfileConfig
 from resnet_jax.data import DataError
 from resnet_jax.training.description import describe, early_stop, shortened_warmup
 from resnet_jax.training.early_stopping import BestEvaluation
-from resnet_jax.training.evaluate import EvalStep, Evaluation, evaluate
-from resnet_jax.training.metrics import mean_metrics
+from resnet_jax.training.evaluate import EvalStep, Evaluation
+from resnet_jax.training.guard import diagnosis
+from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.process.distributed import gather, is_primary
 from resnet_jax.training.process.goodput import Goodput
@@ -29,15 +30,16 @@ from resnet_jax.training.rundir.console import ProgressLine, print_header
 from resnet_jax.training.rundir.metric_log import MetricWriter
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.saving import Saver
-from resnet_jax.training.setup import Run
+from resnet_jax.training.setup import Run, StatisticsStep
 from resnet_jax.training.state import TrainState
+from resnet_jax.training.state_evaluation import evaluate_state, recompute_statistics
 from resnet_jax.training.step import TrainStep
 
 Result = TypeVar("Result")
 
 
 class TrainingDivergedError(Exception):
-    """Raised when the loss is no longer a finite number."""
+    """Raised when the loss is no longer a finite number, or too many steps were skipped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,8 @@ def train(
         ConfigError: The run starts from weights that cannot be read or belong to another network.
         DataError: An image cannot be read, or the processes have different images.
         PreemptedError: SIGTERM or Ctrl-C came; the last step is saved.
-        TrainingDivergedError: The loss is no longer finite; that state is not saved.
+        TrainingDivergedError: The loss is no longer finite; that state is not saved. If such steps
+            are skipped, ``guard.max_in_a_row`` of them have followed each other.
     """
     profile = profile or ProfileConfig()
     print_header(
@@ -124,24 +127,26 @@ def train(
         )
         with Prefetch(drawn, run.mesh) as batches:
             with goodput.spent_on("compile"):
-                (head_step, train_step, eval_step), compile_seconds = compiling.result()
+                steps, compile_seconds = compiling.result()
+                head_step, train_step, eval_step, statistics_step = steps
             console.print(f"Compiled in {compile_seconds:.1f} s.")
             with Watchdog(watchdog_timeout) as watchdog:
 
-                def evaluate_state(state: TrainState) -> Evaluation:
+                def evaluated(state: TrainState) -> Evaluation:
                     with goodput.spent_on("evaluation"):
-                        return evaluate(
-                            eval_step,
-                            state.evaluated,
-                            run.dataset.evaluation,
-                            batch_size=run.config.batch_size,
-                            mesh=run.mesh,
-                            watch=watchdog.watch,
-                        )
+                        return evaluate_state(run, eval_step, state, watch=watchdog.watch)
+
+                def completed(state: TrainState) -> TrainState:
+                    if statistics_step is None:
+                        return state
+                    with goodput.spent_on("evaluation"):
+                        return recompute_statistics(run, statistics_step, state)
 
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
-                    loop = _Loop(run, head_step, train_step, evaluate_state, goodput, watchdog)
+                    loop = _Loop(
+                        run, head_step, train_step, completed, evaluated, goodput, watchdog
+                    )
                     with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
                 if saver.best and saver.best.step != int(state.step):
@@ -150,7 +155,7 @@ def train(
                         checkpoints.wait()
                         state = checkpoints.restore_step(saver.best.step, run.abstract_state)
                     evaluation = None
-                evaluation = evaluation or evaluate_state(state)
+                evaluation = evaluation or evaluated(state)
         with goodput.spent_on("checkpoint"):
             checkpoints.wait()
     in_head = profile.steps is not None and profile.steps[0] <= run.head_steps
@@ -160,10 +165,16 @@ def train(
     )
 
 
-def _compile(run: Run) -> tuple[TrainStep, TrainStep, EvalStep]:
-    """Return the training step of the first phase, that of the second, and the evaluation step."""
+def _compile(run: Run) -> tuple[TrainStep, TrainStep, EvalStep, StatisticsStep | None]:
+    """Return the compiled steps of a run.
+
+    They are the training step of the first phase, that of the second, the evaluation step, and the
+    step that computes statistics, if the run recomputes them.
+    """
     train_step, eval_step = run.compile()
-    return (run.compile_head_step() if run.head_steps else train_step), train_step, eval_step
+    head_step = run.compile_head_step() if run.head_steps else train_step
+    recomputed = run.config.averaging.statistics == "recomputed"
+    return head_step, train_step, eval_step, run.compile_statistics_step() if recomputed else None
 
 
 def _timed(function: Callable[[], Result]) -> Callable[[], tuple[Result, float]]:
@@ -211,7 +222,9 @@ class _Loop:
         run: The run.
         head_step: The compiled step that trains only the head, for the first ``run.head_steps``.
         train_step: The compiled step, for those after them.
-        evaluate: From a state to its evaluation.
+        complete: From a state to the one that is evaluated and saved, whose averages have the
+            statistics that belong to them.
+        evaluate: From a completed state to its evaluation.
         goodput: Measures what the time is spent on.
         watchdog: Is told about progress.
     """
@@ -219,6 +232,7 @@ class _Loop:
     run: Run
     head_step: TrainStep
     train_step: TrainStep
+    complete: Callable[[TrainState], TrainState]
     evaluate: Callable[[TrainState], Evaluation]
     goodput: Goodput
     watchdog: Watchdog
@@ -278,18 +292,12 @@ class _Loop:
             # Fetching the metrics waits for the devices. It happens only here, before anything else
             # that waits, so that the throughput measures training alone.
             with self.goodput.spent_on("step"):
-                fetched = records.fetch()
-            means = mean_metrics(fetched)
-            if not math.isfinite(loss := means["loss"]):
-                raise TrainingDivergedError(
-                    f"the loss became {loss} by step {step}; the last checkpoint is of "
-                    f"step {saver.latest_step}; lower optimizer.learning_rate or lengthen "
-                    "schedule.warmup_epochs"
-                )
-            records.train(step, means)
+                fetched, facts = self._checked(records.fetch(), state, step, saver)
+            records.train(step, (mean_metrics(fetched) if fetched else {}) | facts)
             saver.add(fetched)
             # A run that stops early counts its evaluations, so it does not leave one out then.
             if evaluation_due and (last or saver.ranks_evaluations or not preempted):
+                state = self.complete(state)
                 evaluation = self.evaluate(state)
                 records.evaluation(step, evaluation.metrics)
                 saver.rank(step, evaluation)
@@ -304,3 +312,30 @@ class _Loop:
             records.restart_clock()
         assert evaluation is not None, "the last step is always evaluated"
         return state, evaluation
+
+    def _checked(
+        self, fetched: list[Metrics], state: TrainState, step: int, saver: Saver
+    ) -> tuple[list[Metrics], dict[str, float]]:
+        """Return the metrics of the steps whose loss is finite, and facts about skipped steps.
+
+        Raises:
+            TrainingDivergedError: The run cannot go on.
+        """
+        remedy = (
+            f"the last checkpoint is of step {saver.latest_step}; lower optimizer.learning_rate or "
+            "lengthen schedule.warmup_epochs"
+        )
+        if not state.guard:
+            if not math.isfinite(loss := mean_metrics(fetched)["loss"]):
+                raise TrainingDivergedError(f"the loss became {loss} by step {step}; {remedy}")
+            return fetched, {}
+        guard, loss_scale = jax.device_get((state.guard, state.loss_scale))
+        if (count := int(guard["in_a_row"])) >= self.run.config.guard.max_in_a_row:
+            raise TrainingDivergedError(
+                f"{count} steps in a row were skipped by step {step}, because their loss or "
+                f"gradients were not finite: {diagnosis(guard, state.params)}; {remedy}"
+            )
+        facts = {"skipped_steps": float(guard["skipped"])}
+        if loss_scale:
+            facts["loss_scale"] = float(loss_scale["scale"])
+        return [metrics for metrics in fetched if math.isfinite(metrics.loss)], facts

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, Self
@@ -15,15 +15,19 @@ from jax.sharding import Mesh
 import resnet_jax
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.data import Dataset, Split, open_dataset
+from resnet_jax.inference.precise_bn import make_batch_statistics
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
-from resnet_jax.training.averaging import create_ema_decay
+from resnet_jax.training.accumulation import accumulated
+from resnet_jax.training.averaging import Timeline, averaged
 from resnet_jax.training.evaluate import BatchEvaluation, EvalStep, make_eval_step
+from resnet_jax.training.guard import guarded, initial_guard
+from resnet_jax.training.loss_scale import initial_loss_scale, make_scaled_gradients, rescaled
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
 from resnet_jax.training.objective import create_objective
-from resnet_jax.training.optim import create_optimizer
+from resnet_jax.training.optim import create_optimizer, frozen, of_head
 from resnet_jax.training.process.distributed import gather
 from resnet_jax.training.sharding import (
     batch_sharded,
@@ -32,14 +36,27 @@ from resnet_jax.training.sharding import (
     replicated,
     state_shardings,
 )
+from resnet_jax.training.sharpness import sharpness_aware
 from resnet_jax.training.starting_weights import (
     Tensors,
     read_starting_weights,
     starting_variables,
 )
-from resnet_jax.training.state import TrainState, create_train_state, state_of
-from resnet_jax.training.step import TrainStep, make_train_step
+from resnet_jax.training.state import TrainState, state_of
+from resnet_jax.training.step import (
+    GradientFunction,
+    TrainStep,
+    Update,
+    compose_train_step,
+    make_gradients,
+    make_loss,
+    make_update,
+)
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
+
+StatisticsStep = Callable[[dict[str, Any], Any, jax.Array], tuple[Any, jax.Array]]
+"""From (variables, batch, key) to the statistics of the batch, in the structure of ``batch_stats``,
+and the number of its examples. The batch is what the iterator of the training split yields."""
 
 
 def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> tuple[ResNet, Mesh]:
@@ -143,7 +160,7 @@ class Run:
             mesh=mesh,
             dataset=dataset,
             schedule=schedule,
-            optimizer=create_optimizer(config.optimizer, schedule, config.finetune),
+            optimizer=create_optimizer(config.optimizer, schedule, config.finetune, config.clip),
             total_steps=steps(config.epochs),
             head_steps=head_steps,
             weights=weights,
@@ -152,6 +169,13 @@ class Run:
     def epochs_done(self, step: int) -> float:
         """Return the number of passes over the training split after a number of steps."""
         return step * self.config.batch_size / len(self.dataset.train)
+
+    @property
+    def timeline(self) -> Timeline:
+        """How the steps are divided into epochs."""
+        batch_size, epochs = self.config.batch_size, self.config.epochs
+        per_epoch = len(self.dataset.train) / batch_size
+        return Timeline(per_epoch, self.total_steps, batch_size, epochs)
 
     def evaluation_due(self, step: int) -> bool:
         """Return True if a step completes an interval between evaluations, or the run."""
@@ -195,13 +219,20 @@ class Run:
                 f"model.weights {config.weights}: the processes have different files; give all of "
                 "them the same"
             )
-        create = partial(state_of, optimizer=self.optimizer, ema=self.config.averaging.decay > 0)
-        return jit(create)(replicate(variables, self.mesh))
+        return jit(self._state_of)(replicate(variables, self.mesh))
 
     def _create_state(self, key: jax.Array) -> TrainState:
-        shape = _prepared_shape(self.dataset)
-        return create_train_state(
-            key, self.model, self.optimizer, shape, ema=self.config.averaging.decay > 0
+        images = jnp.zeros((1, *_prepared_shape(self.dataset)))
+        return self._state_of(self.model.init(key, images, train=False))
+
+    def _state_of(self, variables: Any) -> TrainState:
+        """Return the state before the first step, with all fields that the experiment needs."""
+        config = self.config
+        state = state_of(variables, self.optimizer, ema=config.averaging.enabled)
+        return dataclasses.replace(
+            state,
+            guard=initial_guard(state.params) if config.skips_steps else {},
+            loss_scale=initial_loss_scale() if config.model.dtype == "float16" else {},
         )
 
     @cached_property
@@ -276,13 +307,10 @@ class Run:
             head_only: Whether it trains only the head.
         """
         replica, state, train = replicated(self.mesh), self._state_shardings, self.dataset.train
-        train_batch = make_train_step(
-            self.model,
-            self.optimizer,
+        train_batch = compose_train_step(
             self.dataset.augment,
-            objective=create_objective(self.config.loss),
-            ema_decay=create_ema_decay(self.config.averaging),
-            head_only=head_only,
+            self._gradient_function(head_only=head_only),
+            self._update(head_only=head_only),
         )
 
         def train_step(
@@ -296,12 +324,72 @@ class Run:
             out_shardings=(state, replica),
             donate_argnames="state",
         )
-        key = jax.eval_shape(jax.random.key, 0)
-        abstract_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replica)
         with self._platform():
             return jitted.lower(
-                self._train_arrays, self.abstract_state, self._drawn(train), abstract_key
+                self._train_arrays, self.abstract_state, self._drawn(train), self._abstract_key
             )
+
+    def _gradient_function(self, *, head_only: bool) -> GradientFunction:
+        """Return how the experiment computes gradients."""
+        config = self.config
+        loss = make_loss(self.model, create_objective(config.loss), head_only=head_only)
+        scaled = config.model.dtype == "float16"
+        gradients = make_scaled_gradients(loss) if scaled else make_gradients(loss)
+        if config.accumulate_steps > 1:
+            gradients = accumulated(gradients, config.accumulate_steps)
+        if config.sam.rho:
+            gradients = sharpness_aware(
+                gradients, rho=config.sam.rho, interval=config.sam.interval, trained=self._trained
+            )
+        return gradients
+
+    def _update(self, *, head_only: bool) -> Update:
+        """Return what the experiment does with the gradients of a step."""
+        config = self.config
+        update = make_update(of_head(self.optimizer) if head_only else self.optimizer)
+        if config.averaging.enabled:
+            update = averaged(update, config.averaging, self.timeline)
+        if config.skips_steps:
+            update = guarded(update)
+        if config.model.dtype == "float16":
+            update = rescaled(update)
+        return update
+
+    def _trained(self, params: optax.Params) -> Any:
+        """Return True for each parameter that is not frozen."""
+        patterns = self.config.finetune.freeze
+        return jax.tree.map(lambda is_frozen: not is_frozen, frozen(params, patterns))
+
+    def compile_statistics_step(self) -> StatisticsStep:
+        """Return the step that computes BatchNorm's statistics of a training batch, compiled.
+
+        Its variables are those that are evaluated.
+        """
+        train, replica = self.dataset.train, replicated(self.mesh)
+        batch_statistics = make_batch_statistics(self.model)
+
+        def statistics_step(
+            resident: Any, variables: dict[str, Any], drawn: Any, key: jax.Array
+        ) -> tuple[Any, jax.Array]:
+            batch = train.fetch(resident, drawn)
+            images, _ = self.dataset.augment(key, batch.image, batch.label)
+            return batch_statistics(variables, images, batch.mask), batch.mask.sum()
+
+        evaluated = self._state_shardings.evaluated
+        jitted = jax.jit(
+            statistics_step,
+            in_shardings=(replica, evaluated, batch_sharded(self.mesh), replica),
+            out_shardings=replica,
+        )
+        arguments = self.abstract_state.evaluated, self._drawn(train), self._abstract_key
+        with self._platform():
+            lowered = jitted.lower(self._train_arrays, *arguments)
+        return partial(lowered.compile(), self._train_arrays)
+
+    @cached_property
+    def place_evaluated(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """Function that places variables on the devices as the evaluation step takes them."""
+        return jax.jit(lambda tree: tree, out_shardings=self._state_shardings.evaluated)
 
     def _lower_eval_step(self) -> jax.stages.Lowered:
         evaluation, replica = self.dataset.evaluation, replicated(self.mesh)
@@ -320,6 +408,11 @@ class Run:
             return jitted.lower(
                 self._evaluation_arrays, self.abstract_state.evaluated, self._drawn(evaluation)
             )
+
+    @property
+    def _abstract_key(self) -> jax.ShapeDtypeStruct:
+        key = jax.eval_shape(jax.random.key, 0)
+        return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(self.mesh))
 
     def _platform(self) -> AbstractContextManager[None]:
         return platform.devices(self.mesh.size, self.mesh.devices.flat[0].platform)

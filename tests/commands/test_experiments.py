@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from resnet_jax.commands.arguments import UsageError
 from resnet_jax.commands.train import Arguments, parse
 from resnet_jax.config import (
+    ClipConfig,
     ConfigError,
     CosineConfig,
     FolderConfig,
+    LambConfig,
+    LarsConfig,
     StepsConfig,
     list_experiments,
     load_experiment,
@@ -106,6 +110,18 @@ def test_the_kind_of_a_union_is_chosen_by_an_option(tmp_path: Path) -> None:
     ours = arguments("--data.kind=folder", f"--data.path={tmp_path}", "--optimizer.kind=sgd").config
     assert ours.data == FolderConfig(str(tmp_path))
     assert ours.optimizer == before.optimizer
+
+
+def test_another_optimizer_has_its_own_learning_rate() -> None:
+    ours = arguments("--optimizer.kind", "lamb", "--optimizer.trust-clip", "True").config
+    assert ours.optimizer == LambConfig(trust_clip=True)
+    given = ("--optimizer.learning-rate=1", "--optimizer.kind=lars", "--clip.global-norm=2")
+    assert arguments(*given).config.optimizer == LarsConfig(learning_rate=1.0)
+    assert arguments(*given).config.clip == ClipConfig(global_norm=2.0)
+    with pytest.raises(UsageError, match=r"did you mean --optimizer\.trust-clip\?"):
+        arguments("--optimizer.kind", "lamb", "--optimizer.trust-clp", "True")
+    with pytest.raises(UsageError, match=r"unknown option --optimizer\.trust-clip"):
+        arguments("--optimizer.kind", "adamw", "--optimizer.trust-clip", "True")
 
 
 def test_every_field_of_the_network_is_an_option() -> None:

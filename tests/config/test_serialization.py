@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -16,6 +16,7 @@ from resnet_jax.config import (
     FolderConfig,
     ImageConfig,
     ModelConfig,
+    OptimizerConfig,
     SGDConfig,
     SoftmaxConfig,
     StepsConfig,
@@ -58,6 +59,12 @@ def test_every_kind_of_value_comes_back() -> None:
     assert plain()["schema_version"] == SCHEMA_VERSION == 3
     kinds = {part: plain()[part]["kind"] for part in ("data", "optimizer", "schedule")}
     assert kinds == {"data": "folder", "optimizer": "sgd", "schedule": "steps"}
+
+
+@pytest.mark.parametrize("kind", get_args(OptimizerConfig), ids=lambda kind: kind.kind)
+def test_every_optimizer_comes_back(kind: Any) -> None:
+    changed = dataclasses.replace(EVERYTHING, optimizer=kind(decay_on="all_but_named_norm"))
+    assert TrainConfig.from_json(plain(changed)) == changed
 
 
 def test_an_experiment_is_composed_from_another() -> None:
@@ -103,7 +110,11 @@ def test_a_missing_field_takes_its_default() -> None:
         ("seed", True, "seed must be int, but it is True"),
         ("epochs", None, "epochs must be float, but it is None"),
         ("optimizer.nesterov", 1, "optimizer.nesterov must be bool, but it is 1"),
-        ("model.dtype", "float16", "model.dtype must be one of 'float32', 'bfloat16', but it is"),
+        (
+            "model.dtype",
+            "float8",
+            "model.dtype must be one of 'float32', 'bfloat16', 'float16', but",
+        ),
         ("model.bn_group_size", "all", "model.bn_group_size must be int or one of 'batch', 'dev"),
         ("model", 3, "model must be ModelConfig, but it is 3"),
         (
@@ -121,7 +132,7 @@ def test_a_missing_field_takes_its_default() -> None:
             "web",
             "data.kind must be one of digits, synthetic, folder, tfds, tfds_ar",
         ),
-        ("optimizer.kind", None, "optimizer.kind must be one of sgd, but it is None"),
+        ("optimizer.kind", None, "optimizer.kind must be one of sgd, adamw, lamb,"),
         ("data.kind", [1], "data.kind must be one of digits, synthetic, folder, tfds, tfds_ar"),
         ("model.act", 1, "model.act must be one of 'relu', 'leaky_relu', 'silu', 'gelu', 'mish', "),
         ("data.path", ..., "data.path is missing"),
