@@ -36,10 +36,16 @@ from resnet_jax.config.optimizers import RmspropConfig as RmspropConfig
 from resnet_jax.config.optimizers import SGDConfig as SGDConfig
 from resnet_jax.config.process import DistributedConfig as DistributedConfig
 from resnet_jax.config.process import ProfileConfig as ProfileConfig
+from resnet_jax.config.range_test import RangeTestConfig as RangeTestConfig
 from resnet_jax.config.sam import SamConfig as SamConfig
+from resnet_jax.config.schedules import ConstantConfig as ConstantConfig
 from resnet_jax.config.schedules import CosineConfig as CosineConfig
+from resnet_jax.config.schedules import LinearConfig as LinearConfig
+from resnet_jax.config.schedules import OneCycleConfig as OneCycleConfig
+from resnet_jax.config.schedules import PolynomialConfig as PolynomialConfig
 from resnet_jax.config.schedules import ScheduleConfig as ScheduleConfig
 from resnet_jax.config.schedules import StepsConfig as StepsConfig
+from resnet_jax.config.schedules import TriangularConfig as TriangularConfig
 from resnet_jax.config.serialization import ChangedField as ChangedField
 from resnet_jax.config.serialization import changed_fields as changed_fields
 from resnet_jax.config.serialization import differing_fields as differing_fields

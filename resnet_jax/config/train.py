@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 from resnet_jax.config.averaging import AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
@@ -23,6 +23,9 @@ from resnet_jax.config.validation import (
     require_positive,
 )
 
+SCALING_BATCH_SIZE = 256
+"""Batch size for which `TrainConfig.learning_rate_scaling` does not change the learning rate."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -41,6 +44,10 @@ class TrainConfig:
     """Limits of the gradients."""
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate changes during the run."""
+    learning_rate_scaling: Literal["none", "linear", "square_root"] = "none"
+    """Rule that multiplies optimizer.learning_rate to give the peak of the schedule. "none" leaves
+    it. "linear" multiplies it by batch_size / 256 (Goyal et al. 2017), and "square_root" by the
+    square root of that, which is usual for LAMB and Adam."""
     loss: LossConfig = SoftmaxConfig()
     """What training minimizes."""
     averaging: AveragingConfig = AveragingConfig()
@@ -126,6 +133,19 @@ class TrainConfig:
     def skips_steps(self) -> bool:
         """Whether a step whose loss or gradients are not finite is skipped."""
         return self.model.dtype == "float16" if self.guard.skip is None else self.guard.skip
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """Factor by which ``learning_rate_scaling`` multiplies the learning rate."""
+        if self.learning_rate_scaling == "none":
+            return 1.0
+        share = self.batch_size / SCALING_BATCH_SIZE
+        return share if self.learning_rate_scaling == "linear" else math.sqrt(share)
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Learning rate at the peak of the schedule, scaled for the batch size."""
+        return self.optimizer.learning_rate * self.learning_rate_factor
 
     def check_devices(self, num_devices: int) -> None:
         """Raise `ConfigError` if the devices cannot share the global batch evenly."""

@@ -33,3 +33,10 @@ def require_share(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(0 <= value < 1, f"{name} must be in [0, 1), but it is {value}")
+
+
+def require_from_0_to_1(config: Any, *names: str) -> None:
+    """Raise `ConfigError` unless each named field is from 0 to 1."""
+    for name in names:
+        value = getattr(config, name)
+        require(0 <= value <= 1, f"{name} must be from 0 to 1, but it is {value}")

@@ -34,7 +34,7 @@ def write_report(path: Path, record: RunRecord) -> None:
         .render(
             record=record,
             smoothing=SMOOTHING,
-            curves=_drawn(_curves(record.records)),
+            curves=_drawn(_curves(record.records, record.learning_rate)),
             values=_values(record.records),
             charts=_drawn(record.charts),
             evaluation=view(record.evaluation) if record.evaluation else None,
@@ -77,7 +77,9 @@ def _drawn(charts: Sequence[LineChart]) -> list[DrawnChart]:
     return [drawn for drawn in map(draw, charts) if drawn]
 
 
-def _curves(records: Sequence[Mapping[str, Any]]) -> list[LineChart]:
+def _curves(
+    records: Sequence[Mapping[str, Any]], learning_rate: Series | None = None
+) -> list[LineChart]:
     """Return loss, accuracy, learning rate and throughput by step."""
 
     def series(
@@ -92,6 +94,7 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> list[LineChart]:
         )
 
     kinds = list(dict.fromkeys(record["kind"] for record in records))
+    rates = learning_rate or series("train", "learning_rate")
 
     def of_all(key: str, scale: float = 1) -> list[Series]:
         found = [series(kind, key, scale, smoothed=kind == "train") for kind in kinds]
@@ -101,7 +104,7 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> list[LineChart]:
     return [
         LineChart("Loss (nats)", "step", of_all("loss")),
         LineChart("Top-1 accuracy", "step", of_all("top1", 100), unit="%"),
-        LineChart("Learning rate", "step", [series("train", "learning_rate")], from_zero=True),
+        LineChart("Learning rate", "step", [rates], from_zero=True),
         LineChart(
             "Training throughput (images/s)",
             "step",

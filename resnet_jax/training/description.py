@@ -19,10 +19,13 @@ from resnet_jax.config import (
     DigitsConfig,
     IdxConfig,
     ModelConfig,
+    ScheduleConfig,
     SyntheticConfig,
     TfdsArraysConfig,
     TrainConfig,
 )
+from resnet_jax.config.schedules import WarmupConfig
+from resnet_jax.config.train import SCALING_BATCH_SIZE
 from resnet_jax.training.early_stopping import BestEvaluation
 from resnet_jax.training.network import frozen_statistics
 from resnet_jax.training.rundir.workdir import Workdir
@@ -50,8 +53,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         + (f", in {config.accumulate_steps} microbatches" if config.accumulate_steps > 1 else ""),
         "optimizer": _optimizer(config),
         **({"clipping": _clipping(config)} if _clipping(config) else {}),
-        "learning rate": f"{config.optimizer.learning_rate:g} at its peak; "
-        f"{_words(config.schedule)}",
+        "learning rate": f"{_peak(config)} at its peak; {_schedule(config.schedule)}",
         "augmentation": _augmentation(config),
         "seed": str(config.seed),
         "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
@@ -90,16 +92,22 @@ def _commit() -> str:
     return f", commit {commit}{' with changes' if changed else ''}" if commit else ""
 
 
-def shortened_warmup(config: TrainConfig) -> str | None:
+def shortened_warmup(run: Run) -> str | None:
     """Return a line that says how the warm-up was shortened, or None if it was not."""
-    schedule, epochs = config.schedule, config.schedule_epochs
-    warmup = schedule.warmup(epochs)
-    if warmup == schedule.warmup_epochs:
+    config, schedule = run.config, run.config.schedule
+    if not isinstance(schedule, WarmupConfig):
+        return None
+    if schedule.warmup_steps is None:
+        asked, unit, length = schedule.warmup_epochs, "epochs", config.schedule_epochs
+    else:
+        asked, unit, length = schedule.warmup_steps, "steps", run.total_steps - run.head_steps
+    warmup = schedule.shortened(asked, length)
+    if warmup == asked:
         return None
     whole = "schedule" if config.finetune.head_epochs else "run"
     return (
-        f"The warm-up takes {warmup:g} epochs instead of {schedule.warmup_epochs:g}, because the "
-        f"{whole} has only {epochs:g}."
+        f"The warm-up takes {warmup:g} {unit} instead of {asked:g}, because the {whole} has only "
+        f"{length:g}."
     )
 
 
@@ -113,6 +121,36 @@ def early_stop(run: Run, step: int, best: BestEvaluation) -> str:
         else f"The last of {run.total_steps} steps is not the best one."
     )
     return f"{why} The checkpoint of step {best.step} is used."
+
+
+def _peak(config: TrainConfig) -> str:
+    """Return the peak learning rate, with how it follows from the batch size."""
+    rate, peak = f"{config.optimizer.learning_rate:g}", f"{config.peak_learning_rate:g}"
+    share = f"{config.batch_size}/{SCALING_BATCH_SIZE}"
+    match config.learning_rate_scaling:
+        case "linear":
+            return f"{rate} x {share} = {peak}"
+        case "square_root":
+            return f"{rate} x sqrt({share}) = {peak}"
+        case _:
+            return peak
+
+
+# Fields of schedules that are described even if they have their default values.
+_DESCRIBED = ("warmup_epochs", "decay_epochs", "decay_factor", "peak_at", "power")
+
+
+def _schedule(schedule: ScheduleConfig) -> str:
+    """Return the kind of a schedule, its main fields, and those that are not the defaults."""
+    omit = {
+        field.name
+        for field in dataclasses.fields(schedule)
+        if getattr(schedule, field.name) == field.default and field.name not in _DESCRIBED
+    }
+    if isinstance(schedule, WarmupConfig) and schedule.warmup_steps is not None:
+        omit.add("warmup_epochs")
+    words = _words(schedule, omit=tuple(omit))
+    return words if getattr(schedule, "warmup_prefix", True) else f"{words}, no warmup prefix"
 
 
 def _head_first(run: Run) -> str:
@@ -212,10 +250,17 @@ def _words(config: Any, *, omit: Sequence[str] = (), unchanged: Any = None) -> s
         elif value is None:
             words.append(f"no {name}")
         elif isinstance(value, tuple):
-            words.append(f"{name} {' to '.join(f'{item:g}' for item in value)}")
+            words.append(f"{name} {' to '.join(map(_item, value))}")
         else:
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(words)
+
+
+def _item(value: Any) -> str:
+    """Return a number, or a tuple of numbers in parentheses."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_item, value))})"
+    return f"{value:g}"
 
 
 def _augmentation(config: TrainConfig) -> str:

@@ -107,7 +107,7 @@ def train(
         f"Training {run.config.model.name} on {run.dataset.name}",
         describe(run, workdir),
     )
-    if line := shortened_warmup(run.config):
+    if line := shortened_warmup(run):
         console.print(line)
     _require_the_same_images(run)
     with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:

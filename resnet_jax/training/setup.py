@@ -147,12 +147,12 @@ class Run:
         head_epochs = config.finetune.head_epochs
         head_steps = steps(head_epochs) if head_epochs else 0
         schedule = config.schedule.create(
-            config.optimizer.learning_rate,
+            config.peak_learning_rate,
             epochs=config.schedule_epochs,
             steps=lambda epochs: max(1, steps(head_epochs + epochs) - head_steps),
         )
         if head_steps:
-            peak = optax.constant_schedule(config.optimizer.learning_rate)
+            peak = optax.constant_schedule(config.peak_learning_rate)
             schedule = optax.join_schedules([peak, schedule], [head_steps])
         return cls(
             config=config,
@@ -160,10 +160,25 @@ class Run:
             mesh=mesh,
             dataset=dataset,
             schedule=schedule,
-            optimizer=create_optimizer(config.optimizer, schedule, config.finetune, config.clip),
+            optimizer=_create_optimizer(config, schedule),
             total_steps=steps(config.epochs),
             head_steps=head_steps,
             weights=weights,
+        )
+
+    def with_schedule(self, schedule: optax.Schedule, total_steps: int) -> Self:
+        """Return the same run with another schedule; all of its steps train the whole network.
+
+        Args:
+            schedule: From the number of steps done to the learning rate.
+            total_steps: Number of steps.
+        """
+        return dataclasses.replace(
+            self,
+            schedule=schedule,
+            optimizer=_create_optimizer(self.config, schedule),
+            total_steps=total_steps,
+            head_steps=0,
         )
 
     def epochs_done(self, step: int) -> float:
@@ -292,9 +307,13 @@ class Run:
         donates its state.
         """
         return (
-            partial(self.lower_train_step().compile(), self._train_arrays),
+            self.compile_train_step(),
             partial(self._lower_eval_step().compile(), self._evaluation_arrays),
         )
+
+    def compile_train_step(self) -> TrainStep:
+        """Return the training step alone, compiled like that of `compile`."""
+        return partial(self.lower_train_step().compile(), self._train_arrays)
 
     def compile_head_step(self) -> TrainStep:
         """Return the step that trains only the head, compiled like that of `compile`."""
@@ -436,6 +455,14 @@ class Run:
             ),
             split.example,
         )
+
+
+def _create_optimizer(
+    config: TrainConfig, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    # Some optimizers divide by the peak of the schedule, which the batch size scales.
+    optimizer = dataclasses.replace(config.optimizer, learning_rate=config.peak_learning_rate)
+    return create_optimizer(optimizer, schedule, config.finetune, config.clip)
 
 
 def _prepared_shape(dataset: Dataset) -> tuple[int, int, int]:

@@ -15,7 +15,9 @@ from resnet_jax.config import (
     FolderConfig,
     LambConfig,
     LarsConfig,
+    LinearConfig,
     StepsConfig,
+    TriangularConfig,
     list_experiments,
     load_experiment,
 )
@@ -105,8 +107,13 @@ def test_the_kind_of_a_union_is_chosen_by_an_option(tmp_path: Path) -> None:
     ours = arguments("--schedule.kind", "steps", "--schedule.decay-epochs", "10", "20").config
     before = load_experiment("digits-resnet20").config
     assert isinstance(before.schedule, CosineConfig)
-    # A field that both kinds have keeps its value.
+    # A field that both kinds have keeps a value that is not its default.
     assert ours.schedule == StepsConfig(warmup_epochs=2.0, decay_epochs=(10.0, 20.0))
+    ours = arguments("--schedule.kind", "triangular", "--schedule.end", "0.1").config
+    assert ours.schedule == TriangularConfig(warmup_start=0.2, end=0.1)
+    points = ("--schedule.points", "4", "1.0", "6", "0.5")
+    ours = arguments("--schedule.kind", "linear", *points).config
+    assert ours.schedule == LinearConfig(2.0, points=((4.0, 1.0), (6.0, 0.5)))
     ours = arguments("--data.kind=folder", f"--data.path={tmp_path}", "--optimizer.kind=sgd").config
     assert ours.data == FolderConfig(str(tmp_path))
     assert ours.optimizer == before.optimizer

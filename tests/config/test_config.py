@@ -218,7 +218,7 @@ def test_the_recipes_are_those_that_are_published(name: str) -> None:
         config.batch_size,
         config.epochs,
         optimizer.learning_rate,
-        schedule.warmup_epochs,
+        getattr(schedule, "warmup_epochs", None),
         decay_epochs or schedule.kind,
         optimizer.weight_decay,
         optimizer.nesterov,

@@ -78,7 +78,8 @@ def test_an_experiment_is_composed_from_another() -> None:
     names = [line.partition(":")[0] for line in differing_fields(config, base)]
     assert names == [
         "model.dropout_rate", "schedule.kind", "schedule.warmup_epochs", "schedule.decay_epochs",
-        "schedule.decay_factor",
+        "schedule.decay_factor", "schedule.hold_epochs", "schedule.end", "schedule.warmup_prefix",
+        "schedule.warmup_target",
     ]  # fmt: skip
     with pytest.raises(ConfigError, match=r"decay_epochs \(10.0,\) must be below epochs \(5.0\)"):
         dataclasses.replace(config, epochs=5.0)

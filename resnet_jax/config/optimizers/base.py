@@ -13,7 +13,7 @@ class BaseOptimizerConfig:
     """The fields of every optimizer. Each has a `weight_decay` of its own too."""
 
     learning_rate: float = 0.1
-    """Peak learning rate, reached at the end of the warm-up. It is not scaled by the batch size."""
+    """Peak learning rate. It is scaled by the batch size if learning_rate_scaling is set."""
     decay_on: DecayOn = "kernels"
     """Parameters that decay: "kernels" for those of convolutions and dense layers, "all" for scales
     and biases as well, "all_but_norm" for all but those of normalization layers, and
