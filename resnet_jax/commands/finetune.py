@@ -16,6 +16,7 @@ from resnet_jax.commands import train
 from resnet_jax.commands.arguments import Flag, UsageError, parse_options
 from resnet_jax.commands.run_directory import as_file_name, directory_of
 from resnet_jax.config import ConfigError, FolderConfig, TrainConfig
+from resnet_jax.config.sampling import ClassSampling
 
 if TYPE_CHECKING:
     from resnet_jax.training.finetuning import FinetunePlan
@@ -59,6 +60,10 @@ class Arguments:
     early_stopping: int | None = None
     """Number of evaluations in a row without a lower validation loss after which the run ends. By
     default 10; 0 trains all epochs and uses the last step."""
+    sampling: ClassSampling | None = None
+    """How often each class is drawn: "uniform", the default, uses every image once in an epoch,
+    "balanced" draws all classes equally often, and "square_root" is between the two. Use it if some
+    classes have far fewer images than others."""
     seed: int = 0
     """Seed of the new head, the order of the images and the augmentation."""
     workdir: Path | None = None
@@ -68,7 +73,15 @@ class Arguments:
     """Print the settings with their reasons and stop."""
 
 
-_OPTIONS = ("epochs", "learning_rate", "batch_size", "image_size", "head_epochs", "early_stopping")
+_OPTIONS = (
+    "epochs",
+    "learning_rate",
+    "batch_size",
+    "image_size",
+    "head_epochs",
+    "early_stopping",
+    "sampling",
+)
 
 
 def run(argv: list[str], prog: str) -> int:
@@ -173,6 +186,7 @@ def _inputs(config: TrainConfig) -> dict[str, Any]:
         "image_size": data.images.image_size if isinstance(data, FolderConfig) else None,
         "head_epochs": config.finetune.head_epochs,
         "early_stopping": config.early_stopping.patience or 0,
+        "sampling": data.sampling.classes if isinstance(data, FolderConfig) else None,
     }
 
 

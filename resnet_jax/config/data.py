@@ -9,6 +9,7 @@ import math
 from typing import ClassVar, Literal
 
 from resnet_jax.config.augment import AugmentConfig
+from resnet_jax.config.sampling import SamplingConfig
 from resnet_jax.config.validation import require, require_not_negative, require_positive
 
 Interpolation = Literal[
@@ -112,7 +113,8 @@ class ImageConfig:
     repeats: int = 1
     """Number of times in a row that each drawn training image is used, with a new crop each time
     (repeated augmentation, Hoffer et al. 2019). The length of an epoch does not change, so an
-    epoch draws fewer images. 1 turns it off."""
+    epoch draws fewer images; torchvision and timm also shorten it, as
+    data.sampling.epoch_multiple 256 does. 1 turns it off."""
     on_unreadable: Literal["fail", "skip"] = "fail"
     """What to do with a file that is not a complete image: "fail" ends the run, "skip" leaves the
     file out and reports it."""
@@ -168,6 +170,8 @@ class FolderConfig:
     False reports it on the test images."""
     split_seed: int = 0
     """Seed that chooses the held-out images. Keep it to compare runs."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Which training images an epoch visits, and how often."""
     images: ImageConfig = ImageConfig()
     """Decoding, cropping and augmentation of the images."""
 
@@ -206,6 +210,9 @@ class TfdsConfig(_TfdsSplits):
 
     kind: ClassVar[str] = "tfds"
 
+    sampling: SamplingConfig = SamplingConfig()
+    """Which training images an epoch visits, and how often. For classes that are not drawn
+    uniformly, every image file is read once before the training."""
     images: ImageConfig = ImageConfig()
     """Decoding, cropping and augmentation of the images."""
 
@@ -216,6 +223,8 @@ class TfdsArraysConfig(_TfdsSplits):
 
     kind: ClassVar[str] = "tfds_arrays"
 
+    sampling: SamplingConfig = SamplingConfig()
+    """Which training images an epoch visits, and how often."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training images on the device."""
 
@@ -246,6 +255,8 @@ class IdxConfig:
     validation_share: float = 0.1
     """Share of the training images of each class that is held out, above 0 and below 1. The same
     images are held out in every run. It has no effect if evaluation_split is "test"."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Which training images an epoch visits, and how often."""
     augment: AugmentConfig = AugmentConfig(flip=0.0, mean=(0.5,), std=(0.25,))
     """Augmentation of training images on the device. Mean and standard deviation have one value,
     because the images are gray."""
@@ -261,3 +272,8 @@ DataConfig = (
     DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig | TfdsArraysConfig | IdxConfig
 )
 """Every kind of data set."""
+
+
+def augmentation_of(config: DataConfig) -> AugmentConfig | None:
+    """Return the augmentation of a data set, or None if it has none with our fields."""
+    return getattr(getattr(config, "images", config), "augment", None)

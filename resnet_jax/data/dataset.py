@@ -86,6 +86,11 @@ class Split(Protocol):
         """What the iterators yield, as `jax.ShapeDtypeStruct` without the batch axis."""
         ...
 
+    @property
+    def epoch_size(self) -> int:
+        """Number of examples in an epoch of training, each counted as often as it is drawn."""
+        ...
+
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> np.ndarray:
@@ -116,9 +121,10 @@ class Split(Protocol):
     ) -> Iterator[Any]:
         """Iterate over shuffled training batches without end.
 
-        Epochs follow each other without a gap, each in a different order.  Every example appears
-        once in an epoch and none is dropped, even if the batch size does not divide the number of
-        examples.  A late start costs nothing, because the step alone determines the position.
+        Epochs of `epoch_size` examples follow each other without a gap, each in a different order.
+        Unless the split has another `SamplingConfig`, every example appears once in an epoch and
+        none is dropped, even if the batch size does not divide the number of examples.  A late
+        start costs nothing, because the step alone determines the position.
 
         Args:
             batch_size: Number of examples in the global batch.
@@ -157,8 +163,11 @@ class Dataset:
         class_names: Name of each label.
         augment: Function for training from a key, uint8[B, H, W, C] images and int32[B] labels to
             float32[B, H', W', C] images and either the labels or float32[B, K] targets. It can be
-            jitted, and its results do not depend on the sharding.
+            jitted, and its results do not depend on the sharding. If ``mix_until_epoch`` is set,
+            it also takes ``mixing``, bool[], which tells whether images are mixed.
         preprocessing: What evaluation does to an image of any size, on the host and on the device.
+        mix_until_epoch: Number of epochs after which images are no longer mixed. None if they are
+            mixed during the whole run, or never.
     """
 
     name: str
@@ -166,8 +175,9 @@ class Dataset:
     evaluation: Split
     evaluation_split: Literal["validation", "test"]
     class_names: tuple[str, ...]
-    augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    augment: Callable[..., tuple[jax.Array, jax.Array]]
     preprocessing: Preprocessing
+    mix_until_epoch: float | None = None
 
     @property
     def prepare(self) -> Callable[[jax.Array], jax.Array]:

@@ -59,6 +59,7 @@ def open_idx(config: IdxConfig) -> Dataset:
         evaluation_split=config.evaluation_split,
         class_names=_class_names(config, train, evaluation),
         augmentation=config.augment,
+        sampling=config.sampling,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 from rich.console import Console
 
-from resnet_jax.config import ProfileConfig
+from resnet_jax.config import ConfigError, ProfileConfig
 from resnet_jax.data import DataError
 from resnet_jax.training.description import describe, early_stop, shortened_warmup
 from resnet_jax.training.early_stopping import BestEvaluation
@@ -110,6 +110,7 @@ def train(
     if line := shortened_warmup(run):
         console.print(line)
     _require_the_same_images(run)
+    _require_the_same_teacher(run)
     with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
         # While it compiles, the state is made or read, and so are the first batches.
         compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
@@ -198,6 +199,15 @@ def _require_the_same_images(run: Run) -> None:
         )
 
 
+def _require_the_same_teacher(run: Run) -> None:
+    """Raise `ConfigError` unless all processes have the same teacher, if there is one."""
+    if run.teacher_digest and len(set(gather("teacher", run.teacher_digest))) > 1:
+        raise ConfigError(
+            f"distillation.teacher {run.config.distillation.teacher}: the processes have different "
+            "ones; give all of them the same"
+        )
+
+
 def _first_state(
     run: Run, checkpoints: Checkpoints, console: Console
 ) -> tuple[TrainState, BestEvaluation | None]:
@@ -209,6 +219,11 @@ def _first_state(
         raise CheckpointError(
             f"the images of {run.dataset.name} are not those that this run began with; "
             "bring them back, or start again in another run directory"
+        )
+    if metadata.get("teacher") != run.teacher_digest:
+        raise CheckpointError(
+            f"distillation.teacher {run.config.distillation.teacher} is not the one that this run "
+            "began with; bring it back, or start again in another run directory"
         )
     console.print(f"Continuing from the checkpoint of step {checkpoints.latest_step}.")
     return state, BestEvaluation.from_metadata(metadata)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -100,11 +101,13 @@ class Saver:
             step: Number of steps done.
             evaluation: The last evaluation of this process, if there was one.
         """
-        metadata = {
+        metadata: dict[str, Any] = {
             "config": self._run.config.to_json(),
             "model": self._run.spec.to_json(),
             "data": {"fingerprint": self._run.dataset.fingerprint, "next_batch": step},
         }
+        if self._run.teacher is not None:
+            metadata["teacher"] = self._run.teacher_digest
         if self.best is not None:
             metadata["best_evaluation"] = self.best.to_json()
         self._checkpoints.save(state, badness=self._badness(step, evaluation), metadata=metadata)

@@ -57,8 +57,7 @@ class LinearConfig(DecayConfig):
         # A number of epochs above 0 is at least one step, and 0 is the beginning.
         times = [clock.of_epochs(at) if at else 0 for at, _ in self.points]
         points = [
-            (max(time, begin), share)
-            for time, (_, share) in zip(times, self.points, strict=True)
+            (max(time, begin), share) for time, (_, share) in zip(times, self.points, strict=True)
         ]
         points = [(begin, 1.0), *points, (clock.length, self.end)]
         return straight_lines([(time - begin, share * peak) for time, share in points])

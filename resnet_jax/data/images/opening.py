@@ -38,24 +38,31 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
             evaluation_split=evaluation_split,
             class_names=class_names,
             augmentation=config.augment,
+            sampling=config.sampling,
         )
     images = config.images
     if "linear" in (images.train_interpolation, images.eval_interpolation):
         # A missing library is reported before the first batch.
         opencv()
 
-    def augment(key: jax.Array, batch: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return augment_batch(key, batch, labels, images.augment, num_classes=len(class_names))
+    def augment(
+        key: jax.Array, batch: jax.Array, labels: jax.Array, mixing: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        num_classes = len(class_names)
+        return augment_batch(
+            key, batch, labels, images.augment, num_classes=num_classes, mixing=mixing
+        )
 
     split = ImageSplit(evaluation, images)
     height, width, channels = split.image_shape
     return Dataset(
         name=name,
-        train=ImageSplit(train, images),
+        train=ImageSplit(train, images, sampling_config=config.sampling),
         evaluation=split,
         evaluation_split=evaluation_split,
         class_names=class_names,
         augment=augment,
+        mix_until_epoch=images.augment.mix_until_epoch,
         preprocessing=Preprocessing(
             image_size=height if height == width else (height, width),
             crop_fraction=images.crop_fraction,
@@ -117,3 +124,5 @@ def _open_sources(
         hold_out=config.hold_out_validation,
     ).items()
     return train, evaluation, kind
+<<<<<<< HEAD
+=======
