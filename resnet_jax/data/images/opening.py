@@ -124,5 +124,3 @@ def _open_sources(
         hold_out=config.hold_out_validation,
     ).items()
     return train, evaluation, kind
-<<<<<<< HEAD
-=======
