@@ -32,8 +32,13 @@ from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
 
 
-def describe(run: Run, workdir: Workdir) -> dict[str, str]:
-    """Return what is trained, on what and how, by name, for people."""
+def describe(run: Run, workdir: Workdir | None = None) -> dict[str, str]:
+    """Return what is trained, on what and how, by name, for people.
+
+    Args:
+        run: The run.
+        workdir: The run directory, if there is one.
+    """
     config, dataset = run.config, run.dataset
     devices = run.mesh.devices.flatten()
     num_train, num_evaluation = len(dataset.train), len(dataset.evaluation)
@@ -62,7 +67,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         f"{dataset.train.epoch_size:,} images)",
         "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
         f"{dataset.evaluation_split}, {len(dataset.class_names)} classes",
-        "workdir": str(workdir.path),
+        **({"workdir": str(workdir.path)} if workdir else {}),
         "software": ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
     }
 

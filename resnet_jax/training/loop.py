@@ -17,6 +17,7 @@ from resnet_jax.training.description import describe, early_stop, shortened_warm
 from resnet_jax.training.early_stopping import BestEvaluation
 from resnet_jax.training.evaluate import EvalStep, Evaluation
 from resnet_jax.training.guard import diagnosis
+from resnet_jax.training.hooks import RunHooks
 from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.process.distributed import gather, is_primary
@@ -79,6 +80,7 @@ def train(
     goodput: Goodput,
     profile: ProfileConfig | None = None,
     watchdog_timeout: float = 600.0,
+    hooks: RunHooks | None = None,
 ) -> TrainResult:
     """Train until the last step, from the last checkpoint on if there is one.
 
@@ -92,6 +94,7 @@ def train(
         goodput: Measures what the time is spent on.
         profile: Steps to trace.
         watchdog_timeout: Seconds without a completed step after which the process is ended.
+        hooks: Called at the start and between steps. The caller calls them at the end.
 
     Raises:
         CheckpointError: The last checkpoint has other shapes or other data.
@@ -101,7 +104,7 @@ def train(
         TrainingDivergedError: The loss is no longer finite; that state is not saved. If such steps
             are skipped, ``guard.max_in_a_row`` of them have followed each other.
     """
-    profile = profile or ProfileConfig()
+    profile, hooks = profile or ProfileConfig(), hooks or RunHooks((), run, workdir.path)
     print_header(
         console,
         f"Training {run.config.model.name} on {run.dataset.name}",
@@ -119,6 +122,7 @@ def train(
         compiler.shutdown(wait=False)
         with goodput.spent_on("checkpoint" if checkpoints.latest_step else "compile"):
             state, best = _first_state(run, checkpoints, console)
+        hooks.start(int(state.step))
         drawn = run.dataset.train.train_batches(
             run.config.batch_size,
             seed=run.config.seed,
@@ -146,7 +150,7 @@ def train(
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
                     loop = _Loop(
-                        run, head_step, train_step, completed, evaluated, goodput, watchdog
+                        run, head_step, train_step, completed, evaluated, goodput, watchdog, hooks
                     )
                     with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
@@ -242,6 +246,7 @@ class _Loop:
         evaluate: From a completed state to its evaluation.
         goodput: Measures what the time is spent on.
         watchdog: Is told about progress.
+        hooks: Called after steps whose metrics are recorded.
     """
 
     run: Run
@@ -251,6 +256,7 @@ class _Loop:
     evaluate: Callable[[TrainState], Evaluation]
     goodput: Goodput
     watchdog: Watchdog
+    hooks: RunHooks
 
     def __call__(
         self,
@@ -308,10 +314,12 @@ class _Loop:
             # that waits, so that the throughput measures training alone.
             with self.goodput.spent_on("step"):
                 fetched, facts = self._checked(records.fetch(), state, step, saver)
-            records.train(step, (mean_metrics(fetched) if fetched else {}) | facts)
+            means = mean_metrics(fetched) if fetched else {}
+            recorded_values = records.train(step, means | facts)
             saver.add(fetched)
             # A run that stops early counts its evaluations, so it does not leave one out then.
-            if evaluation_due and (last or saver.ranks_evaluations or not preempted):
+            evaluated = evaluation_due and (last or saver.ranks_evaluations or not preempted)
+            if evaluated:
                 state = self.complete(state)
                 evaluation = self.evaluate(state)
                 records.evaluation(step, evaluation.metrics)
@@ -320,6 +328,11 @@ class _Loop:
                 with self.goodput.spent_on("checkpoint"):
                     saver.save(state, step, evaluation)
                 self.watchdog.done()
+            # After saving, so that an error in a hook does not lose the step.
+            self.hooks.step(step, recorded_values)
+            if evaluated and evaluation:
+                self.hooks.evaluation(step, evaluation.metrics, state.evaluated)
+            self.watchdog.done()
             if saver.stopped:
                 break
             if preempted and not last:
