@@ -126,17 +126,6 @@ def compose_train_step(
     return train_step
 
 
-def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the keys of augmentation and dropout in the step after a number of steps.
-
-    Args:
-        key: The key of the run.
-        step: int32[], number of steps done.
-    """
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
-    return augment_key, dropout_key
-
-
 def make_loss(
     model: ResNet, objective: Objective = cross_entropy, *, head_only: bool = False
 ) -> Loss:
