@@ -412,8 +412,7 @@ class Run:
             resident: Any, variables: dict[str, Any], drawn: Any, key: jax.Array, step: jax.Array
         ) -> tuple[Any, jax.Array]:
             batch = train.fetch(resident[0] if self.teacher else resident, drawn)
-            augment_key, _ = step_keys(key, step)
-            images, _ = augment(augment_key, batch.image, batch.label)
+            images, _ = augment(step_keys(key, step)[0], batch.image, batch.label)
             return batch_statistics(variables, images, batch.mask), batch.mask.sum()
 
         evaluated = self._state_shardings.evaluated

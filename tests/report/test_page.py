@@ -221,6 +221,21 @@ def test_a_large_evaluation_stays_small(large_report: Path) -> None:
     assert section(page, "classes").count("<tr data-name") == 1000
 
 
+def test_top5_is_shown_where_it_says_something(tmp_path: Path) -> None:
+    record = run_record()
+
+    def with_top5(share: float) -> str:
+        records = [{**row, "top5": share} for row in record.records]
+        return write(tmp_path / "report.html", dataclasses.replace(record, records=records))
+
+    page = with_top5(0.875)
+    assert "<h3>Top-5 accuracy</h3>" in page
+    assert "test top-5 (%)" in section(page, "curves")
+    assert "87.5" in section(page, "curves")
+    # With five classes every label is among the five best.
+    assert "<h3>Top-5 accuracy</h3>" not in with_top5(1.0)
+
+
 def test_averages_and_raw_weights_and_skipped_steps_are_shown() -> None:
     records = [
         {"step": 1, "kind": "train", "skipped_steps": 1, "images_per_second": 10.0},
@@ -237,18 +252,3 @@ def test_averages_and_raw_weights_and_skipped_steps_are_shown() -> None:
     headings, rows = _values(records)
     assert rows[1][headings.index("test raw top-1 (%)")] == "25"
     assert [row[headings.index("skipped steps")] for row in rows] == ["1", "1"]
-
-
-def test_top5_is_shown_where_it_says_something(tmp_path: Path) -> None:
-    record = run_record()
-
-    def with_top5(share: float) -> str:
-        records = [{**row, "top5": share} for row in record.records]
-        return write(tmp_path / "report.html", dataclasses.replace(record, records=records))
-
-    page = with_top5(0.875)
-    assert "<h3>Top-5 accuracy</h3>" in page
-    assert "test top-5 (%)" in section(page, "curves")
-    assert "87.5" in section(page, "curves")
-    # With five classes every label is among the five best.
-    assert "<h3>Top-5 accuracy</h3>" not in with_top5(1.0)
