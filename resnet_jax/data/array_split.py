@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +75,10 @@ class ArraySplit:
         flag = jax.ShapeDtypeStruct((), bool)
         mirrored = None if self.alternating_flip is None else flag
         return Selection(jax.ShapeDtypeStruct((), np.int32), flag, mirrored)
+
+    def with_index(self) -> Self:
+        """Return the split itself, whose selections have the positions of the examples."""
+        return self
 
     def image(self, index: int) -> np.ndarray:
         """Return an image, uint8[H, W, C]."""
