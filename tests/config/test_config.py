@@ -112,7 +112,7 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (
             StepsConfig,
             {"decay_epochs": (30.0, 20.0)},
-            "decay_epochs must rise and come after warmup_epochs",
+            "decay_epochs must rise, and not come before the end of the warm-up",
         ),
         (
             TrainConfig,
