@@ -8,9 +8,11 @@ import inspect
 import io
 import itertools
 import shutil
+import sys
 import textwrap
+import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
@@ -142,7 +144,7 @@ def create_registry(unions: dict[type, list[str]]) -> ConstructorRegistry:
         fields = [
             StructFieldSpec(
                 name=field.name,
-                type=_BOOLEAN if hints[field.name] is bool else hints[field.name],
+                type=_option_type(hints[field.name]),
                 default=_default(field, info.default),
                 helptext=texts.get(field.name),
             )
@@ -167,6 +169,15 @@ def create_registry(unions: dict[type, list[str]]) -> ConstructorRegistry:
 _BOOLEAN: Any = Annotated[bool, tyro.conf.FlagConversionOff]
 
 
+def _option_type(hint: Any) -> Any:
+    """Return the type of an option for a field with a type."""
+    if hint is bool:
+        return _BOOLEAN
+    # For `X | Y`, but not for `Union[X, Y]`, tyro imports typeguard, which takes 0.1 s.
+    is_union = get_origin(hint) is types.UnionType
+    return Union[get_args(hint)] if is_union else hint  # noqa: UP007  # pyrefly: ignore
+
+
 def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
     if dataclasses.is_dataclass(instance):
         return getattr(instance, field.name)
@@ -175,6 +186,13 @@ def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return tyro.MISSING
+
+
+@functools.cache
+def _classes_in(module: types.ModuleType) -> dict[str, ast.ClassDef]:
+    """Return the definitions of the classes of a module; its file is parsed once for all."""
+    body = ast.parse(inspect.getsource(module)).body
+    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
 
 
 @functools.cache
@@ -188,9 +206,8 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 def _docs_in_source(cls: type) -> Iterator[tuple[str, str]]:
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    body = definition.body if isinstance(definition, ast.ClassDef) else []
-    for statement, following in itertools.pairwise(body):
+    definition = _classes_in(sys.modules[cls.__module__])[cls.__name__]
+    for statement, following in itertools.pairwise(definition.body):
         if (
             isinstance(statement, ast.AnnAssign)
             and isinstance(statement.target, ast.Name)
