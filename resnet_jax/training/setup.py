@@ -243,7 +243,9 @@ class Run:
         if self._state_shapes.batch_stats:
             fields["bn_epsilon"] = model.bn_epsilon
         fields |= {
-            name: value for name in ("act", "norm") if (value := getattr(model, name)) is not None
+            name: value
+            for name in ("act", "norm", "conv", "stem_pool")
+            if (value := getattr(model, name)) is not None
         }
         return ModelSpec(
             name=model.name,
