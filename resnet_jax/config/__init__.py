@@ -27,6 +27,7 @@ from resnet_jax.config.optimizers import OptimizerConfig as OptimizerConfig
 from resnet_jax.config.optimizers import SGDConfig as SGDConfig
 from resnet_jax.config.process import DistributedConfig as DistributedConfig
 from resnet_jax.config.process import ProfileConfig as ProfileConfig
+from resnet_jax.config.resizing import ResizingConfig as ResizingConfig
 from resnet_jax.config.schedules import CosineConfig as CosineConfig
 from resnet_jax.config.schedules import ScheduleConfig as ScheduleConfig
 from resnet_jax.config.schedules import StepsConfig as StepsConfig

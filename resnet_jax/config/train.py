@@ -12,6 +12,7 @@ from resnet_jax.config.finetune import FinetuneConfig
 from resnet_jax.config.loss import LossConfig, SoftmaxConfig
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optimizers import OptimizerConfig, SGDConfig
+from resnet_jax.config.resizing import ResizingConfig
 from resnet_jax.config.schedules import CosineConfig, ScheduleConfig
 from resnet_jax.config.validation import (
     ConfigError,
@@ -40,6 +41,8 @@ class TrainConfig:
     """What training minimizes."""
     averaging: AveragingConfig = AveragingConfig()
     """Moving averages of parameters and running statistics."""
+    resizing: ResizingConfig = ResizingConfig()
+    """Smaller training images at the beginning of the run."""
     finetune: FinetuneConfig = FinetuneConfig()
     """Which layers are trained, when, and how fast."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -73,19 +74,25 @@ class ArraySplit:
         )
         return Batch(images, labels, drawn.mask)
 
+    def resized(self, size: int) -> Self:
+        """Return the same split, because its images are resized after their augmentation."""
+        del size
+        return self
+
     def train_batches(
         self,
         batch_size: int,
         *,
         seed: int,
         start_step: int,
+        offset: int = 0,
         process_index: int = 0,
         process_count: int = 1,
     ) -> Iterator[Selection[np.ndarray]]:
         """Iterate over shuffled selections without end; see `Split.train_batches`."""
         part = _part(batch_size, process_index, process_count)
-        epoch, offset = divmod(start_step * batch_size, len(self))
-        order = epoch_order(len(self), seed, epoch)[offset:]
+        epoch, first = divmod(offset + start_step * batch_size, len(self))
+        order = epoch_order(len(self), seed, epoch)[first:]
         while True:
             while len(order) < batch_size:
                 epoch += 1

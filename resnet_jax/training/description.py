@@ -31,6 +31,7 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
     """Return what is trained, on what and how, by name, for people."""
     config, dataset = run.config, run.dataset
     devices = run.mesh.devices.flatten()
+    batch_size = run.phases.phases[0].batch_size
     num_train, num_evaluation = len(dataset.train), len(dataset.evaluation)
     return {
         "model": f"{config.model.name}, {run.num_params:,} parameters, {config.model.dtype}",
@@ -42,7 +43,8 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         **({"averages": _averages(config)} if config.averaging.decay else {}),
         **({"head first": _head_first(run)} if run.head_steps else {}),
         **({"early stopping": _early_stopping(config)} if config.early_stopping.patience else {}),
-        "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device",
+        "batch": f"{batch_size} images, {batch_size // len(devices)} a device",
+        **({"resizing": _resizing(run)} if run.phases.resize else {}),
         "optimizer": _words(config.optimizer, omit=("learning_rate",)),
         "learning rate": f"{config.optimizer.learning_rate:g} at its peak; "
         f"{_words(config.schedule)}",
@@ -113,6 +115,16 @@ def _head_first(run: Run) -> str:
     return (
         f"{run.head_steps:,} steps ({run.config.finetune.head_epochs:g} epochs), BatchNorm frozen"
     )
+
+
+def _resizing(run: Run) -> str:
+    first, *later = run.phases.phases
+    sizes = [
+        f"{phase.image_size} from step {phase.first_step + 1:,} on"
+        + (f" in batches of {phase.batch_size}" if phase.batch_size != before.batch_size else "")
+        for before, phase in zip([first, *later], later, strict=False)
+    ]
+    return ", ".join([f"training images of {first.image_size} pixels", *sizes])
 
 
 def _early_stopping(config: TrainConfig) -> str:

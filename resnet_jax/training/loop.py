@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-import jax
 from rich.console import Console
 
 from resnet_jax.config import ProfileConfig
@@ -31,7 +30,7 @@ from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.saving import Saver
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
-from resnet_jax.training.step import TrainStep
+from resnet_jax.training.train_steps import Program, TrainSteps
 
 Result = TypeVar("Result")
 
@@ -110,21 +109,16 @@ def train(
     with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
         # While it compiles, the state is made or read, and so are the first batches.
         compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
-        compiling = compiler.submit(_timed(partial(_compile, run)))
+        start_step = checkpoints.latest_step or 0
+        compiling = compiler.submit(_timed(partial(_compile, run, start_step)))
         # The thread ends with its task. Errors and Ctrl-C do not wait for it.
         compiler.shutdown(wait=False)
         with goodput.spent_on("checkpoint" if checkpoints.latest_step else "compile"):
             state, best = _first_state(run, checkpoints, console)
-        drawn = run.dataset.train.train_batches(
-            run.config.batch_size,
-            seed=run.config.seed,
-            start_step=int(state.step),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        drawn = run.phases.batches(run.dataset, seed=run.config.seed, start_step=int(state.step))
         with Prefetch(drawn, run.mesh) as batches:
             with goodput.spent_on("compile"):
-                (head_step, train_step, eval_step), compile_seconds = compiling.result()
+                (train_steps, eval_step), compile_seconds = compiling.result()
             console.print(f"Compiled in {compile_seconds:.1f} s.")
             with Watchdog(watchdog_timeout) as watchdog:
 
@@ -141,7 +135,7 @@ def train(
 
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
-                    loop = _Loop(run, head_step, train_step, evaluate_state, goodput, watchdog)
+                    loop = _Loop(run, train_steps, evaluate_state, goodput, watchdog)
                     with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
                 if saver.best and saver.best.step != int(state.step):
@@ -153,17 +147,26 @@ def train(
                 evaluation = evaluation or evaluate_state(state)
         with goodput.spent_on("checkpoint"):
             checkpoints.wait()
-    in_head = profile.steps is not None and profile.steps[0] <= run.head_steps
-    operations = top_operations(workdir.profile, head_step if in_head else train_step)
+    traced = profile.steps[0] if profile.steps else 1
+    operations = top_operations(workdir.profile, train_steps.compiled_at(traced))
     return TrainResult(
         run, int(state.step), state.evaluated, evaluation, compile_seconds, operations
     )
 
 
-def _compile(run: Run) -> tuple[TrainStep, TrainStep, EvalStep]:
-    """Return the training step of the first phase, that of the second, and the evaluation step."""
+def _compile(run: Run, start_step: int) -> tuple[TrainSteps, EvalStep]:
+    """Return the training steps and the evaluation step.
+
+    With progressive resizing, only the step that follows ``start_step`` is compiled here.
+    """
+    if run.phases.resize:
+        train_steps = TrainSteps(run)
+        train_steps.at(start_step + 1)
+        return train_steps, run.compile_eval_step()
     train_step, eval_step = run.compile()
-    return (run.compile_head_step() if run.head_steps else train_step), train_step, eval_step
+    (phase,) = run.phases.phases
+    head = {Program(phase, True): run.compile_head_step()} if run.head_steps else {}
+    return TrainSteps(run, head | {Program(phase, False): train_step}), eval_step
 
 
 def _timed(function: Callable[[], Result]) -> Callable[[], tuple[Result, float]]:
@@ -209,16 +212,14 @@ class _Loop:
 
     Attributes:
         run: The run.
-        head_step: The compiled step that trains only the head, for the first ``run.head_steps``.
-        train_step: The compiled step, for those after them.
+        train_steps: The compiled steps.
         evaluate: From a state to its evaluation.
         goodput: Measures what the time is spent on.
         watchdog: Is told about progress.
     """
 
     run: Run
-    head_step: TrainStep
-    train_step: TrainStep
+    train_steps: TrainSteps
     evaluate: Callable[[TrainState], Evaluation]
     goodput: Goodput
     watchdog: Watchdog
@@ -258,9 +259,10 @@ class _Loop:
         for step in range(int(state.step) + 1, total_steps + 1):
             with self.goodput.spent_on("data"):
                 batch = next(batches)
+            with self.goodput.spent_on("compile"):
+                train_step = self.train_steps.at(step, waiting=self.watchdog.done)
             with self.goodput.spent_on("step"):
                 profiler.before(step, state)
-                train_step = self.head_step if step <= self.run.head_steps else self.train_step
                 state, metrics = train_step(state, batch, step_key)
                 profiler.after(step, state)
             self.watchdog.watch(metrics)

@@ -101,6 +101,8 @@ def _overrides(config: TrainConfig, num_devices: int) -> dict[str, Any]:
 
 def _check_replaced(model: ModelConfig, overrides: dict[str, Any]) -> None:
     """Raise `ValueError` if the network has another kind of layer than the one that is replaced."""
+    if not overrides.keys() & {"conv", "stem_pool"}:
+        return
     network = create_model(model.name, small_input=model.small_input)
     if "conv" in overrides and network.conv is not conv:
         raise ValueError(

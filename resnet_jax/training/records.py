@@ -35,15 +35,16 @@ class Records:
     def train(self, step: int, means: dict[str, float]) -> None:
         """Record the means of the metrics that were collected up to a step, and forget these."""
         run = self._run
-        seconds_per_step = (time.perf_counter() - self._clock) / len(self._pending)
+        seconds, steps = time.perf_counter() - self._clock, len(self._pending)
         self._pending.clear()
+        images = run.phases.examples(step) - run.phases.examples(step - steps)
         values = means | {
             "learning_rate": float(jax.device_get(run.schedule(step - 1))),
-            "images_per_second": run.config.batch_size / seconds_per_step,
+            "images_per_second": images / seconds,
         }
         self._writer.write(step, run.epochs_done(step), "train", values)
         remaining = run.total_steps - step
-        self._progress.train(step, values, eta_seconds=seconds_per_step * remaining)
+        self._progress.train(step, values, eta_seconds=seconds / steps * remaining)
 
     def evaluation(self, step: int, metrics: dict[str, float]) -> None:
         """Record an evaluation after a step."""

@@ -24,6 +24,7 @@ from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
 from resnet_jax.training.objective import create_objective
 from resnet_jax.training.optim import create_optimizer
+from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.process.distributed import gather
 from resnet_jax.training.sharding import (
     batch_sharded,
@@ -75,6 +76,7 @@ class Run:
         schedule: From the number of steps done to the learning rate.
         optimizer: The optimizer.
         total_steps: Number of steps of the whole run.
+        phases: The sizes of training images and batches, by step.
         head_steps: Number of steps at the beginning that train only the head.
         weights: Tensors in ``config.model.weights``, if they have been read already.
     """
@@ -86,6 +88,7 @@ class Run:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     total_steps: int
+    phases: Phases
     head_steps: int = 0
     weights: Tensors | None = None
 
@@ -126,7 +129,15 @@ class Run:
                 "data.hold_out_validation (folders), data.evaluate_on (digits) or "
                 "data.evaluation_split (TFDS), or early_stopping.patience to None"
             )
-        steps = partial(config.steps, train_examples=len(dataset.train))
+        phases = Phases.create(config, dataset)
+        for batch_size in {phase.batch_size for phase in phases.phases} - {config.batch_size}:
+            resized = dataclasses.replace(config, batch_size=batch_size)
+            resized.check_devices(mesh.size)
+            resized.statistics_size(mesh.size)
+
+        def steps(epochs: float) -> int:
+            return max(1, phases.steps(epochs))
+
         head_epochs = config.finetune.head_epochs
         head_steps = steps(head_epochs) if head_epochs else 0
         schedule = config.schedule.create(
@@ -145,13 +156,14 @@ class Run:
             schedule=schedule,
             optimizer=create_optimizer(config.optimizer, schedule, config.finetune),
             total_steps=steps(config.epochs),
+            phases=phases,
             head_steps=head_steps,
             weights=weights,
         )
 
     def epochs_done(self, step: int) -> float:
         """Return the number of passes over the training split after a number of steps."""
-        return step * self.config.batch_size / len(self.dataset.train)
+        return self.phases.examples(step) / len(self.dataset.train)
 
     def evaluation_due(self, step: int) -> bool:
         """Return True if a step completes an interval between evaluations, or the run."""
@@ -262,14 +274,35 @@ class Run:
         Their batches are what the iterators of the splits yield, on the devices.  The training step
         donates its state.
         """
-        return (
-            partial(self.lower_train_step().compile(), self._train_arrays),
-            partial(self._lower_eval_step().compile(), self._evaluation_arrays),
-        )
+        return self.compile_train_step(), self.compile_eval_step()
+
+    def compile_train_step(self) -> TrainStep:
+        """Return the training step, see `compile`."""
+        return partial(self.lower_train_step().compile(), self._train_arrays)
+
+    def compile_eval_step(self) -> EvalStep:
+        """Return the evaluation step, see `compile`."""
+        return partial(self._lower_eval_step().compile(), self._evaluation_arrays)
 
     def compile_head_step(self) -> TrainStep:
         """Return the step that trains only the head, compiled like that of `compile`."""
         return partial(self.lower_train_step(head_only=True).compile(), self._train_arrays)
+
+    def of_phase(self, phase: Phase) -> Self:
+        """Return the run with the sizes of a phase, to lower and compile its training steps."""
+        if phase.image_size is None:
+            return self
+        config, model = self.config, self.model
+        if phase.batch_size != config.batch_size:
+            config = dataclasses.replace(config, batch_size=phase.batch_size)
+            size = config.statistics_size(self.mesh.size)
+            model = model if size is None else model.clone(bn_group_size=size)
+        run = dataclasses.replace(
+            self, config=config, model=model, dataset=self.dataset.resized(phase.image_size)
+        )
+        # The devices keep one copy of the arrays for all phases.
+        vars(run)["_train_arrays"] = self._train_arrays
+        return run
 
     def lower_train_step(self, *, head_only: bool = False) -> jax.stages.Lowered:
         """Return the training step for the shapes of this run, not yet compiled.

@@ -1,5 +1,6 @@
 """Opening of data sets of image files."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -34,7 +35,9 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
         if "linear" in (config.images.train_interpolation, config.images.eval_interpolation):
             # A missing library is reported before the first batch.
             opencv()
-        splits = [ImageSplit(source, config.images) for source in (train, evaluation)]
+        eval_size = config.images.eval_image_size or config.images.image_size
+        evaluated = dataclasses.replace(config.images, image_size=eval_size)
+        splits = [ImageSplit(train, config.images), ImageSplit(evaluation, evaluated)]
 
     def augment(key: jax.Array, batch: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         return augment_batch(key, batch, labels, augmentation, num_classes=len(train.class_names))
