@@ -157,6 +157,7 @@ def open_data(arguments: DataArguments, run: str, split: str | None) -> "Labeled
             options = {
                 "evaluation_share": config.data.evaluation_share,
                 "split_seed": config.data.split_seed,
+                "hold_out": split_by_run and config.data.hold_out_validation,
             }
         found = open_labeled(
             arguments.data,
@@ -166,8 +167,8 @@ def open_data(arguments: DataArguments, run: str, split: str | None) -> "Labeled
             label_key=arguments.label_key,
             **options,
         )
-        if split_by_run and split is None and found.split == "all":
-            # The folder has no splits, and the run was trained on most of its images.
+        if split_by_run and split is None and found.split in ("all", "train"):
+            # The run was trained on most of these images.
             return open_labeled(arguments.data, "validation", **options)
         return found
 

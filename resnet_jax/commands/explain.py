@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from resnet_jax.commands.arguments import Flag, UsageError, parse_options
+from resnet_jax.commands.interrupts import Interrupted, Interrupts
 from resnet_jax.config import ImageConfig
 
 
@@ -21,8 +22,8 @@ class Arguments:
     and explanations.csv, which lists the images with their classes and files. What the network does
     not see, because the preprocessing cuts it off, is darkened.
 
-    The exit code is 1 if some images cannot be read, and 2 after a mistake. Every file is complete,
-    also after an interruption.
+    The exit code is 1 if some images cannot be read, and 2 after a mistake. It is 130 after Ctrl-C
+    (143 after SIGTERM), which leaves the images so far and their table.
     """
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
@@ -56,7 +57,7 @@ class Arguments:
 
 
 def run(argv: list[str], prog: str) -> int:
-    """Write the explanations. Return 0, 1 if images cannot be read, or 130 after Ctrl-C."""
+    """Write the explanations, and return the exit code, see `Arguments`."""
     arguments = parse_options(Arguments, argv, prog=prog)
     if not arguments.paths:
         raise UsageError(f"name the images to explain: {prog} RUN PATH... --output FOLDER")
@@ -70,10 +71,10 @@ def run(argv: list[str], prog: str) -> int:
     output = arguments.output.expanduser()
     _check_output(output, overwrite=arguments.overwrite)
     try:
-        return _explain(arguments, output)
-    except KeyboardInterrupt:
-        print(f"interrupted; the files in {output} are complete", file=sys.stderr)
-        return 130
+        with Interrupts() as interrupts:
+            return _explain(arguments, output, interrupts)
+    except Interrupted as stop:
+        return stop.report()
     except ModuleNotFoundError:
         raise
     except (ImportError, OSError, ValueError) as error:
@@ -98,7 +99,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         )
 
 
-def _explain(arguments: Arguments, output: Path) -> int:
+def _explain(arguments: Arguments, output: Path, interrupts: Interrupts) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -123,23 +124,29 @@ def _explain(arguments: Arguments, output: Path) -> int:
         index = class_index(classifier.class_names, target if is_name else int(target))
     screen = Console(stderr=True)
     unreadable = {}
-    with (
-        ExplanationFiles(output, images, arrays=arguments.arrays) as files,
-        ThreadPoolExecutor(usable_cores(), thread_name_prefix="write") as pool,
-        Progress(console=screen, disable=not screen.is_terminal, transient=True) as progress,
-    ):
-        task = progress.add_task("explaining", total=len(images))
-        for batch in decode_batches(
-            images,
-            classifier.preprocessing,
-            batch_size=BATCH_SIZE,
-            max_pixels=classifier.max_pixels,
+    try:
+        with (
+            ExplanationFiles(output, images, arrays=arguments.arrays) as files,
+            ThreadPoolExecutor(usable_cores(), thread_name_prefix="write") as pool,
+            Progress(console=screen, disable=not screen.is_terminal, transient=True) as progress,
         ):
-            errors = dict(enumerate(batch.errors, start=batch.first))
-            explained = list(explain_batch(classifier, batch, index, method=method, stage=stage))
-            errors |= pool.map(lambda item: (item[0], files.write(*item)), explained)
-            unreadable |= {index: error for index, error in errors.items() if error}
-            progress.advance(task, len(batch.images))
+            task = progress.add_task("explaining", total=len(images))
+            for batch in decode_batches(
+                images,
+                classifier.preprocessing,
+                batch_size=BATCH_SIZE,
+                max_pixels=classifier.max_pixels,
+            ):
+                errors = dict(enumerate(batch.errors, start=batch.first))
+                found = list(explain_batch(classifier, batch, index, method=method, stage=stage))
+                # The table has all images whose files are there, also after Ctrl-C.
+                with interrupts.held():
+                    errors |= pool.map(lambda item: (item[0], files.write(*item)), found)
+                unreadable |= {index: error for index, error in errors.items() if error}
+                progress.advance(task, len(batch.images))
+    except Interrupted as stop:
+        stop.add_note(f"the explanations so far are in {output}")
+        raise
     print(f"{len(files)} of {len(images)} images explained: {output / TABLE}")
     for index, error in sorted(unreadable.items()):
         print(f"{printable(images[index])}: {error}", file=sys.stderr)

@@ -213,6 +213,6 @@ def _print_next(program: str, workdir: Path, data: str) -> None:
     print(
         f"\nNext:\n"
         f"  {program} predict {run_directory} IMAGES...\n"
-        f"  {program} evaluate {run_directory} --data {images}\n"
+        f"  {program} evaluate {run_directory} --data {images} --split validation\n"
         f"  {program} explain {run_directory} IMAGES... --output explanations"
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -16,6 +17,11 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
+
+    def report(self) -> int:
+        """Print that the command was interrupted, with the notes, and return the exit code."""
+        print("; ".join(["interrupted", *getattr(self, "__notes__", [])]), file=sys.stderr)
+        return self.exit_code
 
 
 class Interrupts:

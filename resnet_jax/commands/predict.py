@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -56,7 +55,8 @@ class Arguments:
     that could be read, as in a wide table."""
     neighbors: str | None = None
     """Also find the most similar images of this folder (or pattern, or URL), by the cosine
-    similarity of the pooled features. An image is not its own neighbor."""
+    similarity of the pooled features. An image is not its own neighbor: an image of a folder of N
+    images has up to N - 1 neighbors there, and any other image up to N."""
     tta: Literal["none", "flip", "five-crop"] = "none"
     """Average the logits over several views of each image: the image and its mirror image, or its
     corners and its center. This takes 2 or 5 times as long."""
@@ -81,8 +81,7 @@ def run(argv: list[str], prog: str) -> int:
         try:
             return _predict(arguments, interrupts)
         except Interrupted as stop:
-            print("; ".join(["interrupted", *getattr(stop, "__notes__", [])]), file=sys.stderr)
-            return stop.exit_code
+            return stop.report()
 
 
 def _complete(argv: list[str]) -> list[str]:

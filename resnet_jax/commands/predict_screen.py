@@ -131,7 +131,7 @@ class Screen:
     def _count(self, names: Sequence[str]) -> None:
         """Find out how many images there are, while the first ones are predicted."""
         with contextlib.suppress(InputError, OSError):
-            self._progress.update(self._task, total=sum(1 for _ in expand(names)))
+            self._progress.update(self._task, total=sum(1 for _ in expand(names, in_order=False)))
 
     def _advanced(self, image: str) -> str:
         self._progress.advance(self._task)
@@ -189,6 +189,6 @@ class _Rate(ProgressColumn):
 
 
 def _text(value: str | float | None) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)

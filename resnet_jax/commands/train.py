@@ -12,13 +12,15 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
-from resnet_jax.commands.arguments import UsageError, parse_options
+from resnet_jax.commands.arguments import Flag, UsageError, parse_options
+from resnet_jax.commands.find_lr import PARENT, files_in, find_learning_rate
 from resnet_jax.commands.run_directory import default_run_directory
 from resnet_jax.config import (
     ConfigError,
     DistributedConfig,
     Experiment,
     ProfileConfig,
+    RangeTestConfig,
     TrainConfig,
     kinds,
     list_experiments,
@@ -60,10 +62,21 @@ class Arguments:
     keep_freed_memory: bool = True
     """On CPUs, keep the memory that a step frees for the next step, which is faster. False returns
     it to the system, for machines that are short of memory."""
+    find_lr: Flag = False
+    """Do a learning-rate range test instead of training. The learning rate rises from step to step,
+    and the loss shows which rates work. The curve and two suggestions are printed and written to
+    the directory, by default one in find-lr/. No run is touched, and no checkpoint is written."""
+    range_test: RangeTestConfig = dataclasses.field(default_factory=RangeTestConfig)
+    """How --find-lr proceeds."""
+    overwrite: Flag = False
+    """Replace the files of an earlier --find-lr. Runs are never overwritten."""
 
     def __post_init__(self) -> None:
         if self.watchdog_timeout <= 0:
             raise ConfigError(f"watchdog_timeout must be above 0, not {self.watchdog_timeout}")
+        if not self.find_lr and (self.overwrite or self.range_test != RangeTestConfig()):
+            given = "overwrite" if self.overwrite else "range_test"
+            raise ConfigError(f"{given} has an effect only on a range test; add --find-lr")
 
 
 def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Arguments]:
@@ -97,12 +110,12 @@ def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Argumen
         _require_experiment_first(options, prog)
         raise
     if arguments.workdir is directory:
-        arguments = dataclasses.replace(
-            arguments,
-            workdir=default_run_directory(
-                experiment.name, arguments.config, unchanged=start, kinds=experiment.config
-            ),
+        workdir = default_run_directory(
+            experiment.name, arguments.config, unchanged=start, kinds=experiment.config
         )
+        if arguments.find_lr:
+            workdir = PARENT / workdir.name
+        arguments = dataclasses.replace(arguments, workdir=workdir)
     return experiment.name, arguments
 
 
@@ -176,8 +189,9 @@ def _unions() -> dict[str, dict[str, type]]:
 def _with_kinds(config: TrainConfig, options: list[str]) -> TrainConfig:
     """Return a configuration with the kinds that options such as ``--data.kind`` choose.
 
-    A field that both kinds have keeps its value. The result is not checked: options that follow
-    may give it the values that it still needs.
+    A field that both kinds have keeps its value, unless the kinds have different defaults: the
+    learning rate of one optimizer does not suit another. The result is not checked: options that
+    follow may give it the values that it still needs.
     """
     config = copy.copy(config)
     for name, members in _unions().items():
@@ -201,9 +215,9 @@ def _value_of(option: str, options: list[str]) -> str | None:
 
 def _converted(present: Any, cls: type) -> Any:
     converted = object.__new__(cls)
-    theirs = {field.name for field in dataclasses.fields(present)}
+    theirs = {field.name: field.default for field in dataclasses.fields(present)}
     for field in dataclasses.fields(cls):  # pyrefly: ignore
-        if field.name in theirs:
+        if field.name in theirs and field.default == theirs[field.name]:
             value = getattr(present, field.name)
         elif field.default is dataclasses.MISSING:
             value = tyro.MISSING
@@ -236,7 +250,7 @@ def run(argv: list[str], prog: str) -> int:
 
 
 def execute(arguments: Arguments, command: Sequence[str], started: float) -> int:
-    """Train, and return the exit code: 0, or 130 or 143 after a signal.
+    """Train, or do a range test; return the exit code: 0, or 130 or 143 after a signal.
 
     After an error the process ends with code 2 and one line on the error stream.
 
@@ -245,6 +259,9 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
         command: The words of the command line, for the report.
         started: When the program began, by `time.perf_counter`.
     """
+    files = None
+    if arguments.find_lr:
+        files = files_in(arguments.workdir, overwrite=arguments.overwrite)
     # The slow imports begin here, after help and most mistakes have been answered.
     if arguments.keep_freed_memory:
         from resnet_jax.ops.host_memory import keep_freed_memory
@@ -262,6 +279,7 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
         of_a_peer,
     )
     from resnet_jax.training.process.preemption import PreemptedError
+    from resnet_jax.training.range_test import RangeTestError
     from resnet_jax.training.rundir.checkpoints import CheckpointError
     from resnet_jax.training.rundir.workdir import WorkdirError
 
@@ -270,6 +288,9 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
     try:
         with connected(arguments.distributed):
             try:
+                if files is not None:
+                    find_learning_rate(arguments.config, arguments.range_test, files, command)
+                    return 0
                 train(
                     arguments.config,
                     arguments.workdir,
@@ -289,6 +310,7 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
         DataError,
         DistributedError,
         OSError,
+        RangeTestError,
         TrainingDivergedError,
         WorkdirError,
     ) as error:
@@ -297,7 +319,8 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
             leave_after(error, arguments.distributed)
         leave(f"error: {error}", 2)
     except KeyboardInterrupt:
-        leave("interrupted; the same command continues from the last checkpoint", 130)
+        remedy = "does the test again" if files else "continues from the last checkpoint"
+        leave(f"interrupted; the same command {remedy}", 130)
     except ModuleNotFoundError:
         raise
     except Exception as error:

@@ -25,6 +25,11 @@ class FinetuneConfig:
     nothing is dropped. The schedule begins after them. 0 trains the whole network from the first
     step on."""
 
+    @property
+    def freezes_statistics(self) -> bool:
+        """Whether running statistics of BatchNorm layers may be frozen."""
+        return bool(self.freeze) and self.freeze_statistics
+
     def __post_init__(self) -> None:
         require_not_negative(self, "head_epochs")
         require(

@@ -20,8 +20,9 @@ class ModelConfig:
     """Which weights to start from if a checkpoint contains several networks, such as
     "teacher.backbone." or "model_ema.": the prefix of their names, or a part of it. None takes the
     only network that fits."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type in which convolutions compute. Parameters, statistics and logits are always float32."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type in which convolutions compute. Parameters, statistics and logits are always float32.
+    float16 scales the loss dynamically, and skips the steps that overflow."""
     act: Literal["relu", "leaky_relu", "silu", "gelu", "mish", "elu"] | None = None
     """Activation. None keeps that of the network, which is ReLU for all published ones."""
     norm: Literal["batch", "group", "evo", "filter_response"] | None = None

@@ -2,17 +2,20 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 from resnet_jax.config.averaging import AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
+from resnet_jax.config.clip import ClipConfig
 from resnet_jax.config.data import DataConfig
 from resnet_jax.config.early_stopping import EarlyStoppingConfig
 from resnet_jax.config.finetune import FinetuneConfig
+from resnet_jax.config.guard import GuardConfig
 from resnet_jax.config.loss import LossConfig, SoftmaxConfig
 from resnet_jax.config.model import ModelConfig
-from resnet_jax.config.optimizers import OptimizerConfig, SGDConfig
+from resnet_jax.config.optimizers import MuonConfig, OptimizerConfig, SGDConfig
 from resnet_jax.config.resizing import ResizingConfig
+from resnet_jax.config.sam import SamConfig
 from resnet_jax.config.schedules import CosineConfig, ScheduleConfig
 from resnet_jax.config.validation import (
     ConfigError,
@@ -20,6 +23,9 @@ from resnet_jax.config.validation import (
     require_not_negative,
     require_positive,
 )
+
+SCALING_BATCH_SIZE = 256
+"""Batch size for which `TrainConfig.learning_rate_scaling` does not change the learning rate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +41,22 @@ class TrainConfig:
     """The images."""
     optimizer: OptimizerConfig = SGDConfig()
     """The optimizer."""
+    clip: ClipConfig = ClipConfig()
+    """Limits of the gradients."""
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate changes during the run."""
+    learning_rate_scaling: Literal["none", "linear", "square_root"] = "none"
+    """Rule that multiplies optimizer.learning_rate to give the peak of the schedule. "none" leaves
+    it. "linear" multiplies it by batch_size / 256 (Goyal et al. 2017), and "square_root" by the
+    square root of that, which is usual for LAMB and Adam."""
     loss: LossConfig = SoftmaxConfig()
     """What training minimizes."""
     averaging: AveragingConfig = AveragingConfig()
-    """Moving averages of parameters and running statistics."""
+    """Averages of parameters and running statistics."""
+    sam: SamConfig = SamConfig()
+    """Sharpness-aware minimization."""
+    guard: GuardConfig = GuardConfig()
+    """What happens if the loss or a gradient of a step is not finite."""
     resizing: ResizingConfig = ResizingConfig()
     """Smaller training images at the beginning of the run."""
     finetune: FinetuneConfig = FinetuneConfig()
@@ -51,6 +67,9 @@ class TrainConfig:
     """Checkpoints."""
     batch_size: int = 128
     """Number of images in the global batch. The devices share it evenly."""
+    accumulate_steps: int = 1
+    """Number of microbatches into which each batch is divided, so that less memory is needed. Their
+    gradients are averaged, and BatchNorm uses the statistics of each microbatch by itself."""
     epochs: float = 90.0
     """Number of passes over the training split."""
     shard_optimizer: bool = False
@@ -64,7 +83,13 @@ class TrainConfig:
     """Number of epochs from one evaluation to the next. The last step is always evaluated."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "batch_size", "epochs", "log_every_steps", "evaluate_every_epochs")
+        require_positive(self, "batch_size", "accumulate_steps", "epochs", "log_every_steps")
+        require_positive(self, "evaluate_every_epochs")
+        require(
+            self.batch_size % self.accumulate_steps == 0,
+            f"batch_size {self.batch_size} cannot be divided into {self.accumulate_steps} equal "
+            "microbatches; set accumulate_steps to a divisor of the batch size",
+        )
         require_not_negative(self, "seed")
         head_epochs = self.finetune.head_epochs
         require(
@@ -77,41 +102,95 @@ class TrainConfig:
             "early_stopping needs the best checkpoint; set checkpoint.keep_best to 1, or "
             "early_stopping.patience to None",
         )
+        require(
+            not (isinstance(self.optimizer, MuonConfig) and self.optimizer.renormalize)
+            or self.finetune.layer_decay == 1,
+            "optimizer.renormalize sets the norms of kernels, which finetune.layer_decay "
+            f"({self.finetune.layer_decay:g}) would undo; set renormalize to False, or layer_decay "
+            "to 1",
+        )
         self.schedule.check_epochs(self.schedule_epochs)
+        require(
+            self.averaging.start_epoch < self.epochs,
+            f"averaging.start_epoch ({self.averaging.start_epoch:g}) must be below epochs "
+            f"({self.epochs:g})",
+        )
+        require(
+            self.model.dtype != "float16" or self.guard.skip is not False,
+            "model.dtype float16 needs a guard, because loss scaling skips the steps that "
+            "overflow; set guard.skip to None or True",
+        )
+        require(
+            self.averaging.statistics != "recomputed"
+            or not (self.model.freeze_bn or self.finetune.freezes_statistics),
+            'averaging.statistics "recomputed" changes the statistics of all layers, but some are '
+            'frozen; set it to "averaged" or "copied"',
+        )
+
+        averaging = self.averaging
+        counts_epochs = averaging.start_epoch > 0 or averaging.every_steps == "epoch"
+        require(
+            not self.resizing.batch_sizes
+            or not (counts_epochs or averaging.warmup == "torchvision"),
+            "resizing.batch_sizes makes the number of steps differ between epochs, and "
+            'averaging.start_epoch, every_steps "epoch" and warmup "torchvision" count on equal '
+            "ones; leave out either",
+        )
 
     @property
     def schedule_epochs(self) -> float:
         """Number of epochs of the schedule, which begins after ``finetune.head_epochs``."""
         return self.epochs - self.finetune.head_epochs
 
+    @property
+    def skips_steps(self) -> bool:
+        """Whether a step whose loss or gradients are not finite is skipped."""
+        return self.model.dtype == "float16" if self.guard.skip is None else self.guard.skip
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """Factor by which ``learning_rate_scaling`` multiplies the learning rate."""
+        if self.learning_rate_scaling == "none":
+            return 1.0
+        share = self.batch_size / SCALING_BATCH_SIZE
+        return share if self.learning_rate_scaling == "linear" else math.sqrt(share)
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Learning rate at the peak of the schedule, scaled for the batch size."""
+        return self.optimizer.learning_rate * self.learning_rate_factor
+
     def check_devices(self, num_devices: int) -> None:
         """Raise `ConfigError` if the devices cannot share the global batch evenly."""
-        if self.batch_size % num_devices:
-            lower = self.batch_size // num_devices * num_devices
-            near = [str(size) for size in (lower, lower + num_devices) if size > 0]
+        shares = num_devices * self.accumulate_steps
+        if self.batch_size % shares:
+            lower = self.batch_size // shares * shares
+            near = [str(size) for size in (lower, lower + shares) if size > 0]
+            each = f" in {self.accumulate_steps} microbatches" if self.accumulate_steps > 1 else ""
             raise ConfigError(
-                f"batch_size {self.batch_size} cannot be shared evenly by {num_devices} devices; "
-                f"use {' or '.join(near)}"
+                f"batch_size {self.batch_size} cannot be shared evenly by {num_devices} "
+                f"devices{each}; use {' or '.join(near)}"
             )
 
     def statistics_size(self, num_devices: int) -> int | None:
-        """Return how many images share BatchNorm statistics; None means the whole batch.
+        """Return how many images share BatchNorm statistics; None means the whole microbatch.
 
         Args:
             num_devices: number of devices of the run.
 
         Raises:
-            ConfigError: the batch does not consist of whole groups.
+            ConfigError: the batch, or each microbatch, does not consist of whole groups.
         """
-        size = self.model.bn_group_size
+        size, whole = self.model.bn_group_size, self.batch_size // self.accumulate_steps
         if size == "batch":
             return None
         if size == "device":
-            return self.batch_size // num_devices
-        if self.batch_size % size:
+            return whole // num_devices
+        if whole % size:
+            name = "batch_size" if self.accumulate_steps == 1 else "a microbatch of"
             raise ConfigError(
-                f"batch_size {self.batch_size} has no whole groups of model.bn_group_size {size}; "
-                "use a divisor of the batch size"
+                f"{name} {whole} has no whole groups of model.bn_group_size {size}; use a divisor "
+                f"of {'the batch size' if self.accumulate_steps == 1 else whole}"
             )
         return size
 

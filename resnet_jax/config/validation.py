@@ -26,3 +26,17 @@ def require_not_negative(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(0 <= value < math.inf, f"{name} must be finite and not below 0, not {value}")
+
+
+def require_share(config: Any, *names: str) -> None:
+    """Raise `ConfigError` unless each named field is at least 0 and below 1."""
+    for name in names:
+        value = getattr(config, name)
+        require(0 <= value < 1, f"{name} must be in [0, 1), but it is {value}")
+
+
+def require_from_0_to_1(config: Any, *names: str) -> None:
+    """Raise `ConfigError` unless each named field is from 0 to 1."""
+    for name in names:
+        value = getattr(config, name)
+        require(0 <= value <= 1, f"{name} must be from 0 to 1, but it is {value}")

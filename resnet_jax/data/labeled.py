@@ -70,6 +70,7 @@ def open_labeled(
     label_key: str = "label",
     evaluation_share: float = FolderConfig.evaluation_share,
     split_seed: int = FolderConfig.split_seed,
+    hold_out: bool = False,
 ) -> LabeledImages:
     """Open one split of a folder of images, a table, or a prepared TFDS data set.
 
@@ -77,15 +78,17 @@ def open_labeled(
         path: A directory with one folder for each class, or with such directories for the splits; a
             ``.csv``, ``.tsv`` or ``.jsonl`` table; or the directory of a TFDS data set.
         split: Name of the split. By default it is the test split, if its images have labels, or
-            else the validation split, or else all images. A folder or table without splits has the
-            split ``"validation"``, the images that training holds out, and ``"train"``. A TFDS data
-            set also has parts of splits, such as ``"test[:10%]"``.
+            else the validation split, or else all images. A folder or table without splits, or with
+            training images only, has the split ``"validation"``, the images that training holds
+            out, and ``"train"``, the others. A TFDS data set also has parts of splits, such as
+            ``"test[:10%]"``.
         name: Name of a TFDS data set below ``path``, such as ``imagenet2012``.
         image_key: Name of the feature that holds the image (TFDS).
         label_key: Name of the feature that holds the label (TFDS).
-        evaluation_share: Share of each class that is held out, for ``"validation"`` and ``"train"``
-            of a folder or table without splits.
+        evaluation_share: Share of each class that is held out of a folder or table.
         split_seed: Seed that chooses these images.
+        hold_out: Whether they are also held out of the training split of a folder or table that has
+            a test split but no validation split, as fine-tuning does.
 
     Raises:
         DataError: The images do not exist or cannot be used, or there is no such split.
@@ -103,7 +106,9 @@ def open_labeled(
     if not as_path(path).exists():
         raise DataError(f"{path} does not exist; give the folder, table or TFDS data set")
     if name is None and not is_prepared(path):
-        split, files = open_split(path, split, evaluation_share=evaluation_share, seed=split_seed)
+        split, files = open_split(
+            path, split, evaluation_share=evaluation_share, seed=split_seed, hold_out=hold_out
+        )
         return _of_source(files, path, split)
 
     def open_tfds(split: str) -> TfdsSplit:
@@ -142,6 +147,7 @@ def open_labeled_config(config: DataConfig, split: str | None = None) -> Labeled
                 split,
                 evaluation_share=config.evaluation_share,
                 split_seed=config.split_seed,
+                hold_out=config.hold_out_validation,
             )
         case TfdsConfig() | TfdsArraysConfig():
             return open_labeled(

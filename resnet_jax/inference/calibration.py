@@ -17,12 +17,16 @@ import jax
 import numpy as np
 
 from resnet_jax.inference.rundir import run_directory
+from resnet_jax.inference.schema_version import check_version
 
 CALIBRATION_FILE = "calibration.json"
 """File in the run directory that holds the `Calibration`."""
 
 SCHEMA_VERSION = 1
 """Version of the JSON that `Calibration.to_json` writes."""
+
+UNCERTAIN = "uncertain"
+"""Decision for an image whose most probable class is less probable than the threshold."""
 
 # Temperatures beyond these limits mean that the data do not determine one.
 _LOWEST, _HIGHEST = 0.01, 100.0
@@ -91,14 +95,7 @@ class Calibration:
         Raises:
             ValueError: A newer version of resnet_jax wrote it, or it is not a calibration.
         """
-        version = plain.get("schema_version") if isinstance(plain, dict) else None
-        if not isinstance(version, int) or version < 1:
-            raise ValueError("this is not a calibration: it has no schema_version")
-        if version > SCHEMA_VERSION:
-            raise ValueError(
-                f"the calibration has schema version {version}, and this version of resnet_jax "
-                f"reads versions up to {SCHEMA_VERSION}; use a newer version, or fit it again"
-            )
+        check_version(plain, SCHEMA_VERSION, "calibration")
         values = {name: value for name, value in plain.items() if name != "schema_version"}
         try:
             for name in ("temperature_fitted_on", "threshold_fitted_on"):

@@ -29,11 +29,14 @@ def check_inputs(names: Iterable[str | os.PathLike[str]]) -> None:
     """
     for name in names:
         if os.fspath(name) != LIST:
-            next(expand([name]))
+            next(expand([name], in_order=False))
 
 
 def expand(
-    names: Iterable[str | os.PathLike[str]], listed: BinaryIO | None = None
+    names: Iterable[str | os.PathLike[str]],
+    listed: BinaryIO | None = None,
+    *,
+    in_order: bool = True,
 ) -> Iterator[str]:
     """Yield the paths and URLs of images, in an order that does not change.
 
@@ -54,6 +57,8 @@ def expand(
             - ``"-"`` for a list of files, folders and URLs, one on each line.
 
         listed: The list for ``"-"``. By default it is standard input.
+        in_order: Whether the images of a folder are sorted by name. Otherwise they have the order
+            of the file system, and the first one comes before the folder has been read.
 
     Yields:
         Paths and URLs. Members of the list, and directories within a folder, that do not exist or
@@ -70,14 +75,14 @@ def expand(
             yield from _listed(sys.stdin.buffer if listed is None else listed)
             continue
         found = False
-        for path in _expand(text):
+        for path in _expand(text, in_order):
             found = True
             yield path
         if not found:
             raise InputError(_reason(text))
 
 
-def _expand(text: str) -> Iterator[str]:
+def _expand(text: str, in_order: bool) -> Iterator[str]:
     """Yield the images of one name; none if it leads to nothing."""
     if is_remote(text):
         is_pattern = "*" in text
@@ -90,7 +95,7 @@ def _expand(text: str) -> Iterator[str]:
         return
     path = os.path.expanduser(text)
     if os.path.isdir(path):
-        yield from _below(path, set())
+        yield from _below(path, set(), in_order)
     elif os.path.lexists(path):
         yield path
     elif glob.has_magic(path):
@@ -121,8 +126,11 @@ def _listed(lines: BinaryIO) -> Iterator[str]:
             yield text
 
 
-def _below(directory: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield the images below a directory, sorted by name within each directory."""
+def _below(directory: str, seen: set[tuple[int, int]], in_order: bool = True) -> Iterator[str]:
+    """Yield the images below a directory, sorted by name within each directory, or unsorted."""
+    # A directory may have millions of images, so that only their names are kept.
+    names: list[str] = []
+    folders: set[str] = set()
     try:
         status = os.stat(directory)
         identity = status.st_dev, status.st_ino
@@ -130,18 +138,33 @@ def _below(directory: str, seen: set[tuple[int, int]]) -> Iterator[str]:
             return
         seen.add(identity)
         with os.scandir(directory) as entries:
-            children = sorted(
-                (entry.name, entry.is_dir()) for entry in entries if not is_hidden(entry.name)
-            )
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if _is_directory(entry):
+                    folders.add(entry.name)
+                elif not _is_image(entry.name):
+                    continue
+                elif not in_order:
+                    yield entry.path
+                    continue
+                names.append(entry.name)
     except OSError:
         yield directory
         return
-    for name, is_directory in children:
+    for name in sorted(names):
         path = os.path.join(directory, name)
-        if is_directory:
-            yield from _below(path, seen)
-        elif _is_image(name):
+        if name in folders:
+            yield from _below(path, seen, in_order)
+        else:
             yield path
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link leads to itself.
+        return False
 
 
 def _is_image(name: str) -> bool:

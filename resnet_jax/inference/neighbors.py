@@ -101,25 +101,24 @@ class Neighbors:
             features: float32[B, C].
             count: Number of neighbors.
             images: Paths or URLs of the B images, so that none is its own neighbor. Without them,
-                a copy of an image is its nearest neighbor.
+                an image of the collection is its own nearest neighbor.
 
         Returns:
-            For each image ``count`` neighbors, or as many as there are: N, or N - 1 if ``images``
-            are given.
+            For each image ``count`` neighbors, or as many as there are: N, or N - 1 for an image of
+            the collection itself, if ``images`` are given.
         """
         similarities = _normalized(features) @ self._directions.T
         for row, image in enumerate(images):
             if (own := self._positions.get(os.path.realpath(image))) is not None:
                 similarities[row, own] = -np.inf
-        count = min(count, len(self) - bool(images))
+        count = min(count, len(self))
         # Most images are not sorted. Equal similarities are in the order of the collection.
-        chosen = np.sort(
-            np.argpartition(-similarities, max(count - 1, 0), axis=1)[:, :count], axis=1
-        )
+        chosen = np.sort(np.argpartition(-similarities, count - 1, axis=1)[:, :count], axis=1)
         return [
             [
                 Neighbor(printable(self.images[i]), float(row[i]))
                 for i in indices[np.argsort(-row[indices], kind="stable")]
+                if row[i] != -np.inf
             ]
             for row, indices in zip(similarities, chosen, strict=True)
         ]

@@ -1,7 +1,7 @@
 """Recomputation of BatchNorm's running statistics from given images."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -39,6 +39,26 @@ def precise_batch_stats(
     """
     if not variables.get("batch_stats"):
         return variables
+    batch_statistics = jax.jit(make_batch_statistics(model))
+
+    def each() -> Iterator[tuple[Any, int]]:
+        for batch in batches:
+            images, mask = batch if isinstance(batch, tuple) else (batch, np.ones(len(batch), bool))
+            yield batch_statistics(variables, images, mask), int(mask.sum())
+
+    return variables | {"batch_stats": pooled_statistics(each())}
+
+
+def make_batch_statistics(model: ResNet) -> Callable[[dict[str, Any], Images, Images], Any]:
+    """Return a pure function from (variables, images, mask) to the statistics of the batch.
+
+    It can be jitted.  Its result has the structure of ``batch_stats``, and `pooled_statistics`
+    combines several of them.
+
+    Args:
+        model: The network. Dropout, stochastic depth, groups of examples and frozen statistics are
+            turned off.
+    """
     # With a decay of 0, the updated running statistics equal the statistics of the batch.
     batch_model = model.clone(
         bn_decay=0.0,
@@ -49,20 +69,28 @@ def precise_batch_stats(
         block_dropout_rate=0.0,
     )
 
-    @jax.jit
     def batch_statistics(variables: dict[str, Any], images: Images, mask: Images) -> Any:
         _, updated = batch_model.apply(
             variables, images, train=True, mask=mask, mutable=["batch_stats"]
         )
         return updated["batch_stats"]
 
+    return batch_statistics
+
+
+def pooled_statistics(batches: Iterable[tuple[Any, int]]) -> dict[str, Any]:
+    """Return the statistics of all examples of some batches, float32.
+
+    Args:
+        batches: What the function of `make_batch_statistics` returned, and the number of examples
+            under the mask.
+
+    Raises:
+        ValueError: There are no examples.
+    """
     count, sums = 0, defaultdict[Path, np.ndarray](lambda: np.zeros(()))
-    for batch in batches:
-        images, mask = batch if isinstance(batch, tuple) else (batch, np.ones(len(batch), bool))
-        examples = int(mask.sum())
-        stats: dict[Path, Any] = flatten_dict(
-            jax.device_get(batch_statistics(variables, images, mask))
-        )
+    for statistics, examples in batches:
+        stats: dict[Path, Any] = flatten_dict(jax.device_get(statistics))
         for path, leaf in stats.items():
             leaf = leaf.astype(np.float64)
             if path[-1] == "var":
@@ -76,4 +104,4 @@ def precise_batch_stats(
         if path[-1] == "var":
             moments[path] -= moments[(*path[:-1], "mean")] ** 2
     pooled = {path: moment.astype(np.float32) for path, moment in moments.items()}
-    return variables | {"batch_stats": unflatten_dict(pooled)}
+    return unflatten_dict(pooled)

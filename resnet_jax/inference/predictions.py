@@ -7,15 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from resnet_jax.data.preprocessing import ImageLike
+from resnet_jax.inference.calibration import UNCERTAIN
 from resnet_jax.inference.classifier import Classifier, Prediction
 from resnet_jax.inference.neighbors import Neighbor, Neighbors
 from resnet_jax.inference.stream import Streamed, Tta, image_name, stream
 
 # Number of images that are ranked at once.
 _CHUNK = 16
-
-UNCERTAIN = "uncertain"
-"""Decision for an image whose most probable class is less probable than the threshold."""
 
 
 class Predicted(NamedTuple):
@@ -26,7 +24,10 @@ class Predicted(NamedTuple):
         image: Its path or URL, or ``"image 7"`` for an image without a name.
         classes: The most probable classes, the most probable first.
         decision: Name of the most probable class, or ``"uncertain"``. None without a threshold.
-        neighbors: The most similar images of a collection, the most similar first.
+        neighbors: The most similar images of a collection, the most similar first. The image itself
+            is left out.
+        most_neighbors: Number of neighbors of an image that is not in the collection, which may be
+            one more.
         features: float32[C], the pooled features, or None if they are not asked for.
         error: What is wrong with the image, or an empty string. With an error, there is nothing
             else.
@@ -37,6 +38,7 @@ class Predicted(NamedTuple):
     classes: Sequence[Prediction] = ()
     decision: str | None = None
     neighbors: Sequence[Neighbor] = ()
+    most_neighbors: int = 0
     features: np.ndarray | None = None
     error: str = ""
 
@@ -88,6 +90,8 @@ def predict_stream(
         batch_size=batch_size,
     )
 
+    most = 0 if neighbors is None else min(top, len(neighbors))
+
     def generate() -> Iterator[Predicted]:
         # Neighbors of many images are found with one product of matrices.
         while chunk := list(itertools.islice(items, _CHUNK)):
@@ -105,7 +109,7 @@ def predict_stream(
                     certain = ranked[0].probability >= threshold
                     decision = ranked[0].class_name if certain else UNCERTAIN
                 kept = item.features if features else None
-                yield Predicted(item.index, name, ranked, decision, next(similar), kept)
+                yield Predicted(item.index, name, ranked, decision, next(similar), most, kept)
 
     return generate()
 

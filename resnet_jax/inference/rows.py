@@ -4,6 +4,7 @@ import contextlib
 import csv
 import importlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -196,5 +197,7 @@ _FORMATS = {".csv": _Csv, ".jsonl": _JsonLines, ".parquet": _Parquet, ".npy": _N
 
 
 def _rounded(value: Any) -> Any:
-    """Return a value for a text file: numbers have six significant digits."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    """Return a value for a text file: numbers have six significant digits, and NaN is empty."""
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else float(f"{value:.6g}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.inference.spec import ModelSpec
-from resnet_jax.weights.formats.checkpoints import chosen, read_custom_metadata, read_orbax
+from resnet_jax.weights.formats.checkpoints import chosen, read_orbax
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
 
 Variables = dict[str, Any]
@@ -41,9 +41,8 @@ def read_run(path: Path) -> tuple[ModelSpec, Variables]:
     if is_run and not (steps.is_dir() and any(child.name.isdigit() for child in steps.iterdir())):
         raise ValueError(f"{path}: the run has no checkpoint yet; wait until it has saved one")
     checkpoint = chosen(path)
-    content = read_custom_metadata(checkpoint)
+    variables, content = read_orbax(checkpoint)
     spec = _spec(path, checkpoint, content)
-    variables = read_orbax(checkpoint)
     _verify(checkpoint, variables, content)
     return spec, variables
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from resnet_jax.data.preprocessing import Preprocessing
+from resnet_jax.inference.schema_version import check_version
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.models.names import named_value
 
@@ -74,15 +75,7 @@ class ModelSpec:
         Raises:
             ValueError: A newer version of resnet_jax wrote it, or it is not such a description.
         """
-        version = plain.get("schema_version") if isinstance(plain, dict) else None
-        if not isinstance(version, int) or version < 1:
-            raise ValueError("this does not describe a model: it has no schema_version")
-        if version > SCHEMA_VERSION:
-            raise ValueError(
-                f"the model has schema version {version}, and this version of resnet_jax reads "
-                f"versions up to {SCHEMA_VERSION}; use resnet_jax "
-                f"{plain.get('library_version', 'of that time')} or newer"
-            )
+        check_version(plain, SCHEMA_VERSION, "model")
         try:
             return cls(
                 name=plain["name"],

@@ -2,11 +2,13 @@
 
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from resnet_jax.data.dataset import printable
+from resnet_jax.inference.neighbors import Neighbor
 from resnet_jax.inference.predictions import Predicted
 from resnet_jax.inference.rows import new_rows
 
@@ -22,6 +24,8 @@ FEATURES = (".npy", ".parquet")
 # Columns for the fields of a `Prediction` and of a `Neighbor`.
 _CLASS = ("class", "probability", "class_index")
 _NEIGHBOR = ("neighbor", "similarity")
+# All rows have the same columns, also those of an image whose only neighbor would be itself.
+_NO_NEIGHBOR = Neighbor("", math.nan)
 
 Write = Callable[[Predicted], None]
 """Function that appends one image to a file. Images that could not be read are left out."""
@@ -38,7 +42,8 @@ def open_table(
         layout: ``"wide"`` has the columns ``image``, ``decision`` if there is a threshold, and for
             each rank, from 1, ``class_1``, ``probability_1``, ``class_index_1``, and with neighbors
             ``neighbor_1`` and ``similarity_1``. ``"long"`` has the same columns without numbers,
-            and a column ``rank``.
+            and a column ``rank``. Neighbors that an image lacks are empty, and their similarity is
+            NaN in a parquet file.
         overwrite: Whether to replace a file that exists.
 
     Raises:
@@ -86,12 +91,15 @@ def table_rows(predicted: Predicted, layout: Layout) -> list[dict[str, Any]]:
     start: dict[str, Any] = {"image": printable(predicted.image)}
     if predicted.decision is not None:
         start["decision"] = predicted.decision
+    columns = predicted.most_neighbors if layout == "wide" else min(1, predicted.most_neighbors)
+    missing = columns - len(predicted.neighbors)
+    neighbors = [*predicted.neighbors, *[_NO_NEIGHBOR] * missing]
     ranks: list[dict[str, Any]] = []
-    for best, neighbor in itertools.zip_longest(predicted.classes, predicted.neighbors):
+    for best, neighbor in itertools.zip_longest(predicted.classes, neighbors):
         values = {}
         if predicted.classes:
             values |= dict(zip(_CLASS, best or (None,) * 3, strict=True))
-        if predicted.neighbors:
+        if neighbors:
             values |= dict(zip(_NEIGHBOR, neighbor or (None,) * 2, strict=True))
         ranks.append(values)
     if layout == "long":

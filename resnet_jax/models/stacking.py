@@ -74,10 +74,22 @@ def unstacked_paths(path: Sequence[str], shape: Sequence[int]) -> list[str]:
     >>> unstacked_paths(("stem", "conv", "kernel"), (7, 7, 3, 64))
     ['stem/conv/kernel']
     """
-    if path[1] != _STACK:
+    if not is_stacked(path):
         return ["/".join(path)]
     stage, _, *layers = path
     return ["/".join((stage, f"block{i + 2}", *layers)) for i in range(shape[0])]
+
+
+def is_stacked(path: Sequence[str]) -> bool:
+    """Return whether a variable has a leading axis over blocks.
+
+    Args:
+        path: names of the modules and of the variable, without the collection.
+
+    >>> is_stacked(("stage1", "blocks", "norm1", "scale"))
+    True
+    """
+    return len(path) > 1 and path[1] == _STACK
 
 
 def _check_collections(variables: Mapping[str, Any]) -> None:

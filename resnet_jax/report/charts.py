@@ -51,6 +51,7 @@ class LineChart:
         series: The lines.
         unit: Text after each value, such as ``"%"``.
         from_zero: Whether the vertical axis begins at zero.
+        log_x: Whether the horizontal axis is logarithmic. All values of x are then above 0.
     """
 
     title: str
@@ -58,6 +59,7 @@ class LineChart:
     series: Sequence[Series]
     unit: str = ""
     from_zero: bool = False
+    log_x: bool = False
 
 
 class Tick(NamedTuple):
@@ -116,12 +118,18 @@ def draw(chart: LineChart) -> DrawnChart | None:
     y = np.concatenate([one.y for one in series])
     x_limits = float(x.min()), float(x.max())
     if x_limits[0] == x_limits[1]:
-        x_limits = x_limits[0] - 1, x_limits[1] + 1
+        x_limits = (
+            (x_limits[0] / 10, x_limits[1] * 10)
+            if chart.log_x
+            else (x_limits[0] - 1, x_limits[1] + 1)
+        )
+    place = np.log10 if chart.log_x else np.asarray
+    x_range = float(place(x_limits[0])), float(place(x_limits[1]))
     y_limits = _limits(y, from_zero=chart.from_zero, percent=chart.unit == "%")
     lines, data = [], []
     for index, one in zip(indices, series, strict=True):
         soft = one.smoothed and len(one.x) >= _MIN_SMOOTHED
-        points = np.stack([_scaled(one.x, x_limits), SIDE - _scaled(one.y, y_limits)], axis=1)
+        points = np.stack([_scaled(place(one.x), x_range), SIDE - _scaled(one.y, y_limits)], axis=1)
         smooth = smoothed(np.asarray(one.y), SMOOTHING) if soft else np.zeros(0)
         soft_points = np.stack([points[: len(smooth), 0], SIDE - _scaled(smooth, y_limits)], axis=1)
         dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in points)
@@ -145,10 +153,17 @@ def draw(chart: LineChart) -> DrawnChart | None:
     return DrawnChart(
         chart,
         lines,
-        _ticks(x_limits, 5),
+        _log_ticks(x_range, 7) if chart.log_x else _ticks(x_range, 5),
         _ticks(y_limits, 4, chart.unit),
         _summary(chart, series),
-        {"x": x_limits, "y": y_limits, "unit": chart.unit, "label": chart.x_label, "series": data},
+        {
+            "x": x_limits,
+            "y": y_limits,
+            "log_x": chart.log_x,
+            "unit": chart.unit,
+            "label": chart.x_label,
+            "series": data,
+        },
     )
 
 
@@ -227,6 +242,21 @@ def _ticks(limits: tuple[float, float], most: int, unit: str = "") -> list[Tick]
         return f"{value:.2g}" if high < 1e-3 else f"{value:,.{decimals}f}"
 
     return [Tick(100 * (value - low) / (high - low), label(value) + unit) for value in values]
+
+
+def _log_ticks(limits: tuple[float, float], most: int) -> list[Tick]:
+    """Return ticks at powers of ten, or at the limits if there are fewer than two powers.
+
+    Args:
+        limits: Decimal logarithms of the ends of the axis.
+        most: Largest number of ticks.
+    """
+    low, high = limits
+    # Rounding may have moved a limit that is a power of ten.
+    powers = range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)
+    every = math.ceil(len(powers) / most)
+    chosen = [float(power) for power in powers][::every] if len(powers) > 1 else [low, high]
+    return [Tick(100 * (at - low) / (high - low), f"{10**at:.2g}") for at in chosen]
 
 
 def _rounded(value: float) -> float:

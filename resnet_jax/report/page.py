@@ -34,7 +34,7 @@ def write_report(path: Path, record: RunRecord) -> None:
         .render(
             record=record,
             smoothing=SMOOTHING,
-            curves=_drawn(_curves(record.records)),
+            curves=_drawn(_curves(record.records, record.learning_rate)),
             values=_values(record.records),
             charts=_drawn(record.charts),
             evaluation=view(record.evaluation) if record.evaluation else None,
@@ -77,27 +77,34 @@ def _drawn(charts: Sequence[LineChart]) -> list[DrawnChart]:
     return [drawn for drawn in map(draw, charts) if drawn]
 
 
-def _curves(records: Sequence[Mapping[str, Any]]) -> list[LineChart]:
+def _curves(
+    records: Sequence[Mapping[str, Any]], learning_rate: Series | None = None
+) -> list[LineChart]:
     """Return loss, accuracy, learning rate and throughput by step."""
 
-    def series(kind: str, key: str, scale: float = 1, *, smoothed: bool = False) -> Series:
+    def series(
+        kind: str, key: str, scale: float = 1, *, name: str = "", smoothed: bool = False
+    ) -> Series:
         found = [record for record in records if record["kind"] == kind and key in record]
         return Series(
-            kind,
+            name or kind,
             [record["step"] for record in found],
             [scale * record[key] for record in found],
             smoothed=smoothed,
         )
 
     kinds = list(dict.fromkeys(record["kind"] for record in records))
+    rates = learning_rate or series("train", "learning_rate")
 
     def of_all(key: str, scale: float = 1) -> list[Series]:
-        return [series(kind, key, scale, smoothed=kind == "train") for kind in kinds]
+        found = [series(kind, key, scale, smoothed=kind == "train") for kind in kinds]
+        raw = [series(kind, f"raw_{key}", scale, name=f"{kind}, raw weights") for kind in kinds]
+        return [*found, *(curve for curve in raw if curve.x)]
 
     return [
         LineChart("Loss (nats)", "step", of_all("loss")),
         LineChart("Top-1 accuracy", "step", of_all("top1", 100), unit="%"),
-        LineChart("Learning rate", "step", [series("train", "learning_rate")], from_zero=True),
+        LineChart("Learning rate", "step", [rates], from_zero=True),
         LineChart(
             "Training throughput (images/s)",
             "step",
@@ -112,12 +119,19 @@ def _values(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     columns = [
         (f"{kind} {name}", kind, key, scale)
-        for name, key, scale in (("loss", "loss", 1), ("top-1 (%)", "top1", 100))
+        for name, key, scale in (
+            ("loss", "loss", 1),
+            ("top-1 (%)", "top1", 100),
+            ("raw loss", "raw_loss", 1),
+            ("raw top-1 (%)", "raw_top1", 100),
+        )
         for kind in kinds
     ]
     columns += [
         ("learning rate", "train", "learning_rate", 1),
         ("images/s", "train", "images_per_second", 1),
+        ("skipped steps", "train", "skipped_steps", 1),
+        ("loss scale", "train", "loss_scale", 1),
     ]
     by_step: dict[int, dict[str, Mapping[str, Any]]] = {}
     for record in records:

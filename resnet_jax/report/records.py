@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_jax.report.charts import LineChart
+from resnet_jax.report.charts import LineChart, Series
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +68,8 @@ class RunRecord:
         records: Metrics in the order of their steps. Each has ``step``, ``kind`` (``"train"`` or
             the name of the split), ``loss`` and ``top1``; those of training also have
             ``learning_rate`` and ``images_per_second``. ``epoch`` is optional.
+        learning_rate: The learning rate by step. By default it is that of the records, which do not
+            have every step.
         config: JSON of the resolved configuration, as `TrainConfig.to_json` returns it.
         goodput: Share of the wall time, 0 to 1, by activity.
         operations: The operations that took longest in the traced steps, longest first: name,
@@ -81,6 +83,7 @@ class RunRecord:
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     headline: Mapping[str, str] = dataclasses.field(default_factory=dict)
     records: Sequence[Mapping[str, Any]] = ()
+    learning_rate: Series | None = None
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     goodput: Mapping[str, float] = dataclasses.field(default_factory=dict)
     operations: Sequence[tuple[str, str, float, float]] = ()

@@ -66,6 +66,8 @@ def _dots(series: Series, limits: dict, height: int, width: int) -> list[tuple[i
     if not len(x):
         return []
     (left, right), (bottom, top) = limits["x"], limits["y"]
+    if limits["log_x"]:
+        x, left, right = np.log10(x), np.log10(left), np.log10(right)
     columns = (x - left) / (right - left) * (width - 1)
     rows = (top - y) / (top - bottom) * (height - 1)
     shown = np.arange(round(columns[0]), round(columns[-1]) + 1)

@@ -15,12 +15,16 @@ import jax
 import resnet_jax
 from resnet_jax.config import (
     AugmentConfig,
+    ClipConfig,
     DigitsConfig,
     ModelConfig,
+    ScheduleConfig,
     SyntheticConfig,
     TfdsArraysConfig,
     TrainConfig,
 )
+from resnet_jax.config.schedules import WarmupConfig
+from resnet_jax.config.train import SCALING_BATCH_SIZE
 from resnet_jax.training.early_stopping import BestEvaluation
 from resnet_jax.training.network import frozen_statistics
 from resnet_jax.training.rundir.workdir import Workdir
@@ -40,14 +44,17 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
         "mesh": ", ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items()),
         "BatchNorm": _batch_norm(run),
-        **({"averages": _averages(config)} if config.averaging.decay else {}),
+        **({"averages": _averages(config)} if config.averaging.enabled else {}),
+        **({"sharpness": _words(config.sam)} if config.sam.rho else {}),
+        **({"guard": _guard(config)} if config.skips_steps else {}),
         **({"head first": _head_first(run)} if run.head_steps else {}),
         **({"early stopping": _early_stopping(config)} if config.early_stopping.patience else {}),
-        "batch": f"{batch_size} images, {batch_size // len(devices)} a device",
+        "batch": f"{batch_size} images, {batch_size // len(devices)} a device"
+        + (f", in {config.accumulate_steps} microbatches" if config.accumulate_steps > 1 else ""),
         **({"resizing": _resizing(run)} if run.phases.resize else {}),
-        "optimizer": _words(config.optimizer, omit=("learning_rate",)),
-        "learning rate": f"{config.optimizer.learning_rate:g} at its peak; "
-        f"{_words(config.schedule)}",
+        "optimizer": _optimizer(config),
+        **({"clipping": _clipping(config)} if _clipping(config) else {}),
+        "learning rate": f"{_peak(config)} at its peak; {_schedule(config.schedule)}",
         "augmentation": _augmentation(config),
         "seed": str(config.seed),
         "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
@@ -86,16 +93,22 @@ def _commit() -> str:
     return f", commit {commit}{' with changes' if changed else ''}" if commit else ""
 
 
-def shortened_warmup(config: TrainConfig) -> str | None:
+def shortened_warmup(run: Run) -> str | None:
     """Return a line that says how the warm-up was shortened, or None if it was not."""
-    schedule, epochs = config.schedule, config.schedule_epochs
-    warmup = schedule.warmup(epochs)
-    if warmup == schedule.warmup_epochs:
+    config, schedule = run.config, run.config.schedule
+    if not isinstance(schedule, WarmupConfig):
+        return None
+    if schedule.warmup_steps is None:
+        asked, unit, length = schedule.warmup_epochs, "epochs", config.schedule_epochs
+    else:
+        asked, unit, length = schedule.warmup_steps, "steps", run.total_steps - run.head_steps
+    warmup = schedule.shortened(asked, length)
+    if warmup == asked:
         return None
     whole = "schedule" if config.finetune.head_epochs else "run"
     return (
-        f"The warm-up takes {warmup:g} epochs instead of {schedule.warmup_epochs:g}, because the "
-        f"{whole} has only {epochs:g}."
+        f"The warm-up takes {warmup:g} {unit} instead of {asked:g}, because the {whole} has only "
+        f"{length:g}."
     )
 
 
@@ -109,6 +122,36 @@ def early_stop(run: Run, step: int, best: BestEvaluation) -> str:
         else f"The last of {run.total_steps} steps is not the best one."
     )
     return f"{why} The checkpoint of step {best.step} is used."
+
+
+def _peak(config: TrainConfig) -> str:
+    """Return the peak learning rate, with how it follows from the batch size."""
+    rate, peak = f"{config.optimizer.learning_rate:g}", f"{config.peak_learning_rate:g}"
+    share = f"{config.batch_size}/{SCALING_BATCH_SIZE}"
+    match config.learning_rate_scaling:
+        case "linear":
+            return f"{rate} x {share} = {peak}"
+        case "square_root":
+            return f"{rate} x sqrt({share}) = {peak}"
+        case _:
+            return peak
+
+
+# Fields of schedules that are described even if they have their default values.
+_DESCRIBED = ("warmup_epochs", "decay_epochs", "decay_factor", "peak_at", "power")
+
+
+def _schedule(schedule: ScheduleConfig) -> str:
+    """Return the kind of a schedule, its main fields, and those that are not the defaults."""
+    omit = {
+        field.name
+        for field in dataclasses.fields(schedule)
+        if getattr(schedule, field.name) == field.default and field.name not in _DESCRIBED
+    }
+    if isinstance(schedule, WarmupConfig) and schedule.warmup_steps is not None:
+        omit.add("warmup_epochs")
+    words = _words(schedule, omit=tuple(omit))
+    return words if getattr(schedule, "warmup_prefix", True) else f"{words}, no warmup prefix"
 
 
 def _head_first(run: Run) -> str:
@@ -134,8 +177,49 @@ def _early_stopping(config: TrainConfig) -> str:
 
 def _averages(config: TrainConfig) -> str:
     averaging = config.averaging
-    warmup = "" if averaging.warmup == "none" else f", {averaging.warmup} warm-up"
-    return f"of parameters and statistics, decay {averaging.decay}{warmup}; they are evaluated"
+    if averaging.equal_weights:
+        words = ["equal weights"]
+    elif averaging.decay:
+        words = [f"decay {averaging.decay}"]
+    else:
+        words = [f"half-life {averaging.half_life_steps:g} steps"]
+    if averaging.warmup != "none":
+        words.append(f"{averaging.warmup} warm-up")
+    if averaging.every_steps == "epoch":
+        words.append("after each epoch")
+    elif averaging.every_steps > 1:
+        words.append(f"every {averaging.every_steps} steps")
+    if averaging.start_epoch:
+        words.append(f"from epoch {averaging.start_epoch:g} on")
+    what = {
+        "averaged": "of parameters and statistics",
+        "copied": "of parameters, with the latest statistics",
+        "recomputed": f"of parameters, with statistics of {averaging.recompute_batches} batches",
+    }[averaging.statistics]
+    return f"{what}, {', '.join(words)}; they are evaluated"
+
+
+def _guard(config: TrainConfig) -> str:
+    scaling = ", dynamic loss scaling" if config.model.dtype == "float16" else ""
+    return (
+        "steps whose loss or gradients are not finite are skipped, fewer than "
+        f"{config.guard.max_in_a_row} in a row{scaling}"
+    )
+
+
+def _optimizer(config: TrainConfig) -> str:
+    """Return the kind of the optimizer, its numbers, and the choices that are not the default."""
+    optimizer = config.optimizer
+    usual = [
+        field.name
+        for field in dataclasses.fields(optimizer)
+        if isinstance(field.default, str) and getattr(optimizer, field.name) == field.default
+    ]
+    return _words(optimizer, omit=("learning_rate", *usual))
+
+
+def _clipping(config: TrainConfig) -> str:
+    return _words(config.clip, unchanged=ClipConfig())
 
 
 def _weights(config: ModelConfig) -> str:
@@ -151,7 +235,9 @@ def _batch_norm(run: Run) -> str:
     size = config.statistics_size(run.mesh.size)
     each_device = ", each device by itself" if config.model.bn_group_size == "device" else ""
     statistics = (
-        f"statistics of groups of {size}{each_device}" if size else "statistics of the batch"
+        f"statistics of groups of {size}{each_device}"
+        if size
+        else f"statistics of {'the batch' if config.accumulate_steps == 1 else 'each microbatch'}"
     )
     patterns = ", ".join(config.finetune.freeze)
     return f"{statistics}, frozen in layers that match {patterns}" if frozen else statistics
@@ -172,11 +258,20 @@ def _words(config: Any, *, omit: Sequence[str] = (), unchanged: Any = None) -> s
             continue
         if isinstance(value, bool):
             words += [name] if value else []
+        elif value is None:
+            words.append(f"no {name}")
         elif isinstance(value, tuple):
-            words.append(f"{name} {' to '.join(f'{item:g}' for item in value)}")
+            words.append(f"{name} {' to '.join(map(_item, value))}")
         else:
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(words)
+
+
+def _item(value: Any) -> str:
+    """Return a number, or a tuple of numbers in parentheses."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_item, value))})"
+    return f"{value:g}"
 
 
 def _augmentation(config: TrainConfig) -> str:

@@ -19,6 +19,7 @@ from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
 from resnet_jax.inference.explain import explainer
 from resnet_jax.report import EvaluationRecord, RunRecord, read_metrics, write_report
 from resnet_jax.training.description import describe, provenance
+from resnet_jax.training.learning_rate import learning_rate_curve
 from resnet_jax.training.loop import TrainResult
 from resnet_jax.training.loop import train as train_steps
 from resnet_jax.training.process.distributed import gather, is_primary, primary_first
@@ -149,7 +150,8 @@ def _record(
 ) -> RunRecord:
     """Return what the report of a run shows, without the facts about it."""
     run, dataset, evaluation = result.run, result.run.dataset, result.evaluation
-    split = dataset.evaluation_split
+    split, records = dataset.evaluation_split, read_metrics(directory.metrics)
+    last_step = records[-1]["step"] if records else result.step
     return RunRecord(
         title=f"{run.config.model.name} on {os.path.basename(dataset.name.rstrip('/'))}",
         headline={
@@ -159,7 +161,8 @@ def _record(
             "wall time, this process": f"{seconds:.1f} s",
             "of which compilation": f"{result.compile_seconds:.1f} s",
         },
-        records=read_metrics(directory.metrics),
+        records=records,
+        learning_rate=learning_rate_curve(run, last_step),
         config=run.config.to_json(),
         goodput={ACTIVITIES[activity]: share for activity, share in goodput.shares.items()},
         operations=result.operations,

@@ -8,14 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+import jax
 from rich.console import Console
 
 from resnet_jax.config import ProfileConfig
 from resnet_jax.data import DataError
 from resnet_jax.training.description import describe, early_stop, shortened_warmup
 from resnet_jax.training.early_stopping import BestEvaluation
-from resnet_jax.training.evaluate import EvalStep, Evaluation, evaluate
-from resnet_jax.training.metrics import mean_metrics
+from resnet_jax.training.evaluate import EvalStep, Evaluation
+from resnet_jax.training.guard import diagnosis
+from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.process.distributed import gather, is_primary
 from resnet_jax.training.process.goodput import Goodput
@@ -28,15 +30,16 @@ from resnet_jax.training.rundir.console import ProgressLine, print_header
 from resnet_jax.training.rundir.metric_log import MetricWriter
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.saving import Saver
-from resnet_jax.training.setup import Run
+from resnet_jax.training.setup import Run, StatisticsStep
 from resnet_jax.training.state import TrainState
+from resnet_jax.training.state_evaluation import evaluate_state, recompute_statistics
 from resnet_jax.training.train_steps import Program, TrainSteps
 
 Result = TypeVar("Result")
 
 
 class TrainingDivergedError(Exception):
-    """Raised when the loss is no longer a finite number."""
+    """Raised when the loss is no longer a finite number, or too many steps were skipped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +98,8 @@ def train(
         ConfigError: The run starts from weights that cannot be read or belong to another network.
         DataError: An image cannot be read, or the processes have different images.
         PreemptedError: SIGTERM or Ctrl-C came; the last step is saved.
-        TrainingDivergedError: The loss is no longer finite; that state is not saved.
+        TrainingDivergedError: The loss is no longer finite; that state is not saved. If such steps
+            are skipped, ``guard.max_in_a_row`` of them have followed each other.
     """
     profile = profile or ProfileConfig()
     print_header(
@@ -103,7 +107,7 @@ def train(
         f"Training {run.config.model.name} on {run.dataset.name}",
         describe(run, workdir),
     )
-    if line := shortened_warmup(run.config):
+    if line := shortened_warmup(run):
         console.print(line)
     _require_the_same_images(run)
     with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
@@ -118,24 +122,24 @@ def train(
         drawn = run.phases.batches(run.dataset, seed=run.config.seed, start_step=int(state.step))
         with Prefetch(drawn, run.mesh) as batches:
             with goodput.spent_on("compile"):
-                (train_steps, eval_step), compile_seconds = compiling.result()
+                steps, compile_seconds = compiling.result()
+                train_steps, eval_step, statistics_step = steps
             console.print(f"Compiled in {compile_seconds:.1f} s.")
             with Watchdog(watchdog_timeout) as watchdog:
 
-                def evaluate_state(state: TrainState) -> Evaluation:
+                def evaluated(state: TrainState) -> Evaluation:
                     with goodput.spent_on("evaluation"):
-                        return evaluate(
-                            eval_step,
-                            state.evaluated,
-                            run.dataset.evaluation,
-                            batch_size=run.config.batch_size,
-                            mesh=run.mesh,
-                            watch=watchdog.watch,
-                        )
+                        return evaluate_state(run, eval_step, state, watch=watchdog.watch)
+
+                def completed(state: TrainState) -> TrainState:
+                    if statistics_step is None:
+                        return state
+                    with goodput.spent_on("evaluation"):
+                        return recompute_statistics(run, statistics_step, state)
 
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
-                    loop = _Loop(run, train_steps, evaluate_state, goodput, watchdog)
+                    loop = _Loop(run, train_steps, completed, evaluated, goodput, watchdog)
                     with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
                 if saver.best and saver.best.step != int(state.step):
@@ -144,7 +148,7 @@ def train(
                         checkpoints.wait()
                         state = checkpoints.restore_step(saver.best.step, run.abstract_state)
                     evaluation = None
-                evaluation = evaluation or evaluate_state(state)
+                evaluation = evaluation or evaluated(state)
         with goodput.spent_on("checkpoint"):
             checkpoints.wait()
     traced = profile.steps[0] if profile.steps else 1
@@ -154,19 +158,24 @@ def train(
     )
 
 
-def _compile(run: Run, start_step: int) -> tuple[TrainSteps, EvalStep]:
-    """Return the training steps and the evaluation step.
+def _compile(run: Run, start_step: int) -> tuple[TrainSteps, EvalStep, StatisticsStep | None]:
+    """Return the compiled steps of a run.
 
-    With progressive resizing, only the step that follows ``start_step`` is compiled here.
+    They are the training steps, the evaluation step, and the step that computes statistics, if the
+    run recomputes them.  With progressive resizing, only the training step that follows
+    ``start_step`` is compiled here.
     """
     if run.phases.resize:
         train_steps = TrainSteps(run)
         train_steps.at(start_step + 1)
-        return train_steps, run.compile_eval_step()
-    train_step, eval_step = run.compile()
-    (phase,) = run.phases.phases
-    head = {Program(phase, True): run.compile_head_step()} if run.head_steps else {}
-    return TrainSteps(run, head | {Program(phase, False): train_step}), eval_step
+        eval_step = run.compile_eval_step()
+    else:
+        train_step, eval_step = run.compile()
+        (phase,) = run.phases.phases
+        head = {Program(phase, True): run.compile_head_step()} if run.head_steps else {}
+        train_steps = TrainSteps(run, head | {Program(phase, False): train_step})
+    recomputed = run.config.averaging.statistics == "recomputed"
+    return train_steps, eval_step, run.compile_statistics_step() if recomputed else None
 
 
 def _timed(function: Callable[[], Result]) -> Callable[[], tuple[Result, float]]:
@@ -213,13 +222,16 @@ class _Loop:
     Attributes:
         run: The run.
         train_steps: The compiled steps.
-        evaluate: From a state to its evaluation.
+        complete: From a state to the one that is evaluated and saved, whose averages have the
+            statistics that belong to them.
+        evaluate: From a completed state to its evaluation.
         goodput: Measures what the time is spent on.
         watchdog: Is told about progress.
     """
 
     run: Run
     train_steps: TrainSteps
+    complete: Callable[[TrainState], TrainState]
     evaluate: Callable[[TrainState], Evaluation]
     goodput: Goodput
     watchdog: Watchdog
@@ -280,18 +292,12 @@ class _Loop:
             # Fetching the metrics waits for the devices. It happens only here, before anything else
             # that waits, so that the throughput measures training alone.
             with self.goodput.spent_on("step"):
-                fetched = records.fetch()
-            means = mean_metrics(fetched)
-            if not math.isfinite(loss := means["loss"]):
-                raise TrainingDivergedError(
-                    f"the loss became {loss} by step {step}; the last checkpoint is of "
-                    f"step {saver.latest_step}; lower optimizer.learning_rate or lengthen "
-                    "schedule.warmup_epochs"
-                )
-            records.train(step, means)
+                fetched, facts = self._checked(records.fetch(), state, step, saver)
+            records.train(step, (mean_metrics(fetched) if fetched else {}) | facts)
             saver.add(fetched)
             # A run that stops early counts its evaluations, so it does not leave one out then.
             if evaluation_due and (last or saver.ranks_evaluations or not preempted):
+                state = self.complete(state)
                 evaluation = self.evaluate(state)
                 records.evaluation(step, evaluation.metrics)
                 saver.rank(step, evaluation)
@@ -306,3 +312,30 @@ class _Loop:
             records.restart_clock()
         assert evaluation is not None, "the last step is always evaluated"
         return state, evaluation
+
+    def _checked(
+        self, fetched: list[Metrics], state: TrainState, step: int, saver: Saver
+    ) -> tuple[list[Metrics], dict[str, float]]:
+        """Return the metrics of the steps whose loss is finite, and facts about skipped steps.
+
+        Raises:
+            TrainingDivergedError: The run cannot go on.
+        """
+        remedy = (
+            f"the last checkpoint is of step {saver.latest_step}; lower optimizer.learning_rate or "
+            "lengthen schedule.warmup_epochs"
+        )
+        if not state.guard:
+            if not math.isfinite(loss := mean_metrics(fetched)["loss"]):
+                raise TrainingDivergedError(f"the loss became {loss} by step {step}; {remedy}")
+            return fetched, {}
+        guard, loss_scale = jax.device_get((state.guard, state.loss_scale))
+        if (count := int(guard["in_a_row"])) >= self.run.config.guard.max_in_a_row:
+            raise TrainingDivergedError(
+                f"{count} steps in a row were skipped by step {step}, because their loss or "
+                f"gradients were not finite: {diagnosis(guard, state.params)}; {remedy}"
+            )
+        facts = {"skipped_steps": float(guard["skipped"])}
+        if loss_scale:
+            facts["loss_scale"] = float(loss_scale["scale"])
+        return [metrics for metrics in fetched if math.isfinite(metrics.loss)], facts

@@ -33,7 +33,12 @@ class Records:
         return jax.device_get(self._pending)
 
     def train(self, step: int, means: dict[str, float]) -> None:
-        """Record the means of the metrics that were collected up to a step, and forget these."""
+        """Record the means of the metrics that were collected up to a step, and forget these.
+
+        Args:
+            step: Number of steps done.
+            means: ``loss``, ``top1`` and ``top5``, unless all steps were skipped, and other facts.
+        """
         run = self._run
         seconds, steps = time.perf_counter() - self._clock, len(self._pending)
         self._pending.clear()

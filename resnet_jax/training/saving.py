@@ -117,4 +117,5 @@ class Saver:
             return self.best.badness if self.best and self.is_best(step) else None
         if self._run.dataset.evaluation_split == "validation":
             return 1 - (evaluation.metrics["top1"] if evaluation else 0.0)
-        return mean_metrics(self._losses)["loss"]
+        # There are no losses if all steps since the last checkpoint were skipped.
+        return mean_metrics(self._losses)["loss"] if self._losses else None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, Self
@@ -15,15 +15,19 @@ from jax.sharding import Mesh
 import resnet_jax
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.data import Dataset, Split, open_dataset
+from resnet_jax.inference.precise_bn import make_batch_statistics
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
-from resnet_jax.training.averaging import create_ema_decay
+from resnet_jax.training.accumulation import accumulated
+from resnet_jax.training.averaging import Timeline, averaged
 from resnet_jax.training.evaluate import BatchEvaluation, EvalStep, make_eval_step
+from resnet_jax.training.guard import guarded, initial_guard
+from resnet_jax.training.loss_scale import initial_loss_scale, make_scaled_gradients, rescaled
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
 from resnet_jax.training.objective import create_objective
-from resnet_jax.training.optim import create_optimizer
+from resnet_jax.training.optim import create_optimizer, frozen, of_head
 from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.process.distributed import gather
 from resnet_jax.training.sharding import (
@@ -33,14 +37,27 @@ from resnet_jax.training.sharding import (
     replicated,
     state_shardings,
 )
+from resnet_jax.training.sharpness import sharpness_aware
 from resnet_jax.training.starting_weights import (
     Tensors,
     read_starting_weights,
     starting_variables,
 )
-from resnet_jax.training.state import TrainState, create_train_state, state_of
-from resnet_jax.training.step import TrainStep, make_train_step
+from resnet_jax.training.state import TrainState, state_of
+from resnet_jax.training.step import (
+    GradientFunction,
+    TrainStep,
+    Update,
+    compose_train_step,
+    make_gradients,
+    make_loss,
+    make_update,
+)
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
+
+StatisticsStep = Callable[[dict[str, Any], Any, jax.Array], tuple[Any, jax.Array]]
+"""From (variables, batch, key) to the statistics of the batch, in the structure of ``batch_stats``,
+and the number of its examples. The batch is what the iterator of the training split yields."""
 
 
 def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> tuple[ResNet, Mesh]:
@@ -141,29 +158,52 @@ class Run:
         head_epochs = config.finetune.head_epochs
         head_steps = steps(head_epochs) if head_epochs else 0
         schedule = config.schedule.create(
-            config.optimizer.learning_rate,
+            config.peak_learning_rate,
             epochs=config.schedule_epochs,
             steps=lambda epochs: max(1, steps(head_epochs + epochs) - head_steps),
         )
         if head_steps:
-            peak = optax.constant_schedule(config.optimizer.learning_rate)
+            peak = optax.constant_schedule(config.peak_learning_rate)
             schedule = optax.join_schedules([peak, schedule], [head_steps])
+        schedule = _scaled_by_batches(schedule, config, phases)
         return cls(
             config=config,
             model=model.clone(num_classes=len(dataset.class_names), in_channels=channels),
             mesh=mesh,
             dataset=dataset,
             schedule=schedule,
-            optimizer=create_optimizer(config.optimizer, schedule, config.finetune),
+            optimizer=_create_optimizer(config, schedule),
             total_steps=steps(config.epochs),
             phases=phases,
             head_steps=head_steps,
             weights=weights,
         )
 
+    def with_schedule(self, schedule: optax.Schedule, total_steps: int) -> Self:
+        """Return the same run with another schedule; all of its steps train the whole network.
+
+        Args:
+            schedule: From the number of steps done to the learning rate.
+            total_steps: Number of steps.
+        """
+        return dataclasses.replace(
+            self,
+            schedule=schedule,
+            optimizer=_create_optimizer(self.config, schedule),
+            total_steps=total_steps,
+            head_steps=0,
+        )
+
     def epochs_done(self, step: int) -> float:
         """Return the number of passes over the training split after a number of steps."""
         return self.phases.examples(step) / len(self.dataset.train)
+
+    @property
+    def timeline(self) -> Timeline:
+        """How the steps are divided into epochs."""
+        batch_size, epochs = self.config.batch_size, self.config.epochs
+        per_epoch = len(self.dataset.train) / batch_size
+        return Timeline(per_epoch, self.total_steps, batch_size, epochs)
 
     def evaluation_due(self, step: int) -> bool:
         """Return True if a step completes an interval between evaluations, or the run."""
@@ -207,13 +247,20 @@ class Run:
                 f"model.weights {config.weights}: the processes have different files; give all of "
                 "them the same"
             )
-        create = partial(state_of, optimizer=self.optimizer, ema=self.config.averaging.decay > 0)
-        return jit(create)(replicate(variables, self.mesh))
+        return jit(self._state_of)(replicate(variables, self.mesh))
 
     def _create_state(self, key: jax.Array) -> TrainState:
-        shape = _prepared_shape(self.dataset)
-        return create_train_state(
-            key, self.model, self.optimizer, shape, ema=self.config.averaging.decay > 0
+        images = jnp.zeros((1, *_prepared_shape(self.dataset)))
+        return self._state_of(self.model.init(key, images, train=False))
+
+    def _state_of(self, variables: Any) -> TrainState:
+        """Return the state before the first step, with all fields that the experiment needs."""
+        config = self.config
+        state = state_of(variables, self.optimizer, ema=config.averaging.enabled)
+        return dataclasses.replace(
+            state,
+            guard=initial_guard(state.params) if config.skips_steps else {},
+            loss_scale=initial_loss_scale() if config.model.dtype == "float16" else {},
         )
 
     @cached_property
@@ -276,13 +323,13 @@ class Run:
         """
         return self.compile_train_step(), self.compile_eval_step()
 
-    def compile_train_step(self) -> TrainStep:
-        """Return the training step, see `compile`."""
-        return partial(self.lower_train_step().compile(), self._train_arrays)
-
     def compile_eval_step(self) -> EvalStep:
-        """Return the evaluation step, see `compile`."""
+        """Return the evaluation step alone, compiled like that of `compile`."""
         return partial(self._lower_eval_step().compile(), self._evaluation_arrays)
+
+    def compile_train_step(self) -> TrainStep:
+        """Return the training step alone, compiled like that of `compile`."""
+        return partial(self.lower_train_step().compile(), self._train_arrays)
 
     def compile_head_step(self) -> TrainStep:
         """Return the step that trains only the head, compiled like that of `compile`."""
@@ -311,13 +358,10 @@ class Run:
             head_only: Whether it trains only the head.
         """
         replica, state, train = replicated(self.mesh), self._state_shardings, self.dataset.train
-        train_batch = make_train_step(
-            self.model,
-            self.optimizer,
+        train_batch = compose_train_step(
             self.dataset.augment,
-            objective=create_objective(self.config.loss),
-            ema_decay=create_ema_decay(self.config.averaging),
-            head_only=head_only,
+            self._gradient_function(head_only=head_only),
+            self._update(head_only=head_only),
         )
 
         def train_step(
@@ -331,12 +375,72 @@ class Run:
             out_shardings=(state, replica),
             donate_argnames="state",
         )
-        key = jax.eval_shape(jax.random.key, 0)
-        abstract_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replica)
         with self._platform():
             return jitted.lower(
-                self._train_arrays, self.abstract_state, self._drawn(train), abstract_key
+                self._train_arrays, self.abstract_state, self._drawn(train), self._abstract_key
             )
+
+    def _gradient_function(self, *, head_only: bool) -> GradientFunction:
+        """Return how the experiment computes gradients."""
+        config = self.config
+        loss = make_loss(self.model, create_objective(config.loss), head_only=head_only)
+        scaled = config.model.dtype == "float16"
+        gradients = make_scaled_gradients(loss) if scaled else make_gradients(loss)
+        if config.accumulate_steps > 1:
+            gradients = accumulated(gradients, config.accumulate_steps)
+        if config.sam.rho:
+            gradients = sharpness_aware(
+                gradients, rho=config.sam.rho, interval=config.sam.interval, trained=self._trained
+            )
+        return gradients
+
+    def _update(self, *, head_only: bool) -> Update:
+        """Return what the experiment does with the gradients of a step."""
+        config = self.config
+        update = make_update(of_head(self.optimizer) if head_only else self.optimizer)
+        if config.averaging.enabled:
+            update = averaged(update, config.averaging, self.timeline)
+        if config.skips_steps:
+            update = guarded(update)
+        if config.model.dtype == "float16":
+            update = rescaled(update)
+        return update
+
+    def _trained(self, params: optax.Params) -> Any:
+        """Return True for each parameter that is not frozen."""
+        patterns = self.config.finetune.freeze
+        return jax.tree.map(lambda is_frozen: not is_frozen, frozen(params, patterns))
+
+    def compile_statistics_step(self) -> StatisticsStep:
+        """Return the step that computes BatchNorm's statistics of a training batch, compiled.
+
+        Its variables are those that are evaluated.
+        """
+        train, replica = self.dataset.train, replicated(self.mesh)
+        batch_statistics = make_batch_statistics(self.model)
+
+        def statistics_step(
+            resident: Any, variables: dict[str, Any], drawn: Any, key: jax.Array
+        ) -> tuple[Any, jax.Array]:
+            batch = train.fetch(resident, drawn)
+            images, _ = self.dataset.augment(key, batch.image, batch.label)
+            return batch_statistics(variables, images, batch.mask), batch.mask.sum()
+
+        evaluated = self._state_shardings.evaluated
+        jitted = jax.jit(
+            statistics_step,
+            in_shardings=(replica, evaluated, batch_sharded(self.mesh), replica),
+            out_shardings=replica,
+        )
+        arguments = self.abstract_state.evaluated, self._drawn(train), self._abstract_key
+        with self._platform():
+            lowered = jitted.lower(self._train_arrays, *arguments)
+        return partial(lowered.compile(), self._train_arrays)
+
+    @cached_property
+    def place_evaluated(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """Function that places variables on the devices as the evaluation step takes them."""
+        return jax.jit(lambda tree: tree, out_shardings=self._state_shardings.evaluated)
 
     def _lower_eval_step(self) -> jax.stages.Lowered:
         evaluation, replica = self.dataset.evaluation, replicated(self.mesh)
@@ -355,6 +459,11 @@ class Run:
             return jitted.lower(
                 self._evaluation_arrays, self.abstract_state.evaluated, self._drawn(evaluation)
             )
+
+    @property
+    def _abstract_key(self) -> jax.ShapeDtypeStruct:
+        key = jax.eval_shape(jax.random.key, 0)
+        return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(self.mesh))
 
     def _platform(self) -> AbstractContextManager[None]:
         return platform.devices(self.mesh.size, self.mesh.devices.flat[0].platform)
@@ -378,6 +487,30 @@ class Run:
             ),
             split.example,
         )
+
+
+def _scaled_by_batches(
+    schedule: optax.Schedule, config: TrainConfig, phases: Phases
+) -> optax.Schedule:
+    """Return a schedule that follows ``learning_rate_scaling`` where batches have another size."""
+
+    def factor(phase: Phase) -> float:
+        of_phase = dataclasses.replace(config, batch_size=phase.batch_size)
+        return of_phase.learning_rate_factor / config.learning_rate_factor
+
+    factors = jnp.asarray([factor(phase) for phase in phases.phases], jnp.float32)
+    if (factors == 1).all():
+        return schedule
+    ends = jnp.asarray([phase.first_step for phase in phases.phases[1:]])
+    return lambda step: schedule(step) * factors[jnp.searchsorted(ends, step, side="right")]
+
+
+def _create_optimizer(
+    config: TrainConfig, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    # Some optimizers divide by the peak of the schedule, which the batch size scales.
+    optimizer = dataclasses.replace(config.optimizer, learning_rate=config.peak_learning_rate)
+    return create_optimizer(optimizer, schedule, config.finetune, config.clip)
 
 
 def _prepared_shape(dataset: Dataset) -> tuple[int, int, int]:

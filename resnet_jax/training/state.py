@@ -21,6 +21,10 @@ class TrainState:
         batch_stats: Running means and variances, float32. Empty for networks without BatchNorm.
         opt_state: State of the Optax optimizer.
         ema: Moving averages of ``params`` and ``batch_stats``. Empty if there are none.
+        guard: What the guard against steps that are not finite has seen, see
+            `resnet_jax.training.guard`. Empty if there is no guard.
+        loss_scale: Scale of the loss, see `resnet_jax.training.loss_scale`. Empty if the loss is
+            not scaled.
     """
 
     step: jax.Array
@@ -28,6 +32,8 @@ class TrainState:
     batch_stats: optax.Params
     opt_state: optax.OptState
     ema: dict[str, Any] = flax.struct.field(default_factory=dict)
+    guard: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+    loss_scale: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:

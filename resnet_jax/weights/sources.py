@@ -99,7 +99,7 @@ def read_source(source: str | Path) -> Mapping[str, Any]:
         raise ValueError(f"{source}: there is no such file; did you mean {published[0].source}?")
     if path.is_dir():
         weights = weight_file(path)
-        return read_orbax(path) if weights is None else read_tensors(weights)
+        return read_orbax(path)[0] if weights is None else read_tensors(weights)
     if path.is_file():
         with path.open("rb") as file:
             if is_msgpack(file.read(2)):

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from resnet_jax.commands.arguments import UsageError
 from resnet_jax.commands.train import Arguments, parse
 from resnet_jax.config import (
+    ClipConfig,
     ConfigError,
     CosineConfig,
     FolderConfig,
+    LambConfig,
+    LarsConfig,
+    LinearConfig,
     StepsConfig,
+    TriangularConfig,
     list_experiments,
     load_experiment,
 )
@@ -101,11 +107,28 @@ def test_the_kind_of_a_union_is_chosen_by_an_option(tmp_path: Path) -> None:
     ours = arguments("--schedule.kind", "steps", "--schedule.decay-epochs", "10", "20").config
     before = load_experiment("digits-resnet20").config
     assert isinstance(before.schedule, CosineConfig)
-    # A field that both kinds have keeps its value.
+    # A field that both kinds have keeps a value that is not its default.
     assert ours.schedule == StepsConfig(warmup_epochs=2.0, decay_epochs=(10.0, 20.0))
+    ours = arguments("--schedule.kind", "triangular", "--schedule.end", "0.1").config
+    assert ours.schedule == TriangularConfig(warmup_start=0.2, end=0.1)
+    points = ("--schedule.points", "4", "1.0", "6", "0.5")
+    ours = arguments("--schedule.kind", "linear", *points).config
+    assert ours.schedule == LinearConfig(2.0, points=((4.0, 1.0), (6.0, 0.5)))
     ours = arguments("--data.kind=folder", f"--data.path={tmp_path}", "--optimizer.kind=sgd").config
     assert ours.data == FolderConfig(str(tmp_path))
     assert ours.optimizer == before.optimizer
+
+
+def test_another_optimizer_has_its_own_learning_rate() -> None:
+    ours = arguments("--optimizer.kind", "lamb", "--optimizer.trust-clip", "True").config
+    assert ours.optimizer == LambConfig(trust_clip=True)
+    given = ("--optimizer.learning-rate=1", "--optimizer.kind=lars", "--clip.global-norm=2")
+    assert arguments(*given).config.optimizer == LarsConfig(learning_rate=1.0)
+    assert arguments(*given).config.clip == ClipConfig(global_norm=2.0)
+    with pytest.raises(UsageError, match=r"did you mean --optimizer\.trust-clip\?"):
+        arguments("--optimizer.kind", "lamb", "--optimizer.trust-clp", "True")
+    with pytest.raises(UsageError, match=r"unknown option --optimizer\.trust-clip"):
+        arguments("--optimizer.kind", "adamw", "--optimizer.trust-clip", "True")
 
 
 def test_every_field_of_the_network_is_an_option() -> None:

@@ -3,7 +3,11 @@
 import csv
 import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from resnet_jax import Classifier, Preprocessing
 from resnet_jax.commands import explanation_files
 from resnet_jax.commands.main import main
 from resnet_jax.commands.output_names import output_names
+from resnet_jax.inference import explanation
 from resnet_jax.inference.explanation import class_index
 from tests.data.images.test_folder import without_privileges
 from tests.inference.light_detector import light_detector
@@ -198,24 +203,65 @@ def test_a_folder_without_permission_gets_one_line(
     assert err.count("\n") == 1
 
 
-def test_an_interruption_leaves_complete_files(
-    explain: Callable[..., Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_complete_files_and_their_table(
+    explain: Callable[..., Any],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    expected: int,
 ) -> None:
     output = tmp_path / "heat"
     save = Image.Image.save
 
     def interrupted(image: Image.Image, file: Any, *args: Any) -> None:
+        os.kill(os.getpid(), number)
         save(image, file, *args)
-        if "b" in Path(file.name).parts:
-            raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", interrupted)
-    code, _, err = explain("run", photos, "--output", output)
-    assert code == 130
-    assert "interrupted" in err
-    assert [row[0] for row in rows(output)[1:]] == [str(photos / "a" / "1.png")]
+    monkeypatch.setattr(explanation, "BATCH_SIZE", 1)
+    code, out, err = explain("run", photos, "--output", output)
+    assert (code, out) == (expected, "")
+    assert err == f"interrupted; the explanations so far are in {output}\n"
+    assert rows(output)[1:] == [[str(photos / "a" / "1.png"), "light", "a/1.png"]]
     left = sorted(path.relative_to(output).as_posix() for path in output.rglob("*.*"))
     assert left == ["a/1.png", explanation_files.TABLE]
+    with Image.open(output / "a" / "1.png") as overlay:
+        overlay.load()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_a_process_that_is_ended_leaves_complete_files(repository: Path, tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "heat"
+    photos.mkdir()
+    photo(16, 32).save(photos / "0.png")
+    for i in range(1, 5000):
+        os.link(photos / "0.png", photos / f"{i}.png")
+    command = [
+        sys.executable,
+        "-m",
+        "resnet_jax",
+        "explain",
+        repository,
+        photos,
+        "--output",
+        output,
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not any(output.glob("*.png")):
+            time.sleep(0.01)
+        process.terminate()
+        _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert err == f"interrupted; the explanations so far are in {output}\n"
+    table = rows(output)[1:]
+    assert 1 <= len(table) < 5000
+    files = {path.name for path in output.iterdir()}
+    assert files == {explanation_files.TABLE, *(row[2] for row in table)}
+    for row in table:
+        with Image.open(output / row[2]) as overlay:
+            overlay.load()
 
 
 def test_images_that_are_too_large_are_reported(

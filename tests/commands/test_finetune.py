@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -94,6 +96,7 @@ def test_a_run_begins_where_another_ended_and_is_continued_and_used(
     (workdir,) = (tmp_path / "runs").iterdir()
     assert workdir.name == "photos-digits-epochs=2,image_size=16,early_stopping=1"
     assert f"predict {workdir.relative_to(tmp_path)} " in outcome.stdout.replace("'", "")
+    (evaluation,) = re.findall(r"^  \S+ (evaluate .*)$", outcome.stdout, re.MULTILINE)
     config = TrainConfig.from_json(json.loads((workdir / "config.json").read_text()))
     assert (config.model.name, config.model.dtype) == ("tiny_resnet", "bfloat16")
     assert config.model.in_channels is None
@@ -108,6 +111,15 @@ def test_a_run_begins_where_another_ended_and_is_continued_and_used(
     source = json.loads((weights / "model.json").read_text())["preprocessing"]
     assert list(classifier.preprocessing.mean) == source["mean"]
     assert classifier.preprocessing.image_size == 16
+
+    # The command that is printed at the end evaluates the same images, with the same result.
+    with pytest.raises(SystemExit) as ended:
+        main([*shlex.split(evaluation), "--output", "evaluation.json"])
+    assert ended.value.code == 0
+    evaluated = json.loads(Path("evaluation.json").read_text())
+    assert evaluated["split"] == "validation"
+    assert [row["images"] for row in evaluated["classes"]] == [5, 5]
+    assert evaluated["measures"]["nll"] == pytest.approx(result["loss"], rel=1e-2)
 
     again = finetune(*command)
     assert again.returncode == 0

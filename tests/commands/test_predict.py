@@ -16,33 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax import Classifier, create_model, save_weights
+from resnet_jax import Classifier
 from resnet_jax.commands import predict
 from resnet_jax.commands.main import main
-from tests.variables import random_variables
-
-CLASSES = ("cat", "dog", "fox")
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a tiny network, in the layout of the hub."""
-    directory = tmp_path_factory.mktemp("repository")
-    model = create_model("resnet18", num_classes=3, width=8, stage_sizes=(1, 1, 1, 1))
-    variables = random_variables(model, np.zeros((1, 32, 32, 3), np.float32))
-    save_weights(model, variables, directory / "model.safetensors")
-    config = {
-        "model_type": "resnet",
-        "layer_type": "basic",
-        "embedding_size": 8,
-        "depths": [1, 1, 1, 1],
-        "hidden_sizes": [8, 16, 32, 64],
-        "id2label": dict(enumerate(CLASSES)),
-    }
-    processor = {"size": {"shortest_edge": 32}, "crop_size": 32, "do_center_crop": True}
-    (directory / "config.json").write_text(json.dumps(config))
-    (directory / "preprocessor_config.json").write_text(json.dumps(processor))
-    return directory
+from tests.commands.conftest import CLASSES
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +180,20 @@ def test_neighbors_are_images_of_a_folder(
         nearest = [k for k in np.argsort(-similarities[i]) if k != i][:2]
         assert [row["neighbor_1"], row["neighbor_2"]] == [names[k] for k in nearest]
         assert float(row["similarity_1"]) == pytest.approx(similarities[i, nearest[0]], abs=1e-5)
+
+
+def test_only_an_image_of_the_folder_is_left_out_of_the_neighbors(
+    repository: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The other photo has all images of the folder as neighbors, the first one itself not.
+    own, other = str(photos / "class1" / "1.png"), str(photos / "class0" / "0.png")
+    assert run(repository, own, other, "--neighbors", photos / "class1", "--top", "2") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    files = [[word for word in line if word.endswith(".png")] for line in lines]
+    assert files[0] == [own, str(photos / "class1" / "3.png")]
+    assert files[1] == []
+    assert files[2][0] == other
+    assert {files[2][1], *files[3]} == {own, str(photos / "class1" / "3.png")}
 
 
 def test_views_change_the_result(

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -16,6 +16,7 @@ from resnet_jax.config import (
     FolderConfig,
     ImageConfig,
     ModelConfig,
+    OptimizerConfig,
     SGDConfig,
     SoftmaxConfig,
     StepsConfig,
@@ -60,6 +61,12 @@ def test_every_kind_of_value_comes_back() -> None:
     assert kinds == {"data": "folder", "optimizer": "sgd", "schedule": "steps"}
 
 
+@pytest.mark.parametrize("kind", get_args(OptimizerConfig), ids=lambda kind: kind.kind)
+def test_every_optimizer_comes_back(kind: Any) -> None:
+    changed = dataclasses.replace(EVERYTHING, optimizer=kind(decay_on="all_but_named_norm"))
+    assert TrainConfig.from_json(plain(changed)) == changed
+
+
 def test_an_experiment_is_composed_from_another() -> None:
     base = load_experiment("digits-resnet20").config
     config = dataclasses.replace(
@@ -71,7 +78,8 @@ def test_an_experiment_is_composed_from_another() -> None:
     names = [line.partition(":")[0] for line in differing_fields(config, base)]
     assert names == [
         "model.dropout_rate", "schedule.kind", "schedule.warmup_epochs", "schedule.decay_epochs",
-        "schedule.decay_factor",
+        "schedule.decay_factor", "schedule.hold_epochs", "schedule.end", "schedule.warmup_prefix",
+        "schedule.warmup_target",
     ]  # fmt: skip
     with pytest.raises(ConfigError, match=r"decay_epochs \(10.0,\) must be below epochs \(5.0\)"):
         dataclasses.replace(config, epochs=5.0)
@@ -103,7 +111,11 @@ def test_a_missing_field_takes_its_default() -> None:
         ("seed", True, "seed must be int, but it is True"),
         ("epochs", None, "epochs must be float, but it is None"),
         ("optimizer.nesterov", 1, "optimizer.nesterov must be bool, but it is 1"),
-        ("model.dtype", "float16", "model.dtype must be one of 'float32', 'bfloat16', but it is"),
+        (
+            "model.dtype",
+            "float8",
+            "model.dtype must be one of 'float32', 'bfloat16', 'float16', but",
+        ),
         ("model.bn_group_size", "all", "model.bn_group_size must be int or one of 'batch', 'dev"),
         ("model", 3, "model must be ModelConfig, but it is 3"),
         (
@@ -121,7 +133,7 @@ def test_a_missing_field_takes_its_default() -> None:
             "web",
             "data.kind must be one of digits, synthetic, folder, tfds, tfds_ar",
         ),
-        ("optimizer.kind", None, "optimizer.kind must be one of sgd, but it is None"),
+        ("optimizer.kind", None, "optimizer.kind must be one of sgd, adamw, lamb,"),
         ("data.kind", [1], "data.kind must be one of digits, synthetic, folder, tfds, tfds_ar"),
         ("model.act", 1, "model.act must be one of 'relu', 'leaky_relu', 'silu', 'gelu', 'mish', "),
         ("data.path", ..., "data.path is missing"),

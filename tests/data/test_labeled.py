@@ -1,5 +1,6 @@
 """Splits for evaluation are those of training, and need not have a training split."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from resnet_jax.config import DigitsConfig, FolderConfig, SyntheticConfig, TfdsConfig
 from resnet_jax.data import DataError, open_dataset
 from resnet_jax.data.images.folder import open_splits
+from resnet_jax.data.images.opening import open_sources
 from resnet_jax.data.images.prepare import prepare
 from resnet_jax.data.labeled import LabeledImages, open_labeled, open_labeled_config
 
@@ -63,6 +65,34 @@ def test_the_test_split_comes_first_and_no_other_is_needed(tmp_path: Path) -> No
         write(tmp_path / "train" / name, 1)
     assert open_labeled_config(FolderConfig(str(tmp_path))).split == "validation"
     assert open_labeled_config(FolderConfig(str(tmp_path)), "test").split == "test"
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+@pytest.mark.parametrize("others", [[], ["test"]])
+def test_validation_images_are_those_that_training_holds_out_of_the_training_split(
+    flat: Path, tmp_path: Path, kind: str, others: list[str]
+) -> None:
+    path = tmp_path / "split"
+    for split in ("train", *others):
+        shutil.copytree(flat, path / split)
+    if kind == "table":
+        files = [file.relative_to(path) for file in sorted(path.rglob("*.png"))]
+        lines = ["image,label,split", *(f"{f},{f.parts[1]},{f.parts[0]}" for f in files)]
+        path = path / "table.csv"
+        # A table needs no splits, but two if it has any.
+        path.write_text("\n".join(line if others else line.rpartition(",")[0] for line in lines))
+    config = FolderConfig(str(path), evaluation_share=0.4, hold_out_validation=True)
+    dataset = open_sources(config)
+    assert dataset[2] == "validation"
+    for split, images in zip(("train", "validation"), dataset, strict=False):
+        expected = [images[i].name for i in range(len(images))]
+        assert len(expected) == {"train": 6, "validation": 4}[split]
+        assert names(open_labeled_config(config, split)) == expected
+    assert names(open_labeled_config(config)) == expected
+    if others:
+        assert len(open_labeled_config(config, "test")) == 10
+        with pytest.raises(DataError, match="has no split validation; it has test, train"):
+            open_labeled(str(path), "validation")
 
 
 def test_tables_have_splits_too(flat: Path) -> None:

@@ -30,7 +30,18 @@ def test_an_image_is_not_its_own_neighbor(tmp_path: Path, monkeypatch: pytest.Mo
     # The same file by another path.
     found = collection.nearest(features[1:2], count=5, images=["1.jpg"])[0]
     assert [neighbor.image for neighbor in found] == [str(tmp_path / f"{i}.jpg") for i in (0, 2)]
-    assert len(collection.nearest(features[:1], count=5, images=["new.jpg"])[0]) == 2
+    # An image that is not in the collection has all of it as neighbors, also beside one that is.
+    queries = {"new.jpg": features[0], "2.jpg": features[2]}
+    new, own = collection.nearest(np.array([*queries.values()]), count=5, images=[*queries])
+    assert [Path(neighbor.image).name for neighbor in new] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert [Path(neighbor.image).name for neighbor in own] == ["0.jpg", "1.jpg"]
+
+
+def test_an_image_alone_has_no_neighbor() -> None:
+    alone = Neighbors(["a.jpg"], np.ones((1, 4), np.float32))
+    own, new = alone.nearest(np.ones((2, 4), np.float32), count=3, images=["a.jpg", "b.jpg"])
+    assert own == []
+    assert [neighbor.image for neighbor in new] == ["a.jpg"]
 
 
 def test_features_of_zeros_have_no_direction() -> None:

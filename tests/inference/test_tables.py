@@ -129,6 +129,28 @@ def test_features_have_a_row_for_each_readable_image(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table["features"].to_pylist(), array)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("layout", ["wide", "long"])
+def test_an_image_without_neighbors_has_the_columns_of_the_others(
+    tmp_path: Path, ending: str, layout: Any
+) -> None:
+    images = [
+        Predicted(0, "own.jpg", [CAT], most_neighbors=1),
+        Predicted(1, "new.jpg", [CAT], neighbors=[Neighbor("own.jpg", 0.5)], most_neighbors=1),
+    ]
+    path = tmp_path / f"x{ending}"
+    with open_table(path, layout=layout) as write:
+        for image in images:
+            write(image)
+    number = "_1" if layout == "wide" else ""
+    own, new = read(path)
+    assert list(own) == list(new)
+    assert own[f"neighbor{number}"] == ""
+    similarity = own[f"similarity{number}"]
+    assert similarity in (None, "") or (ending == ".parquet" and np.isnan(similarity))
+    assert (new[f"neighbor{number}"], float(new[f"similarity{number}"])) == ("own.jpg", 0.5)
+
+
 def test_a_large_parquet_file_has_groups_of_rows(tmp_path: Path) -> None:
     with open_table(tmp_path / "x.parquet") as write:
         for i in range(2 * _ROW_GROUP + 1):

@@ -12,12 +12,18 @@ from orbax.checkpoint import v1 as ocp
 from resnet_jax import create_model, load_weights
 from resnet_jax.config import AveragingConfig, CheckpointConfig
 from resnet_jax.data import Batch
-from resnet_jax.training.averaging import create_ema_decay
+from resnet_jax.training.averaging import Timeline, averaged
 from resnet_jax.training.evaluate import make_eval_step
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.sharding import make_mesh, replicated
 from resnet_jax.training.state import TrainState, state_of
-from resnet_jax.training.step import make_train_step
+from resnet_jax.training.step import (
+    compose_train_step,
+    make_gradients,
+    make_loss,
+    make_train_step,
+    make_update,
+)
 from tests.fast_compilation import DEFAULT_CODE_GENERATOR
 from tests.variables import random_variables
 
@@ -44,13 +50,11 @@ def initial() -> TrainState:
 
 @pytest.mark.parametrize("warmup", [False, True])
 def test_averages_are_those_of_the_closed_form(initial: TrainState, warmup: bool) -> None:
-    step = make_train_step(
-        MODEL,
-        OPTIMIZER,
+    config = AveragingConfig(decay=0.7, warmup="tensorflow" if warmup else "none")
+    step = compose_train_step(
         lambda _, images, labels: (images, labels),
-        ema_decay=create_ema_decay(
-            AveragingConfig(decay=0.7, warmup="tensorflow" if warmup else "none")
-        ),
+        make_gradients(make_loss(MODEL)),
+        averaged(make_update(OPTIMIZER), config, Timeline(6, 6, 8, 1.0)),
     )
     jitted = jax.jit(step, compiler_options=DEFAULT_CODE_GENERATOR)
     state, history = initial, [initial.variables]

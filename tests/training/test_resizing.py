@@ -15,6 +15,7 @@ from rich.console import Console
 from resnet_jax.config import (
     CheckpointConfig,
     ConfigError,
+    ConstantConfig,
     CosineConfig,
     DigitsConfig,
     FinetuneConfig,
@@ -105,6 +106,19 @@ def test_an_epoch_shorter_than_half_a_batch_has_no_phase_of_its_own() -> None:
     resizing = ResizingConfig(initial_size=8, end_epoch=2, multiple_of=4)
     run = run_of(batch_size=64, resizing=resizing)
     assert run.phases.phases == (Phase(12, 64, 0, 0), Phase(16, 64, 1, 64))
+
+
+@pytest.mark.parametrize(
+    ("rule", "factors"),
+    [("none", (1, 1)), ("linear", (2, 1.5)), ("square_root", (2**0.5, 1.5**0.5))],
+)
+def test_the_learning_rate_follows_the_batch_size(rule: Any, factors: tuple[float, float]) -> None:
+    changes: dict[str, Any] = {"learning_rate_scaling": rule, "schedule": ConstantConfig(0.0)}
+    run = run_of(**changes)
+    peak = run.config.peak_learning_rate
+    rates = [float(run.schedule(step)) for step in range(11)]
+    expected = [peak * factors[0]] * 3 + [peak * factors[1]] * 3 + [peak] * 5
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
 def test_every_example_comes_in_the_same_order_from_any_start() -> None:

@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from resnet_jax.config.schedules.warmup import WarmupConfig
+from resnet_jax.config.schedules.decay import DecayConfig
+from resnet_jax.config.schedules.timing import Clock, Duration
 
 if TYPE_CHECKING:
     import optax
 
 
 @dataclasses.dataclass(frozen=True)
-class CosineConfig(WarmupConfig):
-    """Linear warm-up, then half a cosine from the peak down to zero."""
+class CosineConfig(DecayConfig):
+    """Linear warm-up, then half a cosine from the peak down to ``end``.
+
+    Loshchilov and Hutter 2016, "SGDR", arXiv:1608.03983, without restarts.
+    """
 
     kind: ClassVar[str] = "cosine"
 
-    def create(
-        self, peak: float, *, epochs: float, steps: Callable[[float], int]
-    ) -> optax.Schedule:
-        """Return the learning rate by step.
-
-        Args:
-            peak: learning rate at the end of the warm-up.
-            epochs: length of the run.
-            steps: from a number of epochs to the nearest number of steps.
-        """
+    def decay(self, peak: float, clock: Clock, begin: Duration) -> optax.Schedule:
+        """Return the half cosine; see `DecayConfig.decay`."""
         import optax
 
-        warmup_steps = self.warmup_steps(epochs, steps)
-        return optax.warmup_cosine_decay_schedule(
-            init_value=0.0 if warmup_steps else peak,
-            peak_value=peak,
-            warmup_steps=warmup_steps,
-            decay_steps=steps(epochs),
-        )
+        return optax.cosine_decay_schedule(peak, clock.length - begin, alpha=self.end)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+from resnet_jax.config.schedules.timing import Clock
 from resnet_jax.config.schedules.warmup import WarmupConfig
 from resnet_jax.config.validation import require, require_positive
 
@@ -21,15 +21,18 @@ class StepsConfig(WarmupConfig):
     kind: ClassVar[str] = "steps"
 
     decay_epochs: tuple[float, ...] = (30.0, 60.0, 80.0)
-    """Epochs after which the learning rate is multiplied by decay_factor."""
+    """Epochs after which the learning rate is multiplied by decay_factor, counted from the
+    beginning of the schedule."""
     decay_factor: float = 0.1
     """Factor by which the learning rate falls at each of the decay_epochs, above 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "decay_factor")
+        begin = self.warmup_epochs if self.warmup_steps is None else 0.0
         require(
-            all(a < b for a, b in itertools.pairwise((self.warmup_epochs, *self.decay_epochs))),
+            all(a < b for a, b in itertools.pairwise((0.0, *self.decay_epochs)))
+            and min(self.decay_epochs, default=begin) >= begin,
             f"decay_epochs must rise and come after warmup_epochs ({self.warmup_epochs}), but they "
             f"are {self.decay_epochs}",
         )
@@ -42,18 +45,16 @@ class StepsConfig(WarmupConfig):
             "both",
         )
 
-    def create(
-        self, peak: float, *, epochs: float, steps: Callable[[float], int]
-    ) -> optax.Schedule:
-        """Return the learning rate by step, see `CosineConfig.create`."""
+    def curve(self, peak: float, clock: Clock) -> optax.Schedule:
+        """Return the learning rate by the time of a clock."""
         import optax
 
-        warmup_steps = self.warmup_steps(epochs, steps)
+        warmup = self.warmup_length(clock)
         rates = [peak * self.decay_factor**i for i in range(len(self.decay_epochs) + 1)]
         return optax.join_schedules(
             [
-                optax.linear_schedule(0.0, peak, max(warmup_steps, 1)),
+                optax.linear_schedule(self.warmup_start * peak, peak, max(warmup, 1)),
                 *map(optax.constant_schedule, rates),
             ],
-            [warmup_steps, *map(steps, self.decay_epochs)],
+            [warmup, *map(clock.of_epochs, self.decay_epochs)],
         )

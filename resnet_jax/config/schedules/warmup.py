@@ -1,36 +1,80 @@
-"""The warm-up, which every schedule has."""
+"""The linear warm-up."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from typing import TYPE_CHECKING
 
-from resnet_jax.config.validation import require_not_negative
+from resnet_jax.config.schedules.timing import Clock, Duration, TimedConfig
+from resnet_jax.config.validation import (
+    require,
+    require_from_0_to_1,
+    require_not_negative,
+    require_positive,
+)
+
+if TYPE_CHECKING:
+    import optax
 
 # Share of the run that a warm-up takes if it was configured to be as long as the run.
 SHORTENED_WARMUP = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class WarmupConfig:
-    """What every schedule has."""
+class WarmupConfig(TimedConfig):
+    """What every schedule with a warm-up has."""
 
     warmup_epochs: float = 5.0
-    """Epochs over which the learning rate rises linearly from 0 to its peak. A run that is not
-    longer than this warms up during a tenth of its epochs."""
+    """Epochs over which the learning rate rises linearly from warmup_start to its peak. A run that
+    is not longer than this warms up during a tenth of its epochs."""
+    warmup_steps: int | None = None
+    """Number of steps of the warm-up, as in BiT. None uses warmup_epochs instead."""
+    warmup_start: float = 0.0
+    """Learning rate of the first step as a share of the peak, from 0 to 1. torchvision begins at
+    0.01. 0 begins with a step that changes nothing but running statistics."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "warmup_epochs")
-
-    def check_epochs(self, epochs: float) -> None:
-        """Raise `ConfigError` if the schedule does not fit into a run of this many epochs."""
+        require_from_0_to_1(self, "warmup_start")
+        if self.warmup_steps is not None:
+            require_positive(self, "warmup_steps")
+            require(
+                self.granularity == "step",
+                'warmup_steps needs granularity "step"; set it, or give warmup_epochs instead',
+            )
 
     def warmup(self, epochs: float) -> float:
-        """Return the epochs of warm-up in a run of this many epochs."""
-        return self.warmup_epochs if self.warmup_epochs < epochs else SHORTENED_WARMUP * epochs
+        """Return the epochs of warm-up in a run of this many epochs, by ``warmup_epochs``."""
+        return self.shortened(self.warmup_epochs, epochs)
 
-    def warmup_steps(self, epochs: float, steps: Callable[[float], int]) -> int:
-        """Return the steps of warm-up, at least one fewer than the run has."""
-        warmup_epochs = self.warmup(epochs)
+    def shortened(self, warmup: float, length: float) -> float:
+        """Return the length of a warm-up that was configured for longer runs, perhaps.
+
+        Args:
+            warmup: The configured length.
+            length: Length of the run in the same unit.
+        """
+        if warmup < length:
+            return warmup
+        short = SHORTENED_WARMUP * length
+        return math.floor(short) if self.granularity == "epoch" else short
+
+    def warmup_length(self, clock: Clock) -> Duration:
+        """Return the length of the warm-up in the unit of a clock.
+
+        It is a whole number of steps, at least one fewer than the run has, if the unit is a step.
+        """
+        if self.granularity == "epoch":
+            return self.warmup(clock.length)
+        if self.warmup_steps is not None:
+            return math.floor(self.shortened(self.warmup_steps, clock.length))
+        warmup = self.warmup(clock.epochs)
         # In a run of few steps, rounding must not leave the warm-up alone.
-        return min(steps(warmup_epochs), steps(epochs) - 1) if warmup_epochs else 0
+        return min(clock.of_epochs(warmup), clock.length - 1) if warmup else 0
+
+    def ramp(self, peak: float, top: float, length: Duration) -> optax.Schedule:
+        """Return the rise to ``top``, which is constant if it has no length."""
+        import optax
+
+        return optax.linear_schedule(self.warmup_start * peak if length else top, top, length)

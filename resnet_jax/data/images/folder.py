@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Self
 
 import numpy as np
@@ -105,9 +105,8 @@ def open_splits(
             column or file is missing or unknown.
     """
     path = as_path(path)
-    is_table = path.suffix.lower() in TABLES and not path.is_dir()
-    splits = (_read_table if is_table else _read_folder)(path, every)
-    if "validation" in splits or ("test" in splits and not hold_out):
+    splits = (_read_table if _is_table(path) else _read_folder)(path, every)
+    if not _holds_out(splits, hold_out):
         return splits
     train, held_out = _split(splits["train"], evaluation_share, seed)
     test = {"test": splits["test"]} if every and "test" in splits else {}
@@ -115,7 +114,12 @@ def open_splits(
 
 
 def open_split(
-    path: epath.PathLike, split: str | None = None, *, evaluation_share: float, seed: int
+    path: epath.PathLike,
+    split: str | None = None,
+    *,
+    evaluation_share: float,
+    seed: int,
+    hold_out: bool = False,
 ) -> tuple[str, ImageFiles]:
     """Open one split, without reading the others.
 
@@ -123,10 +127,12 @@ def open_split(
         path: A directory of images or a table of files, see `open_splits`. Here it may have a
             validation or test split only.
         split: Name of the split: ``"train"``, ``"validation"`` or another name of it, or
-            ``"test"``. ``"all"`` means all images of a directory or table without splits. By
-            default it is the test split, or else the validation split, or else all images.
+            ``"test"``; those that `open_splits` returns have the same images here. ``"all"`` means
+            all images of a directory or table without splits. By default it is the test split, or
+            else the validation split, or else all images.
         evaluation_share: See `open_splits`.
         seed: See `open_splits`.
+        hold_out: See `open_splits`.
 
     Returns:
         The name of the split, and its images. The classes are those of the split itself.
@@ -136,36 +142,48 @@ def open_split(
     """
     path = as_path(path)
     wanted = SPLITS.get((split or "").lower(), split)
-    is_table = path.suffix.lower() in TABLES and not path.is_dir()
-    if is_table:
-        rows = read_table(path)
-        named = sorted({row.split for row in rows} - {""})
-    else:
-        folders = _split_folders(path)
-        named = sorted(folders)
-
-    def read(name: str) -> ImageFiles:
-        if not is_table:
-            return _read_classes(folders.get(name, path))
-        chosen = [row for row in rows if row.split == name]
-        return _table_files(path, chosen, sorted({row.label for row in chosen}, key=_natural))
-
-    if named:
-        wanted = wanted or next(name for name in ("test", "validation", "train") if name in named)
-        if wanted not in named:
-            raise DataError(f"{path} has no split {split}; it has {', '.join(named)}")
+    names, read = _splits_of(path)
+    if wanted in ("train", "validation") and _holds_out(names or ("train",), hold_out):
+        parts = _split(read("train" if names else ""), evaluation_share, seed)
+        return wanted, parts[wanted == "validation"]
+    if names:
+        wanted = wanted or next(name for name in ("test", "validation", "train") if name in names)
+        if wanted not in names:
+            raise DataError(f"{path} has no split {split}; it has {', '.join(names)}")
         return wanted, read(wanted)
-    if wanted in (None, "all"):
-        return "all", read("")
-    if wanted not in ("train", "validation"):
+    if wanted not in (None, "all"):
         raise DataError(
             f"{path} has no splits; leave the split out for all images, or give validation for "
             "those that training holds out"
         )
-    parts = dict(
-        zip(("train", "validation"), _split(read(""), evaluation_share, seed), strict=True)
-    )
-    return wanted, parts[wanted]
+    return "all", read("")
+
+
+def _holds_out(splits: Collection[str], hold_out: bool) -> bool:
+    """Return whether a part of the training split is held out for validation."""
+    missing = "validation" not in splits and (hold_out or "test" not in splits)
+    return missing and "train" in splits
+
+
+def _is_table(path: epath.Path) -> bool:
+    return path.suffix.lower() in TABLES and not path.is_dir()
+
+
+def _splits_of(path: epath.Path) -> tuple[list[str], Callable[[str], ImageFiles]]:
+    """Return the names of the splits, and the function that reads one of them.
+
+    Without splits there are no names, and the name ``""`` reads all images.
+    """
+    if not _is_table(path):
+        folders = _split_folders(path)
+        return sorted(folders), lambda name: _read_classes(folders.get(name, path))
+    rows = read_table(path)
+
+    def read(name: str) -> ImageFiles:
+        chosen = [row for row in rows if row.split == name]
+        return _table_files(path, chosen, sorted({row.label for row in chosen}, key=_natural))
+
+    return sorted({row.split for row in rows} - {""}), read
 
 
 def _wanted(found: Iterable[str], every: bool) -> list[str]:

@@ -60,9 +60,16 @@
       this.title = one("h3", figure).textContent;
     }
 
+    // The share of an axis that lies before a value, and the value on the horizontal axis at a share.
     place(value, axis) {
-      const [low, high] = this.data[axis];
-      return (value - low) / (high - low);
+      const scale = axis === "x" && this.data.log_x ? Math.log : (number) => number;
+      const [low, high] = this.data[axis].map(scale);
+      return (scale(value) - low) / (high - low);
+    }
+
+    valueAt(share) {
+      const [low, high] = this.data.x;
+      return this.data.log_x ? low * (high / low) ** share : low + share * (high - low);
     }
 
     smooth(weight) {
@@ -123,8 +130,8 @@
     const hide = () => charts.forEach((chart) => chart.hide());
     for (const chart of charts) {
       chart.area.addEventListener("pointermove", (event) => {
-        const box = chart.area.getBoundingClientRect(), [low, high] = chart.data.x;
-        show(xs[nearest(xs, low + ((event.clientX - box.left) / box.width) * (high - low))]);
+        const box = chart.area.getBoundingClientRect();
+        show(xs[nearest(xs, chart.valueAt((event.clientX - box.left) / box.width))]);
       });
       chart.area.addEventListener("pointerleave", hide);
     }

@@ -234,7 +234,7 @@ def _about_training(
     reasons |= {name: _GIVEN for name in reasons if options.get(name) is not None}
     return [
         Choice("epochs", f"{config.epochs:g}, {steps:,} steps", reasons["epochs"]),
-        Choice("learning rate", f"{config.optimizer.learning_rate:g}", reasons["learning_rate"]),
+        Choice("learning rate", f"{config.peak_learning_rate:g}", reasons["learning_rate"]),
         Choice(
             "schedule",
             f"warm-up for {100 * rule.warmup:g}%, falls to a tenth at "

@@ -1,8 +1,8 @@
-"""Groups of parameters: those that are frozen, and those of each layer."""
+"""Groups of parameters: those that decay, those that are frozen, and those of each layer."""
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +10,69 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resnet_jax.models.stacking import unstacked_paths
+from resnet_jax.config import DecayOn
+from resnet_jax.models.stacking import is_stacked, unstacked_paths
 
 Path = tuple[str, ...]
+
+# Normalization layers whose names in torchvision and timm do not contain "bn", such as
+# `downsample.1`, `conv1.1` and `maxpool.1`.
+_NOT_NAMED_BN = re.compile(r".*/shortcut/|stem/norm[12]/|stem_pool/|.*/output_norm/")
+
+
+def is_kernel(params: optax.Params) -> optax.Params:
+    """Return True for kernels of convolutions and dense layers, False for scales and biases."""
+    return _by_path(lambda path, _: path[-1] == "kernel", params)
+
+
+def is_convolution(params: optax.Params) -> optax.Params:
+    """Return True for the kernels of convolutions over images, which are float[H, W, I, O]."""
+    return _by_path(
+        lambda path, leaf: path[-1] == "kernel" and leaf.ndim - is_stacked(path) == 4, params
+    )
+
+
+def is_not_norm(params: optax.Params) -> optax.Params:
+    """Return False for the parameters of normalization layers."""
+    return _by_path(lambda path, _: not _is_norm(path), params)
+
+
+def is_not_named_norm(params: optax.Params) -> optax.Params:
+    """Return False for the parameters whose name in PyTorch contains "bn".
+
+    The names are those of torchvision and of timm's ``resnet.py``.
+    """
+    return _by_path(
+        lambda path, _: not _is_norm(path) or bool(_NOT_NAMED_BN.match("/".join(path))), params
+    )
+
+
+DECAYED: dict[DecayOn, Callable[[optax.Params], optax.Params] | None] = {
+    "kernels": is_kernel,
+    "all": None,
+    "all_but_norm": is_not_norm,
+    "all_but_named_norm": is_not_named_norm,
+}
+"""True for the parameters that decay, see `DecayOn`. None if all of them do."""
+
+
+def _is_norm(path: Path) -> bool:
+    return any("norm" in name for name in path)
+
+
+def _by_path(function: Callable[..., Any], *trees: Any) -> Any:
+    """Return the results of a function of the path and the arrays of each parameter."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, *leaves: function(tuple(key.key for key in path), *leaves), *trees
+    )
+
+
+def each_array(function: Callable[..., jax.Array], *trees: Any) -> Any:
+    """Return the results of a function of each array, see `Parameters` of configurations."""
+    return _by_path(
+        lambda path, *leaves: (jax.vmap(function) if is_stacked(path) else function)(*leaves),
+        *trees,
+    )
 
 
 def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:

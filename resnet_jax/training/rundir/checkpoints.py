@@ -253,10 +253,12 @@ class Checkpoints:
 def _present(state: TrainState) -> dict[str, Any]:
     """Return the content of a checkpoint.
 
-    `ema` is omitted when it is empty, so that checkpoints from before averaging still load.
+    Optional fields, such as the averages, are omitted when they are empty, so that checkpoints from
+    before these fields existed still load.
     """
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return fields if state.ema else {name: fields[name] for name in fields if name != "ema"}
+    optional = ("ema", "guard", "loss_scale")
+    return {name: value for name, value in fields.items() if name not in optional or value}
 
 
 def _badness(metrics: dict[str, float]) -> float:

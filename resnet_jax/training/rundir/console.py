@@ -61,11 +61,17 @@ class ProgressLine:
         self._progress.stop()
 
     def train(self, step: int, values: Mapping[str, float], *, eta_seconds: float) -> None:
-        """Show ``loss``, ``top1`` and ``images_per_second`` of the steps since the last record."""
-        status = (
-            f"loss {values['loss']:.4f}  top-1 {values['top1']:.2%}  "
-            f"{values['images_per_second']:,.1f} images/s"
-        )
+        """Show ``loss``, ``top1`` and ``images_per_second`` of the steps since the last record.
+
+        The number of ``skipped_steps`` of the run is shown if there are any.
+        """
+        skipped = values.get("skipped_steps", 0)
+        parts = [
+            f"loss {values['loss']:.4f}  top-1 {values['top1']:.2%}" if "loss" in values else "",
+            f"{values['images_per_second']:,.1f} images/s",
+            f"{skipped:.0f} steps skipped" if skipped else "",
+        ]
+        status = "  ".join(filter(None, parts))
         self._progress.update(self._task, completed=step, status=status)
         if not self._console.is_terminal:
             self._console.print(
@@ -73,8 +79,12 @@ class ProgressLine:
             )
 
     def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Print ``loss`` and ``top1`` of a split after a step, in a line that stays."""
+        """Print ``loss`` and ``top1`` of a split after a step, in a line that stays.
+
+        If the values are those of averages, ``raw_top1`` of the parameters themselves follows.
+        """
+        raw = f" (raw weights {values['raw_top1']:.2%})" if "raw_top1" in values else ""
         self._console.print(
             f"step {step}/{self._total_steps}  {split}: "
-            f"loss {values['loss']:.4f}  top-1 {values['top1']:.2%}"
+            f"loss {values['loss']:.4f}  top-1 {values['top1']:.2%}{raw}"
         )

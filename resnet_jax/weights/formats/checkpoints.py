@@ -49,16 +49,16 @@ def read_msgpack(path: Path) -> Variables:
     return variables_of(state, path)
 
 
-def read_orbax(path: Path) -> Variables:
-    """Read the variables of an Orbax checkpoint; the optimizer state is not read.
+def read_orbax(path: Path) -> tuple[Variables, dict[str, Any]]:
+    """Read the variables and the metadata of an Orbax checkpoint; the optimizer state is not read.
 
     Args:
         path: A checkpoint, or a directory of checkpoints such as the run directory of a training
             run, of which the `chosen` one is read.
 
     Returns:
-        ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays.  If the run keeps
-        moving averages, these are returned.
+        ``params`` and ``batch_stats`` as nested dictionaries of NumPy arrays, the moving averages
+        if the run keeps any; and the JSON that was stored beside the arrays.
 
     Raises:
         ValueError: There is no checkpoint, or it is damaged or contains no parameters.
@@ -75,9 +75,10 @@ def read_orbax(path: Path) -> Variables:
     ocp: Any = v1
     path = chosen(path)
     if path.is_file():
-        return read_msgpack(path)
+        return read_msgpack(path), {}
     try:
-        stored = ocp.metadata(path.absolute()).metadata
+        found = ocp.metadata(path.absolute())
+        stored, custom = found.metadata, dict(found.custom_metadata or {})
     except Exception as error:
         raise ValueError(
             f"{path}: not an Orbax checkpoint, or it is damaged ({_line(error)})"
@@ -100,7 +101,7 @@ def read_orbax(path: Path) -> Variables:
             state = ocp.load(path.absolute(), abstract)
     except Exception as error:
         raise ValueError(f"{path}: the checkpoint is damaged ({_line(error)})") from error
-    return jax.tree.map(np.asarray, variables_of(state, path))
+    return jax.tree.map(np.asarray, variables_of(state, path)), custom
 
 
 def chosen(path: Path) -> Path:
@@ -195,27 +196,3 @@ def _within(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
 def _line(error: Exception) -> str:
     """Return the error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:160]
-
-
-def read_custom_metadata(path: Path) -> dict[str, Any]:
-    """Return the JSON that was stored beside the arrays of one Orbax checkpoint.
-
-    Args:
-        path: Directory of the checkpoint.
-
-    Raises:
-        ValueError: It is damaged, or it is not an Orbax checkpoint.
-        ImportError: Orbax is not installed.
-    """
-    try:
-        from orbax.checkpoint import v1
-    except ImportError:
-        raise ImportError(
-            f"{path} needs orbax-checkpoint: pip install 'resnet_jax[train]'"
-        ) from None
-
-    ocp: Any = v1
-    try:
-        return dict(ocp.metadata(path.absolute()).custom_metadata or {})
-    except Exception as error:
-        raise ValueError(f"{path}: no readable Orbax checkpoint ({_line(error)})") from error

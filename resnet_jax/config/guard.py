@@ -1,0 +1,21 @@
+"""Configuration of the guard against steps that are not finite."""
+
+import dataclasses
+
+from resnet_jax.config.validation import require_positive
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardConfig:
+    """What happens if the loss or a gradient of a step is infinite or not a number."""
+
+    skip: bool | None = None
+    """Skip such a step: it changes neither parameters nor running statistics, optimizer state and
+    averages, and the run goes on with the next batch. False ends the run. None skips in float16
+    only, where an overflow is part of loss scaling."""
+    max_in_a_row: int = 20
+    """Number of skipped steps in a row after which the run ends. It is checked when the metrics are
+    recorded, every log_every_steps."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_in_a_row")

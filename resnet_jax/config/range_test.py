@@ -1,0 +1,32 @@
+"""Configuration of the learning-rate range test."""
+
+import dataclasses
+
+from resnet_jax.config.validation import require, require_positive
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeTestConfig:
+    """How a learning-rate range test proceeds. The defaults are fastai's."""
+
+    lowest: float = 1e-7
+    """Learning rate of the first step."""
+    highest: float = 10.0
+    """Learning rate of the last step. It rises exponentially in between."""
+    steps: int = 100
+    """Number of steps, at least 20. The test ends earlier if the loss grows."""
+    smoothing: float = 0.98
+    """Share of the average loss that each step keeps, from 0 to below 1. Lower it for a test of few
+    steps, whose average otherwise lags behind the learning rate."""
+    stop_at: float = 4.0
+    """The test ends when the average loss exceeds this multiple of its minimum, above 1."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "lowest", "highest", "stop_at")
+        require(
+            self.lowest < self.highest,
+            f"lowest must be below highest ({self.highest:g}), but it is {self.lowest:g}",
+        )
+        require(self.steps >= 20, f"steps must be at least 20, but it is {self.steps}")
+        require(0 <= self.smoothing < 1, f"smoothing must be in [0, 1), but it is {self.smoothing}")
+        require(self.stop_at > 1, f"stop_at must be above 1, but it is {self.stop_at:g}")

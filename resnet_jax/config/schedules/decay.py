@@ -1,0 +1,73 @@
+"""What the schedules have in common that fall until the end of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnet_jax.config.schedules.timing import Clock, Duration
+from resnet_jax.config.schedules.warmup import WarmupConfig
+from resnet_jax.config.validation import require, require_from_0_to_1, require_not_negative
+
+if TYPE_CHECKING:
+    import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class DecayConfig(WarmupConfig):
+    """A schedule with a warm-up and a decay. A subclass defines `decay`."""
+
+    hold_epochs: float = 0.0
+    """Epochs between the warm-up and the decay, in which the learning rate stays at its peak. A run
+    that is not longer than both has none."""
+    end: float = 0.0
+    """Learning rate at the end of the run as a share of the peak, from 0 to 1."""
+    warmup_prefix: bool = True
+    """Begin the decay after the warm-up. False begins it with the run, as timm does by default: the
+    warm-up then covers the beginning of the decay, and the peak is never reached."""
+    warmup_target: Literal["peak", "decay"] = "peak"
+    """Learning rate that the warm-up rises to without warmup_prefix: "peak" as in timm, or "decay"
+    for the value of the decay when the warm-up ends, as in TensorFlow's Model Garden."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_not_negative(self, "hold_epochs")
+        require_from_0_to_1(self, "end")
+        require(
+            self.warmup_prefix or not self.hold_epochs,
+            f"hold_epochs ({self.hold_epochs:g}) needs warmup_prefix; set hold_epochs to 0, or "
+            "warmup_prefix to True",
+        )
+        require(
+            self.warmup_target == "peak" or not self.warmup_prefix,
+            'warmup_target "decay" needs warmup_prefix to be False; set it, or warmup_target to '
+            '"peak"',
+        )
+
+    def curve(self, peak: float, clock: Clock) -> optax.Schedule:
+        """Return the learning rate by the time of a clock."""
+        import optax
+
+        warmup = self.warmup_length(clock)
+        if not self.warmup_prefix:
+            whole = self.decay(peak, clock, 0)
+            value: Any = whole(warmup) if self.warmup_target == "decay" else peak
+            ramp = self.ramp(peak, float(value), warmup)
+            return optax.join_schedules([ramp, lambda time: whole(time + warmup)], [warmup])
+        hold = clock.of_epochs(self.hold_epochs) if self.hold_epochs else 0
+        begin = warmup + hold if warmup + hold < clock.length else warmup
+        ramp, decay = self.ramp(peak, peak, warmup), self.decay(peak, clock, begin)
+        if begin == warmup:
+            return optax.join_schedules([ramp, decay], [warmup])
+        held = optax.constant_schedule(peak)
+        return optax.join_schedules([ramp, held, decay], [warmup, begin])
+
+    def decay(self, peak: float, clock: Clock, begin: Duration) -> optax.Schedule:
+        """Return the decay by the time since its beginning.
+
+        Args:
+            peak: Learning rate at its beginning.
+            clock: The time of the run.
+            begin: The time of its beginning.
+        """
+        raise NotImplementedError
