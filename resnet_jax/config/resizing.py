@@ -23,9 +23,9 @@ class ResizingConfig:
     """The sizes between them are rounded to multiples of this number of pixels. The training step
     is compiled once for each size, so that a smaller number takes more compilations."""
     batch_sizes: tuple[tuple[int, int], ...] = ()
-    """Pairs of an image size and the batch size of the epochs with images of that size, such as
-    ((128, 2048), (160, 1536)). Other sizes have batches of batch_size images. The learning rate
-    follows learning_rate_scaling."""
+    """Pairs of an image size and the batch size of the epochs with images of that size:
+    ((128, 2048), (160, 1536)), or 128 2048 160 1536 on the command line. Epochs with other sizes
+    have batches of batch_size images. The learning rate follows learning_rate_scaling."""
 
     def __post_init__(self) -> None:
         require_positive(self, "multiple_of")

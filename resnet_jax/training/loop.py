@@ -272,7 +272,9 @@ class _Loop:
             with self.goodput.spent_on("data"):
                 batch = next(batches)
             with self.goodput.spent_on("compile"):
+                started = time.perf_counter()
                 train_step = self.train_steps.at(step, waiting=self.watchdog.done)
+                records.exclude(time.perf_counter() - started)
             with self.goodput.spent_on("step"):
                 profiler.before(step, state)
                 state, metrics = train_step(state, batch, step_key)

@@ -57,6 +57,10 @@ class Records:
         self._writer.write(step, self._run.epochs_done(step), split, metrics)
         self._progress.evaluation(step, split, metrics)
 
+    def exclude(self, seconds: float) -> None:
+        """Leave a time since the last record out of the throughput."""
+        self._clock += seconds
+
     def restart_clock(self) -> None:
         """Measure the throughput of the next steps from now on."""
         self._clock = time.perf_counter()
