@@ -3,19 +3,18 @@
 import dataclasses
 import json
 import shlex
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from resnet_jax.commands import train
-from resnet_jax.commands.arguments import Flag, UsageError, parse_options
+from resnet_jax.commands.arguments import Flag, parse_options
+from resnet_jax.commands.mistakes import mistakes
 from resnet_jax.commands.run_directory import as_file_name, directory_of
 from resnet_jax.config import ConfigError, FolderConfig, TrainConfig
+from resnet_jax.config.sampling import ClassSampling
 
 if TYPE_CHECKING:
     from resnet_jax.training.finetuning import FinetunePlan
@@ -59,16 +58,31 @@ class Arguments:
     early_stopping: int | None = None
     """Number of evaluations in a row without a lower validation loss after which the run ends. By
     default 10; 0 trains all epochs and uses the last step."""
+    sampling: ClassSampling | None = None
+    """How often each class is drawn: "uniform", the default, uses every image once in an epoch,
+    "balanced" draws all classes equally often, and "square_root" is between the two. Use it if some
+    classes have far fewer images than others."""
     seed: int = 0
     """Seed of the new head, the order of the images and the augmentation."""
     workdir: Path | None = None
     """Run directory. By default it is named after the data, the weights and the options, such as
     runs/photos-resnet50.a1_in1k-epochs=20."""
+    tracker: Literal["wandb", "mlflow", "trackio"] | None = None
+    """Tracker that records the run too, as for "resnet-jax train". None records the run in its
+    directory only."""
     dry_run: Flag = False
     """Print the settings with their reasons and stop."""
 
 
-_OPTIONS = ("epochs", "learning_rate", "batch_size", "image_size", "head_epochs", "early_stopping")
+_OPTIONS = (
+    "epochs",
+    "learning_rate",
+    "batch_size",
+    "image_size",
+    "head_epochs",
+    "early_stopping",
+    "sampling",
+)
 
 
 def run(argv: list[str], prog: str) -> int:
@@ -79,7 +93,7 @@ def run(argv: list[str], prog: str) -> int:
     from resnet_jax.ops.host_memory import keep_freed_memory
 
     keep_freed_memory()
-    with _mistakes():
+    with mistakes():
         config = None if arguments.dry_run else _continued(arguments, workdir)
         if config is None:
             plan = _plan(arguments, workdir)
@@ -87,28 +101,11 @@ def run(argv: list[str], prog: str) -> int:
             if arguments.dry_run:
                 return 0
             config = plan.config
-    options = train.Arguments(config, workdir, keep_freed_memory=False)
+    options = train.Arguments(config, workdir, tracker=arguments.tracker, keep_freed_memory=False)
     code = train.execute(options, (*prog.split(), *argv), started)
     if code == 0:
         _print_next(prog.partition(" ")[0], workdir, arguments.data)
     return code
-
-
-@contextmanager
-def _mistakes() -> Iterator[None]:
-    """Turn what is wrong with the command, the data or the weights into one line."""
-    from resnet_jax.data import DataError
-    from resnet_jax.training.rundir.workdir import WorkdirError
-
-    try:
-        yield
-    except ModuleNotFoundError:
-        raise
-    except (DataError, ImportError, OSError, WorkdirError) as error:
-        raise UsageError(str(error)) from error
-    except KeyboardInterrupt:
-        print("interrupted before the training; nothing was written", file=sys.stderr)
-        sys.exit(130)
 
 
 def _plan(arguments: Arguments, workdir: Path) -> "FinetunePlan":
@@ -173,6 +170,7 @@ def _inputs(config: TrainConfig) -> dict[str, Any]:
         "image_size": data.images.image_size if isinstance(data, FolderConfig) else None,
         "head_epochs": config.finetune.head_epochs,
         "early_stopping": config.early_stopping.patience or 0,
+        "sampling": data.sampling.classes if isinstance(data, FolderConfig) else None,
     }
 
 

@@ -1,17 +1,19 @@
 """Train a network on an experiment, evaluate it and write a report."""
 
+import contextlib
 import copy
 import dataclasses
 import itertools
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
+from resnet_jax.commands import dry_run, preview
 from resnet_jax.commands.arguments import Flag, UsageError, parse_options
 from resnet_jax.commands.find_lr import PARENT, files_in, find_learning_rate
 from resnet_jax.commands.run_directory import default_run_directory
@@ -27,6 +29,9 @@ from resnet_jax.config import (
     load_experiment,
 )
 from resnet_jax.config.experiments import DEFAULT_EXPERIMENT, is_file
+
+if TYPE_CHECKING:
+    from resnet_jax.training import Hook
 
 _SYNOPSIS = """\
     {prog} [EXPERIMENT] [OPTIONS]
@@ -44,6 +49,10 @@ Repeat a command to continue a run that was cut off. A run that is complete is n
 Experiments: {experiments}."""
 
 
+# Options that do something else than to train.
+_ACTIONS = ("find_lr", "preview", "dry_run")
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """The options of training."""
@@ -59,6 +68,10 @@ class Arguments:
     """Trace some steps."""
     watchdog_timeout: float = 600.0
     """Number of seconds without a completed step after which the run is ended."""
+    tracker: Literal["wandb", "mlflow", "trackio"] | None = None
+    """Tracker that records the run too: Weights & Biases, MLflow or Trackio. Install it with pip
+    and configure it as usual, by its environment variables. A continued run is continued there, and
+    a tracker that fails does not stop the training. None records the run in its directory only."""
     keep_freed_memory: bool = True
     """On CPUs, keep the memory that a step frees for the next step, which is faster. False returns
     it to the system, for machines that are short of memory."""
@@ -68,15 +81,32 @@ class Arguments:
     the directory, by default one in find-lr/. No run is touched, and no checkpoint is written."""
     range_test: RangeTestConfig = dataclasses.field(default_factory=RangeTestConfig)
     """How --find-lr proceeds."""
+    preview: Path | None = None
+    """Write a page that shows the first training batches as the network gets them, after
+    augmentation and mixing, with their targets. Then stop, without training. Without a value, the
+    file is named after the experiment."""
+    preview_images: int = 32
+    """Number of images of each batch on the page of the preview."""
+    dry_run: Flag = False
+    """Print the steps, the schedule, the size of the network, the memory and an estimate of the
+    time, which is measured in a few steps. Then stop: nothing is written."""
     overwrite: Flag = False
-    """Replace the files of an earlier --find-lr. Runs are never overwritten."""
+    """Replace the files of an earlier --find-lr or --preview. Runs are never overwritten."""
 
     def __post_init__(self) -> None:
-        if self.watchdog_timeout <= 0:
-            raise ConfigError(f"watchdog_timeout must be above 0, not {self.watchdog_timeout}")
-        if not self.find_lr and (self.overwrite or self.range_test != RangeTestConfig()):
-            given = "overwrite" if self.overwrite else "range_test"
-            raise ConfigError(f"{given} has an effect only on a range test; add --find-lr")
+        for name in ("watchdog_timeout", "preview_images"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
+        actions = [name for name in _ACTIONS if getattr(self, name)]
+        options = [f"--{name.replace('_', '-')}" for name in actions]
+        if len(options) > 1:
+            raise ConfigError(f"{' and '.join(options)} exclude each other; give one of them")
+        if options and not self.find_lr and self.distributed.requested:
+            raise ConfigError(f"{options[0]} works in one process; leave --distributed out")
+        if self.range_test != RangeTestConfig() and not self.find_lr:
+            raise ConfigError("range_test has an effect only on a range test; add --find-lr")
+        if self.overwrite and not (self.find_lr or self.preview):
+            raise ConfigError("overwrite has an effect only on --find-lr and --preview; add one")
 
 
 def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Arguments]:
@@ -88,6 +118,7 @@ def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Argumen
         SystemExit: The help was asked for, and is printed.
     """
     experiment, options = _experiment(argv)
+    options = preview.with_default_file(options, experiment.name)
     start = _with_kinds(experiment.config, options)
     directory = Path("runs") / experiment.name
     default = default_arguments(start, directory)
@@ -246,7 +277,34 @@ def run(argv: list[str], prog: str) -> int:
         print_experiments()
         return 0
     _, arguments = parse(argv, prog)
-    return execute(arguments, (*prog.split(), *argv), started)
+    command = (*prog.split(), *argv)
+    if arguments.preview:
+        return preview.run(
+            arguments.config,
+            arguments.preview,
+            images=arguments.preview_images,
+            overwrite=arguments.overwrite,
+            command=command,
+        )
+    if arguments.dry_run:
+        return dry_run.run(arguments.config, keep_freed_memory=arguments.keep_freed_memory)
+    return execute(arguments, command, started)
+
+
+@contextlib.contextmanager
+def _tracker(name: str | None) -> "Iterator[Sequence[Hook]]":
+    """Return the hooks that the options ask for, which learn how the training ends."""
+    if name is None:
+        yield ()
+        return
+    from resnet_jax.training.trackers import Tracker
+
+    try:
+        tracker = Tracker(name)
+    except ImportError as error:
+        raise ConfigError(f"{error}") from None
+    with tracker:
+        yield [tracker]
 
 
 def execute(arguments: Arguments, command: Sequence[str], started: float) -> int:
@@ -291,14 +349,16 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
                 if files is not None:
                     find_learning_rate(arguments.config, arguments.range_test, files, command)
                     return 0
-                train(
-                    arguments.config,
-                    arguments.workdir,
-                    command=command,
-                    profile=arguments.profile,
-                    watchdog_timeout=arguments.watchdog_timeout,
-                    started=started,
-                )
+                with _tracker(arguments.tracker) as hooks:
+                    train(
+                        arguments.config,
+                        arguments.workdir,
+                        hooks=hooks,
+                        command=command,
+                        profile=arguments.profile,
+                        watchdog_timeout=arguments.watchdog_timeout,
+                        started=started,
+                    )
             except PreemptedError as error:
                 # All processes have reached the same step, and end in an orderly way.
                 if is_primary():

@@ -15,13 +15,16 @@ from resnet_jax.config.data import ImageConfig as ImageConfig
 from resnet_jax.config.data import SyntheticConfig as SyntheticConfig
 from resnet_jax.config.data import TfdsArraysConfig as TfdsArraysConfig
 from resnet_jax.config.data import TfdsConfig as TfdsConfig
+from resnet_jax.config.distillation import DistillationConfig as DistillationConfig
 from resnet_jax.config.early_stopping import EarlyStoppingConfig as EarlyStoppingConfig
 from resnet_jax.config.experiments import Experiment as Experiment
 from resnet_jax.config.experiments import list_experiments as list_experiments
 from resnet_jax.config.experiments import load_experiment as load_experiment
 from resnet_jax.config.finetune import FinetuneConfig as FinetuneConfig
 from resnet_jax.config.guard import GuardConfig as GuardConfig
+from resnet_jax.config.loss import FocalConfig as FocalConfig
 from resnet_jax.config.loss import LossConfig as LossConfig
+from resnet_jax.config.loss import SigmoidConfig as SigmoidConfig
 from resnet_jax.config.loss import SoftmaxConfig as SoftmaxConfig
 from resnet_jax.config.model import ModelConfig as ModelConfig
 from resnet_jax.config.optimizers import AdamWConfig as AdamWConfig
@@ -38,6 +41,7 @@ from resnet_jax.config.process import ProfileConfig as ProfileConfig
 from resnet_jax.config.range_test import RangeTestConfig as RangeTestConfig
 from resnet_jax.config.resizing import ResizingConfig as ResizingConfig
 from resnet_jax.config.sam import SamConfig as SamConfig
+from resnet_jax.config.sampling import SamplingConfig as SamplingConfig
 from resnet_jax.config.schedules import ConstantConfig as ConstantConfig
 from resnet_jax.config.schedules import CosineConfig as CosineConfig
 from resnet_jax.config.schedules import LinearConfig as LinearConfig

@@ -19,6 +19,10 @@ class AugmentConfig:
     flip: float = 0.5
     """Probability that an image is mirrored horizontally. Set it to 0 if left and right matter, as
     for digits and text."""
+    flip_mode: Literal["random", "alternating"] = "random"
+    """When an image is mirrored: "random" decides anew each time. "alternating" decides once, and
+    mirrors every image in every other epoch, so that two epochs in a row show both sides (Jordan
+    2024). It suits runs of a few epochs."""
     policy: Literal[
         "none",
         "randaugment",
@@ -73,6 +77,13 @@ class AugmentConfig:
     """Smallest and largest height divided by width of a rectangle."""
     erasing_max_count: int = 1
     """Largest number of rectangles in an image. The number is uniform from 1 to this."""
+    erasing_value: tuple[float, ...] = (0.0,)
+    """Content of an erased rectangle for erasing_mode "const", after normalization: one value, or
+    one for each channel. The default is the mean."""
+    erasing_aspect_scale: Literal["logarithmic", "linear"] = "logarithmic"
+    """What is uniform between the limits of erasing_aspect: the logarithm of the ratio, as in
+    torchvision and timm, or the ratio itself, as in the code of the paper (Zhong et al. 2017).
+    "linear" makes tall rectangles more frequent than wide ones."""
     mixup_alpha: float = 0.0
     """Parameter of mixup. The share of the first image is drawn from Beta(alpha, alpha), so larger
     values mix more evenly. 0 turns mixup off; 0.1 to 0.8 are usual."""
@@ -83,6 +94,19 @@ class AugmentConfig:
     """Probability that a batch is mixed, if mixup or CutMix is on."""
     mix_switch_probability: float = 0.5
     """Probability that a mixed batch uses CutMix, if both mixup and CutMix are on."""
+    mix_partner: Literal["flip", "roll", "random"] = "flip"
+    """Image that each one is mixed with: "flip" is the batch in reverse order (timm), "roll" the
+    image before it in the batch (torchvision), and "random" that of a random permutation (NVIDIA
+    and the code of the papers)."""
+    mix_draw: Literal["batch", "image"] = "batch"
+    """What one draw of mixup or CutMix, of the share and of the box applies to: the whole batch
+    (torchvision, NVIDIA, and timm's default), or one image (timm's mode "elem")."""
+    cutmix_even_sides: bool = False
+    """Round the sides of CutMix's box down to even numbers of pixels, as torchvision does. False
+    rounds them down to whole pixels, as timm does."""
+    mix_until_epoch: float | None = None
+    """Number of epochs after which mixup and CutMix are off, as timm's --mixup-off-epoch. None
+    leaves them on for the whole run."""
 
     @property
     def mean_color(self) -> tuple[int, ...]:
@@ -95,6 +119,13 @@ class AugmentConfig:
             self, "crop_padding", "magnitude", "magnitude_std", "mixup_alpha", "cutmix_alpha"
         )
         require_positive(self, "num_ops", "erasing_max_count")
+        if self.mix_until_epoch is not None:
+            require_positive(self, "mix_until_epoch")
+            require(
+                self.mixup_alpha > 0 or self.cutmix_alpha > 0,
+                "mix_until_epoch needs mixup_alpha or cutmix_alpha above 0; set one of them, or "
+                "mix_until_epoch to None",
+            )
         for name in (
             "flip",
             "op_probability",
@@ -129,6 +160,12 @@ class AugmentConfig:
         require(
             all(0 <= level <= 255 for level in self.fill) and bool(self.fill),
             f"fill must be one level from 0 to 255 or one for each channel, but it is {self.fill}",
+        )
+        require(
+            bool(self.erasing_value)
+            and (self.erasing_mode == "const" or not any(self.erasing_value)),
+            "erasing_value must be one value or one for each channel, and needs erasing_mode "
+            f'"const"; but it is {self.erasing_value}, and the mode is "{self.erasing_mode}"',
         )
         require(
             bool(self.mean) and bool(self.std) and min(self.std, default=0) > 0,

@@ -9,6 +9,7 @@ import math
 from typing import ClassVar, Literal
 
 from resnet_jax.config.augment import AugmentConfig
+from resnet_jax.config.sampling import SamplingConfig
 from resnet_jax.config.validation import require, require_not_negative, require_positive
 
 Interpolation = Literal[
@@ -115,7 +116,8 @@ class ImageConfig:
     repeats: int = 1
     """Number of times in a row that each drawn training image is used, with a new crop each time
     (repeated augmentation, Hoffer et al. 2019). The length of an epoch does not change, so an
-    epoch draws fewer images. 1 turns it off."""
+    epoch draws fewer images; torchvision and timm also shorten it, as
+    data.sampling.epoch_multiple 256 does. 1 turns it off."""
     on_unreadable: Literal["fail", "skip"] = "fail"
     """What to do with a file that is not a complete image: "fail" ends the run, "skip" leaves the
     file out and reports it."""
@@ -173,6 +175,8 @@ class FolderConfig:
     False reports it on the test images."""
     split_seed: int = 0
     """Seed that chooses the held-out images. Keep it to compare runs."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Which training images an epoch visits, and how often."""
     images: ImageConfig = ImageConfig()
     """Decoding, cropping and augmentation of the images."""
 
@@ -211,6 +215,9 @@ class TfdsConfig(_TfdsSplits):
 
     kind: ClassVar[str] = "tfds"
 
+    sampling: SamplingConfig = SamplingConfig()
+    """Which training images an epoch visits, and how often. For classes that are not drawn
+    uniformly, every image file is read once before the training."""
     images: ImageConfig = ImageConfig()
     """Decoding, cropping and augmentation of the images."""
 
@@ -221,9 +228,16 @@ class TfdsArraysConfig(_TfdsSplits):
 
     kind: ClassVar[str] = "tfds_arrays"
 
+    sampling: SamplingConfig = SamplingConfig()
+    """Which training images an epoch visits, and how often."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training images on the device."""
 
 
 DataConfig = DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig | TfdsArraysConfig
 """Every kind of data set."""
+
+
+def augmentation_of(config: DataConfig) -> AugmentConfig | None:
+    """Return the augmentation of a data set, or None if it has none with our fields."""
+    return getattr(getattr(config, "images", config), "augment", None)

@@ -14,9 +14,10 @@ class EarlyStoppingConfig:
     """Number of evaluations in a row without an improvement after which the run ends. The best
     checkpoint is then evaluated and used, also if the run reaches its last epoch. It needs a
     validation split. None trains all epochs and uses the last step."""
-    metric: Literal["top1", "loss"] = "top1"
-    """Metric of the validation split that has to improve: a higher top-1 accuracy or a lower loss.
-    The loss is the finer one if the split is small."""
+    metric: Literal["top1", "top5", "loss"] = "top1"
+    """Metric of the validation split that has to improve: a higher top-1 or top-5 accuracy, or a
+    lower loss. The loss is the finest one if the split is small. The best checkpoints are chosen by
+    it too, also without early stopping."""
 
     def __post_init__(self) -> None:
         if self.patience is not None:

@@ -1,13 +1,55 @@
 """Configuration of the loss."""
 
 import dataclasses
-from typing import ClassVar
+import math
+from typing import ClassVar, Literal
 
-from resnet_jax.config.validation import require
+from resnet_jax.config.validation import require, require_not_negative
+
+ClassWeights = Literal["none", "balanced", "effective_number"] | tuple[float, ...]
+"""How much the examples of each class count: by a rule, or one weight for each class."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ClassBalance:
+    """What every loss can do about classes of different sizes."""
+
+    class_weights: ClassWeights = "none"
+    """Weight of each class in the loss. "balanced" is N / (K n) for a class with n of the N
+    training images of K classes, so that all classes count the same. "effective_number" is
+    proportional to (1 - beta) / (1 - beta^n), with a mean of 1 over the classes (Cui et al. 2019).
+    Numbers, one for each class in the order of the labels, are used as they are. The weighted
+    losses are averaged over the images of the batch."""
+    effective_number_beta: float = 0.9999
+    """The beta of "effective_number", from 0 to below 1. 0 weights all classes alike, and values
+    near 1 approach weights that are inversely proportional to the number of images."""
+    logit_adjustment: float = 0.0
+    """Factor of the logarithm of each class's share of the training images, which is added to the
+    logits in training (Menon et al. 2021). The logits of evaluation are then those of balanced
+    classes. 1 is usual; 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.class_weights, tuple):
+            require(
+                all(0 <= weight < math.inf for weight in self.class_weights)
+                and sum(self.class_weights) > 0,
+                "class_weights must be numbers that are not negative and not all 0, but they are "
+                f"{self.class_weights}",
+            )
+        require(
+            0 <= self.effective_number_beta < 1,
+            f"effective_number_beta must be in [0, 1), but it is {self.effective_number_beta}",
+        )
+        require_not_negative(self, "logit_adjustment")
+
+    @property
+    def uses_class_counts(self) -> bool:
+        """Whether the loss depends on the number of training images of each class."""
+        return self.class_weights in ("balanced", "effective_number") or self.logit_adjustment > 0
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftmaxConfig:
+class SoftmaxConfig(_ClassBalance):
     """Softmax cross entropy."""
 
     kind: ClassVar[str] = "softmax"
@@ -16,11 +58,67 @@ class SoftmaxConfig:
     """Share of each target that is spread evenly over all classes, from 0 to below 1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_label_smoothing(self.label_smoothing)
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidConfig(_ClassBalance):
+    """Binary cross entropy of each class, as timm's BinaryCrossEntropy (ResNet strikes back)."""
+
+    kind: ClassVar[str] = "sigmoid"
+
+    label_smoothing: float = 0.0
+    """Share of each target that is spread evenly over all classes, from 0 to below 1."""
+    target_threshold: float | None = None
+    """Targets above this become 1 and all others 0, after smoothing and mixing, so that a mixed
+    image shows two classes at once. 0.2 is timm's for ResNet strikes back. None keeps the
+    targets."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """How the losses of the classes become the loss of an image. "mean" makes gradients smaller by
+    the number of classes, which suits LAMB; "sum" suits SGD."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_label_smoothing(self.label_smoothing)
+        threshold = self.target_threshold
         require(
-            0 <= self.label_smoothing < 1,
-            f"label_smoothing must be in [0, 1), but it is {self.label_smoothing}",
+            threshold is None or 0 <= threshold < 1,
+            f"target_threshold must be in [0, 1) or None, but it is {threshold}",
         )
 
 
-LossConfig = SoftmaxConfig
+@dataclasses.dataclass(frozen=True)
+class FocalConfig(_ClassBalance):
+    """Focal loss, in which well classified examples count less (Lin et al. 2017)."""
+
+    kind: ClassVar[str] = "focal"
+
+    form: Literal["softmax", "sigmoid"] = "softmax"
+    """"softmax" multiplies the cross entropy of the class with (1 - p)^gamma, where p is its
+    probability. "sigmoid" is the loss of the paper, a binary one for each class, as torchvision's
+    sigmoid_focal_loss."""
+    gamma: float = 2.0
+    """Exponent of the factor (1 - p). 0 gives the cross entropy; 2 is usual."""
+    alpha: float | None = None
+    """Weight of the class that an image shows, from 0 to 1; all others have 1 - alpha. Used by
+    "sigmoid" only; the paper has 0.25. None weights them alike."""
+    reduction: Literal["mean", "sum"] = "sum"
+    """How the losses of the classes become the loss of an image. Used by "sigmoid" only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_not_negative(self, "gamma")
+        require(
+            self.alpha is None or (self.form == "sigmoid" and 0 <= self.alpha <= 1),
+            f'alpha must be from 0 to 1 and needs form "sigmoid", but it is {self.alpha} and the '
+            f'form is "{self.form}"; use class_weights for the form "softmax"',
+        )
+
+
+LossConfig = SoftmaxConfig | SigmoidConfig | FocalConfig
 """Every loss."""
+
+
+def _require_label_smoothing(share: float) -> None:
+    require(0 <= share < 1, f"label_smoothing must be in [0, 1), but it is {share}")

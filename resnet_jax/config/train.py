@@ -7,7 +7,8 @@ from typing import Any, Literal
 from resnet_jax.config.averaging import AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.clip import ClipConfig
-from resnet_jax.config.data import DataConfig
+from resnet_jax.config.data import DataConfig, augmentation_of
+from resnet_jax.config.distillation import DistillationConfig
 from resnet_jax.config.early_stopping import EarlyStoppingConfig
 from resnet_jax.config.finetune import FinetuneConfig
 from resnet_jax.config.guard import GuardConfig
@@ -51,6 +52,8 @@ class TrainConfig:
     square root of that, which is usual for LAMB and Adam."""
     loss: LossConfig = SoftmaxConfig()
     """What training minimizes."""
+    distillation: DistillationConfig = DistillationConfig()
+    """Learning from a teacher."""
     averaging: AveragingConfig = AveragingConfig()
     """Averages of parameters and running statistics."""
     sam: SamConfig = SamConfig()
@@ -125,6 +128,13 @@ class TrainConfig:
             or not (self.model.freeze_bn or self.finetune.freezes_statistics),
             'averaging.statistics "recomputed" changes the statistics of all layers, but some are '
             'frozen; set it to "averaged" or "copied"',
+        )
+        augment = augmentation_of(self.data)
+        mixes = augment is not None and (augment.mixup_alpha > 0 or augment.cutmix_alpha > 0)
+        require(
+            not (mixes and self.distillation.is_file),
+            f"distillation.teacher {self.distillation.teacher} has logits of images that are not "
+            "mixed; set mixup_alpha and cutmix_alpha to 0, or give a network as the teacher",
         )
 
         averaging = self.averaging

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.data.batches import Batch, Selection, epoch_order
+from resnet_jax.config.sampling import SamplingConfig
+from resnet_jax.data.batches import Batch, Selection
+from resnet_jax.data.sampling import Sampling, first_flips
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,10 +22,15 @@ class ArraySplit:
     Attributes:
         images: uint8[N, H, W, C].
         labels: int32[N].
+        sampling_config: Which examples an epoch of training visits.
+        alternating_flip: Probability that an image is mirrored in the first epoch. In each epoch
+            all others are mirrored. None mirrors no images.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    sampling_config: SamplingConfig = SamplingConfig()
+    alternating_flip: float | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -33,6 +40,16 @@ class ArraySplit:
         """Height, width and channels of the images."""
         height, width, channels = self.images.shape[1:]
         return height, width, channels
+
+    @functools.cached_property
+    def sampling(self) -> Sampling:
+        """The order in which training visits the examples."""
+        return Sampling(self.sampling_config, len(self), self.labels)
+
+    @property
+    def epoch_size(self) -> int:
+        """Number of examples in an epoch of training; see `Split.epoch_size`."""
+        return self.sampling.epoch_size
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -55,7 +72,9 @@ class ArraySplit:
     @property
     def example(self) -> Selection[jax.ShapeDtypeStruct]:
         """An index and whether it counts; see `Split.example`."""
-        return Selection(jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), bool))
+        flag = jax.ShapeDtypeStruct((), bool)
+        mirrored = None if self.alternating_flip is None else flag
+        return Selection(jax.ShapeDtypeStruct((), np.int32), flag, mirrored)
 
     def image(self, index: int) -> np.ndarray:
         """Return an image, uint8[H, W, C]."""
@@ -72,6 +91,9 @@ class ArraySplit:
         images, labels = (
             jnp.asarray(array).at[drawn.index].get(mode="promise_in_bounds") for array in resident
         )
+        if drawn.mirrored is not None:
+            mirrored = drawn.mirrored[:, None, None, None]
+            images = jnp.where(mirrored, images[:, :, ::-1], images)
         return Batch(images, labels, drawn.mask)
 
     def resized(self, size: int) -> Self:
@@ -91,14 +113,16 @@ class ArraySplit:
     ) -> Iterator[Selection[np.ndarray]]:
         """Iterate over shuffled selections without end; see `Split.train_batches`."""
         part = _part(batch_size, process_index, process_count)
-        epoch, first = divmod(offset + start_step * batch_size, len(self))
-        order = epoch_order(len(self), seed, epoch)[first:]
+        first = offset + start_step * batch_size
+        positions = np.arange(first, first + batch_size)[part]
         while True:
-            while len(order) < batch_size:
-                epoch += 1
-                order = np.concatenate([order, epoch_order(len(self), seed, epoch)])
-            index, order = order[:batch_size][part], order[batch_size:]
-            yield Selection(index.astype(np.int32), np.ones(len(index), bool))
+            index, epochs = self.sampling.at(seed, positions)
+            mirrored = None
+            if self.alternating_flip is not None:
+                first = first_flips(len(self), seed, self.alternating_flip)[index]
+                mirrored = first ^ (epochs % 2 == 1)
+            yield Selection(index.astype(np.int32), np.ones(len(index), bool), mirrored)
+            positions += batch_size
 
     def eval_batches(
         self, batch_size: int, *, process_index: int = 0, process_count: int = 1
@@ -108,7 +132,8 @@ class ArraySplit:
         for start in range(0, len(self), batch_size):
             index = np.arange(start, start + batch_size, dtype=np.int32)[part]
             mask = index < len(self)
-            yield Selection(np.where(mask, index, 0), mask)
+            mirrored = None if self.alternating_flip is None else np.zeros(len(index), bool)
+            yield Selection(np.where(mask, index, 0), mask, mirrored)
 
 
 def _part(batch_size: int, process_index: int, process_count: int) -> slice:

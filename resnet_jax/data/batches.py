@@ -29,10 +29,12 @@ class Selection(NamedTuple, Generic[Array]):
     Attributes:
         index: int32[B].
         mask: bool[B]. False marks padding, which must not affect any result.
+        mirrored: bool[B], whether an image is mirrored horizontally. None mirrors none.
     """
 
     index: Array
     mask: Array
+    mirrored: Array | None = None
 
 
 @functools.lru_cache(maxsize=4)

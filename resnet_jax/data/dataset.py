@@ -87,6 +87,11 @@ class Split(Protocol):
         """What the iterators yield, as `jax.ShapeDtypeStruct` without the batch axis."""
         ...
 
+    @property
+    def epoch_size(self) -> int:
+        """Number of examples in an epoch of training, each counted as often as it is drawn."""
+        ...
+
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> np.ndarray:
@@ -126,10 +131,10 @@ class Split(Protocol):
     ) -> Iterator[Any]:
         """Iterate over shuffled training batches without end.
 
-        Epochs follow each other without a gap, each in a different order.  Every example appears
-        once in an epoch and none is dropped, even if the batch size does not divide the number of
-        examples.  A late start costs nothing, because the step and the offset alone determine the
-        position.
+        Epochs of `epoch_size` examples follow each other without a gap, each in a different order.
+        Unless the split has another `SamplingConfig`, every example appears once in an epoch and
+        none is dropped, even if the batch size does not divide the number of examples.  A late
+        start costs nothing, because the step and the offset alone determine the position.
 
         Args:
             batch_size: Number of examples in the global batch.
@@ -170,8 +175,11 @@ class Dataset:
         class_names: Name of each label.
         augment: Function for training from a key, uint8[B, H, W, C] images and int32[B] labels to
             float32[B, H', W', C] images and either the labels or float32[B, K] targets. It can be
-            jitted, and its results do not depend on the sharding.
+            jitted, and its results do not depend on the sharding. If ``mix_until_epoch`` is set,
+            it also takes ``mixing``, bool[], which tells whether images are mixed.
         preprocessing: What evaluation does to an image of any size, on the host and on the device.
+        mix_until_epoch: Number of epochs after which images are no longer mixed. None if they are
+            mixed during the whole run, or never.
     """
 
     name: str
@@ -179,8 +187,9 @@ class Dataset:
     evaluation: Split
     evaluation_split: Literal["validation", "test"]
     class_names: tuple[str, ...]
-    augment: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    augment: Callable[..., tuple[jax.Array, jax.Array]]
     preprocessing: Preprocessing
+    mix_until_epoch: float | None = None
 
     @property
     def train_image_shape(self) -> tuple[int, int, int]:
@@ -200,10 +209,8 @@ class Dataset:
             size: Height and width in pixels.
         """
 
-        def augment(
-            key: jax.Array, images: jax.Array, labels: jax.Array
-        ) -> tuple[jax.Array, jax.Array]:
-            augmented, targets = self.augment(key, images, labels)
+        def augment(*arguments: Any, **options: Any) -> tuple[jax.Array, jax.Array]:
+            augmented, targets = self.augment(*arguments, **options)
             return resize(augmented, size), targets
 
         return dataclasses.replace(self, train=self.train.resized(size), augment=augment)

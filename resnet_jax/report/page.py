@@ -80,7 +80,7 @@ def _drawn(charts: Sequence[LineChart]) -> list[DrawnChart]:
 def _curves(
     records: Sequence[Mapping[str, Any]], learning_rate: Series | None = None
 ) -> list[LineChart]:
-    """Return loss, accuracy, learning rate and throughput by step."""
+    """Return loss, accuracies, learning rate and throughput by step."""
 
     def series(
         kind: str, key: str, scale: float = 1, *, name: str = "", smoothed: bool = False
@@ -101,9 +101,13 @@ def _curves(
         raw = [series(kind, f"raw_{key}", scale, name=f"{kind}, raw weights") for kind in kinds]
         return [*found, *(curve for curve in raw if curve.x)]
 
+    # With five classes or fewer, every label is among the five highest logits.
+    top5 = [record["top5"] for record in records if "top5" in record]
+    has_top5 = any(share < 1 for share in top5)
     return [
         LineChart("Loss (nats)", "step", of_all("loss")),
         LineChart("Top-1 accuracy", "step", of_all("top1", 100), unit="%"),
+        *([LineChart("Top-5 accuracy", "step", of_all("top5", 100), unit="%")] if has_top5 else []),
         LineChart("Learning rate", "step", [rates], from_zero=True),
         LineChart(
             "Training throughput (images/s)",
@@ -122,6 +126,7 @@ def _values(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
         for name, key, scale in (
             ("loss", "loss", 1),
             ("top-1 (%)", "top1", 100),
+            ("top-5 (%)", "top5", 100),
             ("raw loss", "raw_loss", 1),
             ("raw top-1 (%)", "raw_top1", 100),
         )

@@ -67,7 +67,7 @@ class RunRecord:
         headline: The few numbers that matter most, by name.
         records: Metrics in the order of their steps. Each has ``step``, ``kind`` (``"train"`` or
             the name of the split), ``loss`` and ``top1``; those of training also have
-            ``learning_rate`` and ``images_per_second``. ``epoch`` is optional.
+            ``learning_rate`` and ``images_per_second``. ``epoch`` and ``top5`` are optional.
         learning_rate: The learning rate by step. By default it is that of the records, which do not
             have every step.
         config: JSON of the resolved configuration, as `TrainConfig.to_json` returns it.

@@ -8,5 +8,10 @@ logits = result.run.model.apply(result.variables, images, train=False)
 from resnet_jax.training.experiment import train as train
 from resnet_jax.training.finetuning import FinetunePlan as FinetunePlan
 from resnet_jax.training.finetuning import finetune_config as finetune_config
+from resnet_jax.training.hooks import EndEvent as EndEvent
+from resnet_jax.training.hooks import EvaluationEvent as EvaluationEvent
+from resnet_jax.training.hooks import Hook as Hook
+from resnet_jax.training.hooks import StartEvent as StartEvent
+from resnet_jax.training.hooks import StepEvent as StepEvent
 from resnet_jax.training.loop import TrainingDivergedError as TrainingDivergedError
 from resnet_jax.training.loop import TrainResult as TrainResult

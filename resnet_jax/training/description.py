@@ -31,8 +31,13 @@ from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
 
 
-def describe(run: Run, workdir: Workdir) -> dict[str, str]:
-    """Return what is trained, on what and how, by name, for people."""
+def describe(run: Run, workdir: Workdir | None = None) -> dict[str, str]:
+    """Return what is trained, on what and how, by name, for people.
+
+    Args:
+        run: The run.
+        workdir: The run directory, if there is one.
+    """
     config, dataset = run.config, run.dataset
     devices = run.mesh.devices.flatten()
     batch_size = run.phases.phases[0].batch_size
@@ -55,12 +60,15 @@ def describe(run: Run, workdir: Workdir) -> dict[str, str]:
         "optimizer": _optimizer(config),
         **({"clipping": _clipping(config)} if _clipping(config) else {}),
         "learning rate": f"{_peak(config)} at its peak; {_schedule(config.schedule)}",
+        "loss": _loss(config),
+        **({"teacher": _teacher(config)} if config.distillation.teacher else {}),
         "augmentation": _augmentation(config),
         "seed": str(config.seed),
-        "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of {num_train:,} images)",
+        "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of "
+        f"{dataset.train.epoch_size:,} images)",
         "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
         f"{dataset.evaluation_split}, {len(dataset.class_names)} classes",
-        "workdir": str(workdir.path),
+        **({"workdir": str(workdir.path)} if workdir else {}),
         "software": ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
     }
 
@@ -272,6 +280,23 @@ def _item(value: Any) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_item, value))})"
     return f"{value:g}"
+
+
+def _teacher(config: TrainConfig) -> str:
+    teaching = config.distillation
+    return (
+        f"{teaching.teacher}, {teaching.weight:.0%} of the loss, temperature "
+        f"{teaching.temperature:g}"
+    )
+
+
+def _loss(config: TrainConfig) -> str:
+    loss = config.loss
+    words = _words(loss, omit=("class_weights",), unchanged=type(loss)())
+    weights = loss.class_weights
+    if isinstance(weights, tuple):
+        return f"{words}, class weights from {min(weights):g} to {max(weights):g}"
+    return words if weights == "none" else f"{words}, class weights {weights}"
 
 
 def _augmentation(config: TrainConfig) -> str:

@@ -14,7 +14,7 @@ class BestEvaluation(NamedTuple):
 
     Attributes:
         step: Number of steps done by then.
-        badness: The loss, or the top-1 error from 0 to 1. Lower is better.
+        badness: The loss, or the top-1 or top-5 error from 0 to 1. Lower is better.
         waited: Number of evaluations since then, none of which was better.
     """
 
@@ -48,10 +48,15 @@ def best_of(
     Args:
         best: The best one before, or None.
         step: Number of steps done.
-        metrics: ``loss`` and ``top1`` of the new evaluation.
+        metrics: ``loss``, ``top1`` and ``top5`` of the new evaluation.
         config: Which of them decides.
     """
-    badness = metrics["loss"] if config.metric == "loss" else 1 - metrics["top1"]
-    if best is None or badness < best.badness:
-        return BestEvaluation(step, badness)
+    found = badness(metrics, config)
+    if best is None or found < best.badness:
+        return BestEvaluation(step, found)
     return best._replace(waited=best.waited + 1)
+
+
+def badness(metrics: Mapping[str, float], config: EarlyStoppingConfig) -> float:
+    """Return the loss, or the top-1 or top-5 error from 0 to 1, as the configuration chooses."""
+    return metrics["loss"] if config.metric == "loss" else 1 - metrics[config.metric]

@@ -15,27 +15,28 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from resnet_jax.config import ConfigError, ProfileConfig, TrainConfig
+from resnet_jax.config import ProfileConfig, TrainConfig
 from resnet_jax.inference.explain import explainer
 from resnet_jax.report import EvaluationRecord, RunRecord, read_metrics, write_report
 from resnet_jax.training.description import describe, provenance
+from resnet_jax.training.hooks import EndEvent, Hook, RunHooks, check_hooks
 from resnet_jax.training.learning_rate import learning_rate_curve
 from resnet_jax.training.loop import TrainResult
 from resnet_jax.training.loop import train as train_steps
+from resnet_jax.training.opening import open_run
 from resnet_jax.training.process.distributed import gather, is_primary, primary_first
 from resnet_jax.training.process.goodput import ACTIVITIES, Goodput, in_words
 from resnet_jax.training.process.preemption import PreemptedError
 from resnet_jax.training.rundir.workdir import Workdir
-from resnet_jax.training.setup import Run, check
+from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import fetch
-from resnet_jax.training.starting_weights import read_starting_weights
 
 
 def train(
     config: TrainConfig,
     workdir: str | os.PathLike[str] | None = None,
     *,
-    title: str | None = None,
+    hooks: Sequence[Hook] = (),
     command: Sequence[str] = (),
     profile: ProfileConfig | None = None,
     watchdog_timeout: float = 600.0,
@@ -48,7 +49,8 @@ def train(
         config: The experiment.
         workdir: The run directory. It is created if needed, and a run in it is continued. None
             makes a temporary directory, which is not deleted.
-        title: Title of the report, by default the names of the network and the data.
+        hooks: Called at the start, after steps whose metrics are recorded, after evaluations and
+            at the end, in process 0 only; see `Hook`.
         command: Words of the command line, for the report.
         profile: Steps to trace; by default none.
         watchdog_timeout: Seconds without a completed step after which the process is ended.
@@ -62,16 +64,21 @@ def train(
         CheckpointError: The checkpoints of the run cannot be read or written.
         ConfigError: The experiment cannot work; the message says what to change.
         DataError: The images cannot be read.
+        Exception: A hook has raised an error. The same call continues from the last checkpoint.
         PreemptedError: SIGTERM or Ctrl-C came. The state is saved, and the same call continues.
         TrainingDivergedError: The loss is no longer finite.
+        TypeError: A hook lacks a method.
         WorkdirError: The directory belongs to another run or cannot be written.
     """
+    check_hooks(hooks)
     started = time.perf_counter() if started is None else started
     path = Path(tempfile.mkdtemp(prefix="resnet_jax-") if workdir is None else workdir)
     profile = profile or ProfileConfig()
     # Output that goes to a file is not wrapped at the width of a screen.
     console = Console(width=None if sys.stdout.isatty() else 200, quiet=quiet or not is_primary())
-    run = _open(config, path, profile)
+    # A run that is continued does not need its starting weights.
+    run = open_run(config, read_weights=not (path / "checkpoints").exists())
+    profile.check_steps(run.total_steps)
     with primary_first("workdir"):
         directory = Workdir(path, config, claim=is_primary())
     with directory:
@@ -87,7 +94,7 @@ def train(
         variable, option = "JAX_COMPILATION_CACHE_DIR", "jax_compilation_cache_dir"
         if variable not in os.environ and getattr(jax.config, option) is None:
             jax.config.update(option, str(directory.compilation.absolute()))
-        goodput = Goodput(started)
+        goodput, run_hooks = Goodput(started), RunHooks(hooks, run, path)
         try:
             result = train_steps(
                 run,
@@ -96,6 +103,7 @@ def train(
                 goodput=goodput,
                 profile=profile,
                 watchdog_timeout=watchdog_timeout,
+                hooks=run_hooks,
             )
         except PreemptedError:
             console.print(f"Wall time: {in_words(goodput.shares)}")
@@ -110,25 +118,26 @@ def train(
                 facts["skipped"] = f"{len(skipped)} unreadable images, such as {name}: {reason}"
                 console.print(f"Skipped {facts['skipped']}.", style="yellow", soft_wrap=True)
             record = _record(result, variables, directory, seconds, goodput)
-            record = dataclasses.replace(record, title=title or record.title, facts=facts)
-            write_report(directory.report, record)
+            write_report(directory.report, dataclasses.replace(record, facts=facts))
+            run_hooks.end(_end(result, variables, directory, seconds))
             _finish(result, directory, console, seconds, goodput)
     return result
 
 
-def _open(config: TrainConfig, path: Path, profile: ProfileConfig) -> Run:
-    """Return the run of an experiment; what can be refused before the data are opened, is."""
-    try:
-        model, mesh = check(config)
-        weights = None
-        # A run that is continued does not need its starting weights.
-        if config.model.weights and not (path / "checkpoints").exists():
-            weights = read_starting_weights(config.model, model)
-        run = Run.open(config, model, mesh, weights)
-        profile.check_steps(run.total_steps)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(str(error)) from error
-    return run
+def _end(
+    result: TrainResult, variables: dict[str, Any], directory: Workdir, seconds: float
+) -> EndEvent:
+    """Return what hooks are told at the end of a run."""
+    return EndEvent(
+        step=result.step,
+        epoch=result.run.epochs_done(result.step),
+        split=result.run.dataset.evaluation_split,
+        metrics=dict(result.metrics),
+        variables=lambda: variables,
+        workdir=directory.path,
+        report=directory.report,
+        seconds=seconds,
+    )
 
 
 def _skipped(run: Run) -> dict[str, str]:
@@ -156,6 +165,11 @@ def _record(
         title=f"{run.config.model.name} on {os.path.basename(dataset.name.rstrip('/'))}",
         headline={
             f"{split} top-1": f"{result.metrics['top1']:.2%}",
+            **(
+                {f"{split} top-5": f"{result.metrics['top5']:.2%}"}
+                if len(dataset.class_names) > 5
+                else {}
+            ),
             f"{split} loss": f"{result.metrics['loss']:.4f}",
             "parameters": f"{run.num_params:,}",
             "wall time, this process": f"{seconds:.1f} s",

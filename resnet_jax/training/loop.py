@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 import jax
 from rich.console import Console
 
-from resnet_jax.config import ProfileConfig
+from resnet_jax.config import ConfigError, ProfileConfig
 from resnet_jax.data import DataError
 from resnet_jax.training.description import describe, early_stop, shortened_warmup
 from resnet_jax.training.early_stopping import BestEvaluation
 from resnet_jax.training.evaluate import EvalStep, Evaluation
 from resnet_jax.training.guard import diagnosis
+from resnet_jax.training.hooks import RunHooks
 from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.process.distributed import gather, is_primary
@@ -79,6 +80,7 @@ def train(
     goodput: Goodput,
     profile: ProfileConfig | None = None,
     watchdog_timeout: float = 600.0,
+    hooks: RunHooks | None = None,
 ) -> TrainResult:
     """Train until the last step, from the last checkpoint on if there is one.
 
@@ -92,6 +94,7 @@ def train(
         goodput: Measures what the time is spent on.
         profile: Steps to trace.
         watchdog_timeout: Seconds without a completed step after which the process is ended.
+        hooks: Called at the start and between steps. The caller calls them at the end.
 
     Raises:
         CheckpointError: The last checkpoint has other shapes or other data.
@@ -101,7 +104,7 @@ def train(
         TrainingDivergedError: The loss is no longer finite; that state is not saved. If such steps
             are skipped, ``guard.max_in_a_row`` of them have followed each other.
     """
-    profile = profile or ProfileConfig()
+    profile, hooks = profile or ProfileConfig(), hooks or RunHooks((), run, workdir.path)
     print_header(
         console,
         f"Training {run.config.model.name} on {run.dataset.name}",
@@ -110,6 +113,7 @@ def train(
     if line := shortened_warmup(run):
         console.print(line)
     _require_the_same_images(run)
+    _require_the_same_teacher(run)
     with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
         # While it compiles, the state is made or read, and so are the first batches.
         compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
@@ -119,6 +123,7 @@ def train(
         compiler.shutdown(wait=False)
         with goodput.spent_on("checkpoint" if checkpoints.latest_step else "compile"):
             state, best = _first_state(run, checkpoints, console)
+        hooks.start(int(state.step))
         drawn = run.phases.batches(run.dataset, seed=run.config.seed, start_step=int(state.step))
         with Prefetch(drawn, run.mesh) as batches:
             with goodput.spent_on("compile"):
@@ -139,7 +144,7 @@ def train(
 
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
-                    loop = _Loop(run, train_steps, completed, evaluated, goodput, watchdog)
+                    loop = _Loop(run, train_steps, completed, evaluated, goodput, watchdog, hooks)
                     with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
                 if saver.best and saver.best.step != int(state.step):
@@ -199,6 +204,15 @@ def _require_the_same_images(run: Run) -> None:
         )
 
 
+def _require_the_same_teacher(run: Run) -> None:
+    """Raise `ConfigError` unless all processes have the same teacher, if there is one."""
+    if run.teacher_digest and len(set(gather("teacher", run.teacher_digest))) > 1:
+        raise ConfigError(
+            f"distillation.teacher {run.config.distillation.teacher}: the processes have different "
+            "ones; give all of them the same"
+        )
+
+
 def _first_state(
     run: Run, checkpoints: Checkpoints, console: Console
 ) -> tuple[TrainState, BestEvaluation | None]:
@@ -210,6 +224,11 @@ def _first_state(
         raise CheckpointError(
             f"the images of {run.dataset.name} are not those that this run began with; "
             "bring them back, or start again in another run directory"
+        )
+    if metadata.get("teacher") != run.teacher_digest:
+        raise CheckpointError(
+            f"distillation.teacher {run.config.distillation.teacher} is not the one that this run "
+            "began with; bring it back, or start again in another run directory"
         )
     console.print(f"Continuing from the checkpoint of step {checkpoints.latest_step}.")
     return state, BestEvaluation.from_metadata(metadata)
@@ -227,6 +246,7 @@ class _Loop:
         evaluate: From a completed state to its evaluation.
         goodput: Measures what the time is spent on.
         watchdog: Is told about progress.
+        hooks: Called after steps whose metrics are recorded.
     """
 
     run: Run
@@ -235,6 +255,7 @@ class _Loop:
     evaluate: Callable[[TrainState], Evaluation]
     goodput: Goodput
     watchdog: Watchdog
+    hooks: RunHooks
 
     def __call__(
         self,
@@ -295,10 +316,12 @@ class _Loop:
             # that waits, so that the throughput measures training alone.
             with self.goodput.spent_on("step"):
                 fetched, facts = self._checked(records.fetch(), state, step, saver)
-            records.train(step, (mean_metrics(fetched) if fetched else {}) | facts)
+            means = mean_metrics(fetched) if fetched else {}
+            recorded_values = records.train(step, means | facts)
             saver.add(fetched)
             # A run that stops early counts its evaluations, so it does not leave one out then.
-            if evaluation_due and (last or saver.ranks_evaluations or not preempted):
+            evaluated = evaluation_due and (last or saver.ranks_evaluations or not preempted)
+            if evaluated:
                 state = self.complete(state)
                 evaluation = self.evaluate(state)
                 records.evaluation(step, evaluation.metrics)
@@ -307,6 +330,11 @@ class _Loop:
                 with self.goodput.spent_on("checkpoint"):
                     saver.save(state, step, evaluation)
                 self.watchdog.done()
+            # After saving, so that an error in a hook does not lose the step.
+            self.hooks.step(step, recorded_values)
+            if evaluated and evaluation:
+                self.hooks.evaluation(step, evaluation.metrics, state.evaluated)
+            self.watchdog.done()
             if saver.stopped:
                 break
             if preempted and not last:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from resnet_jax.config import ConfigError
 from resnet_jax.training.setup import Run
@@ -100,16 +101,32 @@ def step_memory(run: Run, batch_size: int) -> tuple[int, int]:
     # The analysis is the same without LLVM's optimizations, and the compilation faster.
     options: dict[str, Any] = {"xla_backend_optimization_level": 0}
     lowered = dataclasses.replace(run, config=config).lower_train_step()
-    analysis: Any = lowered.compile(options).memory_analysis()
-    if analysis is None:
+    found = memory_of(lowered.compile(options), run.mesh)
+    if found is None:
         raise ConfigError("this platform has no memory analysis; give the batch size")
+    return found
+
+
+def memory_of(step: jax.stages.Compiled, mesh: Mesh) -> tuple[int, int] | None:
+    """Return the memory that a compiled training step needs, as `step_memory` does.
+
+    Args:
+        step: The step.
+        mesh: The devices.
+
+    Returns:
+        The bytes in total and those of the state, or None if the platform has no such analysis.
+    """
+    analysis: Any = step.memory_analysis()
+    if analysis is None:
+        return None
     needed = (
         analysis.argument_size_in_bytes
         + analysis.output_size_in_bytes
         - analysis.alias_size_in_bytes
         + analysis.temp_size_in_bytes
     )
-    devices = run.mesh.local_devices
+    devices = mesh.local_devices
     shared = len(devices) if devices[0].platform == "cpu" else 1
     return needed * shared, analysis.alias_size_in_bytes * shared
 

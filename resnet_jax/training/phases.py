@@ -40,7 +40,7 @@ class Phases:
 
     Attributes:
         phases: The phases, of which there is at least one.
-        num_examples: Number of training examples, which are one epoch.
+        num_examples: Number of training examples of one epoch.
     """
 
     phases: tuple[Phase, ...]
@@ -54,7 +54,7 @@ class Phases:
             ConfigError: The training images are not square, or are not larger than the first ones;
                 or a size that is listed with a batch size does not occur.
         """
-        resizing, num_examples = config.resizing, len(dataset.train)
+        resizing, num_examples = config.resizing, dataset.train.epoch_size
         if resizing.initial_size is None:
             return cls((Phase(None, config.batch_size),), num_examples)
         height, width, _ = dataset.train_image_shape

@@ -32,12 +32,15 @@ class Records:
         """Return the metrics collected since the last record; waits for the devices."""
         return jax.device_get(self._pending)
 
-    def train(self, step: int, means: dict[str, float]) -> None:
+    def train(self, step: int, means: dict[str, float]) -> dict[str, float]:
         """Record the means of the metrics that were collected up to a step, and forget these.
 
         Args:
             step: Number of steps done.
             means: ``loss``, ``top1`` and ``top5``, unless all steps were skipped, and other facts.
+
+        Returns:
+            The record: the means, ``learning_rate`` and ``images_per_second``.
         """
         run = self._run
         seconds, steps = time.perf_counter() - self._clock, len(self._pending)
@@ -50,6 +53,7 @@ class Records:
         self._writer.write(step, run.epochs_done(step), "train", values)
         remaining = run.total_steps - step
         self._progress.train(step, values, eta_seconds=seconds / steps * remaining)
+        return values
 
     def evaluation(self, step: int, metrics: dict[str, float]) -> None:
         """Record an evaluation after a step."""

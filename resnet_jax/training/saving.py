@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
-from resnet_jax.training.early_stopping import BestEvaluation, best_of
+from resnet_jax.training.early_stopping import BestEvaluation, badness, best_of
 from resnet_jax.training.evaluate import Evaluation
 from resnet_jax.training.metrics import Metrics, mean_metrics
 from resnet_jax.training.process.distributed import from_primary
@@ -100,11 +101,13 @@ class Saver:
             step: Number of steps done.
             evaluation: The last evaluation of this process, if there was one.
         """
-        metadata = {
+        metadata: dict[str, Any] = {
             "config": self._run.config.to_json(),
             "model": self._run.spec.to_json(),
             "data": {"fingerprint": self._run.dataset.fingerprint, "next_batch": step},
         }
+        if self._run.teacher is not None:
+            metadata["teacher"] = self._run.teacher_digest
         if self.best is not None:
             metadata["best_evaluation"] = self.best.to_json()
         self._checkpoints.save(state, badness=self._badness(step, evaluation), metadata=metadata)
@@ -116,6 +119,7 @@ class Saver:
             # Only the best state has a value, so that no other one can take its place.
             return self.best.badness if self.best and self.is_best(step) else None
         if self._run.dataset.evaluation_split == "validation":
-            return 1 - (evaluation.metrics["top1"] if evaluation else 0.0)
+            config = self._run.config.early_stopping
+            return badness(evaluation.metrics, config) if evaluation else None
         # There are no losses if all steps since the last checkpoint were skipped.
         return mean_metrics(self._losses)["loss"] if self._losses else None

@@ -21,12 +21,14 @@ from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
 from resnet_jax.training.accumulation import accumulated
 from resnet_jax.training.averaging import Timeline, averaged
+from resnet_jax.training.class_balance import count_classes
+from resnet_jax.training.distillation import Teacher, digest, distilled, open_teacher, taught
 from resnet_jax.training.evaluate import BatchEvaluation, EvalStep, make_eval_step
 from resnet_jax.training.guard import guarded, initial_guard
 from resnet_jax.training.loss_scale import initial_loss_scale, make_scaled_gradients, rescaled
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
-from resnet_jax.training.objective import create_objective
+from resnet_jax.training.objective import Objective, create_objective, cross_entropy
 from resnet_jax.training.optim import create_optimizer, frozen, of_head
 from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.process.distributed import gather
@@ -96,6 +98,8 @@ class Run:
         phases: The sizes of training images and batches, by step.
         head_steps: Number of steps at the beginning that train only the head.
         weights: Tensors in ``config.model.weights``, if they have been read already.
+        objective: The loss of each example.
+        teacher: What the network learns from besides the labels, if anything.
     """
 
     config: TrainConfig
@@ -108,6 +112,8 @@ class Run:
     phases: Phases
     head_steps: int = 0
     weights: Tensors | None = None
+    objective: Objective = cross_entropy
+    teacher: Teacher | None = None
 
     @classmethod
     def create(cls, config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Self:
@@ -127,8 +133,9 @@ class Run:
             weights: Tensors to start from. By default `create_state` reads them.
 
         Raises:
-            ConfigError: The images do not have ``config.model.in_channels`` channels, or the run
-                stops early and the data have no validation split.
+            ConfigError: The images do not have ``config.model.in_channels`` channels, the run
+                stops early and the data have no validation split, or the loss or the teacher does
+                not fit the data.
             DataError: There are no such images.
             ImportError: The libraries that read the images are not installed.
         """
@@ -177,6 +184,8 @@ class Run:
             phases=phases,
             head_steps=head_steps,
             weights=weights,
+            objective=_objective(config, dataset),
+            teacher=open_teacher(config.distillation, dataset),
         )
 
     def with_schedule(self, schedule: optax.Schedule, total_steps: int) -> Self:
@@ -196,13 +205,13 @@ class Run:
 
     def epochs_done(self, step: int) -> float:
         """Return the number of passes over the training split after a number of steps."""
-        return self.phases.examples(step) / len(self.dataset.train)
+        return self.phases.examples(step) / self.dataset.train.epoch_size
 
     @property
     def timeline(self) -> Timeline:
         """How the steps are divided into epochs."""
         batch_size, epochs = self.config.batch_size, self.config.epochs
-        per_epoch = len(self.dataset.train) / batch_size
+        per_epoch = self.dataset.train.epoch_size / batch_size
         return Timeline(per_epoch, self.total_steps, batch_size, epochs)
 
     def evaluation_due(self, step: int) -> bool:
@@ -288,6 +297,11 @@ class Run:
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self._state_shapes.params))
 
     @cached_property
+    def teacher_digest(self) -> str | None:
+        """SHA-256 of what the teacher knows, or None without a teacher."""
+        return None if self.teacher is None else digest(self.teacher)
+
+    @cached_property
     def spec(self) -> ModelSpec:
         """What is needed to use the network, besides its variables."""
         model, (*_, channels) = self.config.model, self.dataset.evaluation.image_shape
@@ -358,16 +372,16 @@ class Run:
             head_only: Whether it trains only the head.
         """
         replica, state, train = replicated(self.mesh), self._state_shardings, self.dataset.train
-        train_batch = compose_train_step(
-            self.dataset.augment,
-            self._gradient_function(head_only=head_only),
-            self._update(head_only=head_only),
-        )
+        compute_gradients = self._gradient_function(head_only=head_only)
+        update = self._update(head_only=head_only)
 
         def train_step(
             resident: Any, state: TrainState, drawn: Any, key: jax.Array
         ) -> tuple[TrainState, Metrics]:
-            return train_batch(state, train.fetch(resident, drawn), key)
+            images, teacher = resident if self.teacher else (resident, None)
+            augment = self._augment(state.step, teacher, drawn)
+            train_batch = compose_train_step(augment, compute_gradients, update)
+            return train_batch(state, train.fetch(images, drawn), key)
 
         jitted = jax.jit(
             train_step,
@@ -383,7 +397,7 @@ class Run:
     def _gradient_function(self, *, head_only: bool) -> GradientFunction:
         """Return how the experiment computes gradients."""
         config = self.config
-        loss = make_loss(self.model, create_objective(config.loss), head_only=head_only)
+        loss = make_loss(self.model, self.objective, head_only=head_only)
         scaled = config.model.dtype == "float16"
         gradients = make_scaled_gradients(loss) if scaled else make_gradients(loss)
         if config.accumulate_steps > 1:
@@ -422,7 +436,7 @@ class Run:
         def statistics_step(
             resident: Any, variables: dict[str, Any], drawn: Any, key: jax.Array
         ) -> tuple[Any, jax.Array]:
-            batch = train.fetch(resident, drawn)
+            batch = train.fetch(resident[0] if self.teacher else resident, drawn)
             images, _ = self.dataset.augment(key, batch.image, batch.label)
             return batch_statistics(variables, images, batch.mask), batch.mask.sum()
 
@@ -441,6 +455,23 @@ class Run:
     def place_evaluated(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """Function that places variables on the devices as the evaluation step takes them."""
         return jax.jit(lambda tree: tree, out_shardings=self._state_shardings.evaluated)
+
+    def _augment(self, step: jax.Array, resident: Any, drawn: Any) -> Callable[..., Any]:
+        """Return the augmentation of one step, for use while the step is traced.
+
+        Args:
+            step: int32[], number of steps done.
+            resident: The arrays of the teacher, if there is one.
+            drawn: What the iterator of the training split yields.
+        """
+        augment, until = self.dataset.augment, self.dataset.mix_until_epoch
+        if until is not None:
+            # One program serves both phases. A second one would take as long to compile as the
+            # first, and this one mixes with a weight of 1 after the end, which costs one pass over
+            # the images.
+            last = max(1, self.phases.steps(until))
+            augment = partial(augment, mixing=step < last)
+        return taught(augment, self.teacher, resident, drawn) if self.teacher else augment
 
     def _lower_eval_step(self) -> jax.stages.Lowered:
         evaluation, replica = self.dataset.evaluation, replicated(self.mesh)
@@ -470,8 +501,9 @@ class Run:
 
     @cached_property
     def _train_arrays(self) -> Any:
-        """Arrays of the training split that the devices keep during the whole run."""
-        return replicate(self.dataset.train.resident, self.mesh)
+        """Arrays of the training split and the teacher that the devices keep during the run."""
+        images = self.dataset.train.resident
+        return replicate((images, self.teacher.resident) if self.teacher else images, self.mesh)
 
     @cached_property
     def _evaluation_arrays(self) -> Any:
@@ -511,6 +543,19 @@ def _create_optimizer(
     # Some optimizers divide by the peak of the schedule, which the batch size scales.
     optimizer = dataclasses.replace(config.optimizer, learning_rate=config.peak_learning_rate)
     return create_optimizer(optimizer, schedule, config.finetune, config.clip)
+
+
+def _objective(config: TrainConfig, dataset: Dataset) -> Objective:
+    """Return the loss of each example, which may depend on the labels of the training split."""
+    class_names = dataset.class_names
+    counts = None
+    if config.loss.uses_class_counts:
+        counts = count_classes(dataset.train.labels, class_names)
+    objective = create_objective(config.loss, len(class_names), counts)
+    teaching = config.distillation
+    if teaching.teacher is None:
+        return objective
+    return distilled(objective, temperature=teaching.temperature, weight=teaching.weight)
 
 
 def _prepared_shape(dataset: Dataset) -> tuple[int, int, int]:

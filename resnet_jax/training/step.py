@@ -73,6 +73,17 @@ TrainStep = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]
 `Run.compile` it is what the iterator of the training split yields."""
 
 
+def step_keys(key: jax.Array, step: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+    """Return the keys of the augmentation and of dropout in a step.
+
+    Args:
+        key: The key of the run, see `Run.step_key`.
+        step: Number of steps done before.
+    """
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
+    return augment_key, dropout_key
+
+
 def make_train_step(
     model: ResNet,
     optimizer: optax.GradientTransformation,
@@ -106,7 +117,7 @@ def compose_train_step(
     def train_step(
         state: TrainState, batch: Batch[jax.Array], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        augment_key, dropout_key = step_keys(key, state.step)
         images, targets = augment(augment_key, batch.image, batch.label)
         examples = Examples(images, targets, batch.label, batch.mask)
         gradients = compute_gradients(state, examples, dropout_key)

@@ -169,7 +169,7 @@ def test_a_run_leaves_its_records(finished: tuple[Path, str]) -> None:
 def test_the_report_needs_nothing_else(finished: tuple[Path, str]) -> None:
     workdir, _ = finished
     report = (workdir / "report.html").read_text()
-    assert report.count("<svg") == 5, "four curves and the reliability diagram"
+    assert report.count("<svg") == 6, "five curves and the reliability diagram"
     assert '<table class="matrix' in report
     assert "Where the time went" in report
     time = report[report.index('<section id="time"') :].partition("</section>")[0]

@@ -1,5 +1,6 @@
 """Augmentation of whole batches on the device: keys, sharding, erasing, mixing, targets."""
 
+import math
 import re
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resnet_jax.config import AugmentConfig, ConfigError
 from resnet_jax.data.augment import augment_batch, batch, normalize_batch
-from resnet_jax.data.augment.erasing import random_erase
+from resnet_jax.data.augment.erasing import random_erase, rectangle
 from resnet_jax.data.augment.mixing import cutmix_box, mix, smooth_targets
 
 EVERYTHING = AugmentConfig(
@@ -143,7 +144,7 @@ def test_erased_rectangles_are_distributed_as_those_of_timm(
     reference: dict[str, np.ndarray],
 ) -> None:
     def erased(key: jax.Array) -> jax.Array:
-        image = random_erase(key, jnp.zeros((40, 32, 1)), probability=1.0, mode="pixel")
+        image = random_erase(key, jnp.zeros((40, 32, 1)), AugmentConfig(erasing=1.0))
         inside = image[..., 0] != 0
         rows, columns = inside.any(1), inside.any(0)
         ratio = jnp.log(rows.sum() / columns.sum())
@@ -163,26 +164,76 @@ def test_erasing_shows_what_its_mode_says() -> None:
     keys = jax.random.split(jax.random.key(0), 200)
 
     def erase(**kwargs: Any) -> np.ndarray:
-        function = partial(random_erase, image=image, **kwargs)
+        function = partial(random_erase, image=image, config=AugmentConfig(**kwargs))
         return np.asarray(jax.jit(jax.vmap(function))(keys))
 
-    constant = erase(probability=0.3, mode="const")
+    constant = erase(erasing=0.3, erasing_mode="const")
     assert set(np.unique(constant)) == {0.0, 9.0}
     assert abs((constant == 0).any((1, 2, 3)).mean() - 0.3) < 0.12
-    noise = erase(probability=1.0, mode="pixel")
+    noise = erase(erasing=1.0)
     drawn = noise[noise != 9.0]
     assert abs(drawn.mean()) < 0.02
     assert abs(drawn.std() - 1) < 0.02
     # Each rectangle has one color, so some images show one color and some two.
-    several = erase(probability=1.0, mode="rand", max_count=2)
+    several = erase(erasing=1.0, erasing_mode="rand", erasing_max_count=2)
     counts = [len(np.unique(one.reshape(-1, 3), axis=0)) - 1 for one in several]
     assert set(counts) == {1, 2}
+
+
+def test_rectangles_equal_those_of_the_code_of_the_paper() -> None:
+    config = AugmentConfig(
+        erasing=0.5,
+        erasing_area=(0.02, 0.4),
+        erasing_mode="const",
+        erasing_value=(0.4914,),
+        erasing_aspect_scale="linear",
+    )
+    compute = jax.jit(partial(rectangle, height=28, width=28, count=jnp.array(1), config=config))
+    rng = np.random.default_rng(0)
+    rejected = 0
+    for _ in range(300):
+        draws = rng.random((11, 2), np.float32)
+        expected, attempts = zhong_rectangle(draws.astype(float), 28, 28)
+        np.testing.assert_array_equal(compute(jnp.asarray(draws)), expected)
+        rejected += attempts
+    # Rectangles that are too large are among the draws.
+    assert rejected > 5
+
+
+def zhong_rectangle(draws: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int]:
+    """Return what ``RandomErasing`` of github.com/zhunzhong07/Random-Erasing erases.
+
+    Its code is transcribed, with sl = 0.02, sh = 0.4 and r1 = 0.3, and takes given uniform draws.
+    """
+    erased = np.zeros((height, width), bool)
+    for attempt, (first, second) in enumerate(draws[:-1]):
+        target_area = (0.02 + (0.4 - 0.02) * first) * height * width
+        aspect_ratio = 0.3 + (1 / 0.3 - 0.3) * second
+        h = round(math.sqrt(target_area * aspect_ratio))
+        w = round(math.sqrt(target_area / aspect_ratio))
+        if w < width and h < height:
+            # `random.randint` includes the upper end.
+            x1 = int(draws[-1, 0] * (height - h + 1))
+            y1 = int(draws[-1, 1] * (width - w + 1))
+            erased[x1 : x1 + h, y1 : y1 + w] = True
+            return erased, attempt
+    return erased, len(draws) - 1
+
+
+def test_an_erased_rectangle_has_the_given_value() -> None:
+    image = jnp.full((24, 24, 3), 9.0)
+    config = AugmentConfig(erasing=1.0, erasing_mode="const", erasing_value=(0.25, 0.5, 0.75))
+    erased = np.asarray(random_erase(jax.random.key(0), image, config))
+    assert {tuple(color) for color in erased.reshape(-1, 3).tolist()} == {
+        (9.0, 9.0, 9.0),
+        (0.25, 0.5, 0.75),
+    }
 
 
 def test_mixup_goes_with_the_image_from_the_other_end() -> None:
     images = jnp.arange(4.0)[:, None, None, None] * jnp.ones((4, 2, 2, 1))
     targets = jax.nn.one_hot(jnp.arange(4), 4)
-    mixed, mixed_targets = mix(jax.random.key(0), images, targets, mixup_alpha=0.5)
+    mixed, mixed_targets = mix(jax.random.key(0), images, targets, AugmentConfig(mixup_alpha=0.5))
     share = float(mixed_targets[0, 0])
     assert 0 < share < 1
     np.testing.assert_allclose(
@@ -202,7 +253,7 @@ def test_mixed_targets_equal_timm(reference: dict[str, np.ndarray]) -> None:
 def test_cutmix_replaces_a_box_and_counts_its_pixels() -> None:
     images = jnp.stack([jnp.zeros((24, 20, 1)), jnp.ones((24, 20, 1))])
     targets = jnp.eye(2)
-    cut = jax.jit(partial(mix, cutmix_alpha=1.0))
+    cut = jax.jit(partial(mix, config=AugmentConfig(cutmix_alpha=1.0)))
     for seed in range(20):
         mixed, mixed_targets = cut(jax.random.key(seed), images, targets)
         first = np.asarray(mixed)[0, :, :, 0]
@@ -226,17 +277,12 @@ def test_cutmix_areas_are_distributed_as_those_of_timm(reference: dict[str, np.n
 
 def test_batches_are_mixed_and_switched_with_their_probabilities() -> None:
     images = jnp.stack([jnp.zeros((8, 8, 1)), jnp.ones((8, 8, 1))])
+    config = AugmentConfig(
+        mixup_alpha=0.8, cutmix_alpha=0.8, mix_probability=0.6, mix_switch_probability=0.25
+    )
 
     def kind(key: jax.Array) -> jax.Array:
-        mixed, _ = mix(
-            key,
-            images,
-            jnp.eye(2),
-            mixup_alpha=0.8,
-            cutmix_alpha=0.8,
-            probability=0.6,
-            switch_probability=0.25,
-        )
+        mixed, _ = mix(key, images, jnp.eye(2), config)
         return jnp.array([(mixed[0] != 0).any(), ((mixed[0] > 0) & (mixed[0] < 1)).any()])
 
     changed, blended = np.asarray(
@@ -269,6 +315,8 @@ def test_channels_that_do_not_fit_are_refused(images: np.ndarray, labels: np.nda
         ({"erasing_area": (0.5, 0.1)}, "erasing_area must be a smallest and a largest"),
         ({"erasing_area": (0.5, 1.1)}, "up to 1"),
         ({"erasing_aspect": (0, 1)}, "erasing_aspect must be"),
+        ({"erasing_value": (0.5,)}, 'needs erasing_mode "const"'),
+        ({"erasing_value": ()}, "erasing_value must be one value"),
         ({"erasing_max_count": 0}, "erasing_max_count must be above 0"),
         ({"mixup_alpha": float("nan")}, "mixup_alpha must be finite"),
     ],

@@ -11,8 +11,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from resnet_jax.report.preview import write_preview_page
 from tests.report.records import PHOTO_NAMES, mistaken, run_record, write
 from tests.report.test_runs import write_page
+from tests.training.test_preview import preview
 
 # Milliseconds. Slow machines take longer than the usual 5,000.
 expect.set_options(timeout=60_000)
@@ -24,12 +26,13 @@ Visit = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Reports with 3, 10, 50 and 200 classes, one without images, and a comparison of runs."""
+    """Reports with 3, 10, 50 and 200 classes, one without images, a comparison, and a preview."""
     directory = tmp_path_factory.mktemp("pages")
     names = {3: list(PHOTO_NAMES), 10: list("0123456789")}
-    found = {name: directory / f"{name}.html" for name in ("runs", "curves")}
+    found = {name: directory / f"{name}.html" for name in ("runs", "curves", "preview")}
     write_page(found["runs"])
     write(found["curves"], run_record(evaluation=None, kernels=None))
+    write_preview_page(found["preview"], preview(1000))
     for count in (3, 10, 50, 200):
         evaluation = mistaken(
             count,
@@ -69,7 +72,8 @@ def background(page: Page) -> str:
 
 # Every kind of page in one of the schemes; they share all their colors.
 @pytest.mark.parametrize(
-    ("name", "scheme"), [("10", "light"), ("10", "dark"), ("200", "dark"), ("runs", "light")]
+    ("name", "scheme"),
+    [("10", "light"), ("10", "dark"), ("200", "dark"), ("runs", "light"), ("preview", "dark")],
 )
 def test_people_who_do_not_see_the_page_can_use_it(visit: Visit, name: str, scheme: str) -> None:
     page = visit(name, color_scheme=scheme)
@@ -83,7 +87,7 @@ def test_people_who_do_not_see_the_page_can_use_it(visit: Visit, name: str, sche
     assert len(found["passes"]) > 20, "the rules were applied"
 
 
-@pytest.mark.parametrize("name", ["3", "10", "50", "200", "curves", "runs"])
+@pytest.mark.parametrize("name", ["3", "10", "50", "200", "curves", "runs", "preview"])
 def test_a_narrow_window_does_not_scroll_sideways(visit: Visit, name: str) -> None:
     page = visit(name, width=400)
     page.evaluate("document.querySelector('.matrix td.wrong a, .frequent a')?.click()")

@@ -1,5 +1,6 @@
 """The report shows the numbers of a run."""
 
+import dataclasses
 import html
 import re
 from pathlib import Path
@@ -217,3 +218,18 @@ def test_a_large_evaluation_stays_small(large_report: Path) -> None:
     assert large_report.stat().st_size < 15e6
     assert 600 < page.count("<img") <= 36 + 600 + 1
     assert section(page, "classes").count("<tr data-name") == 1000
+
+
+def test_top5_is_shown_where_it_says_something(tmp_path: Path) -> None:
+    record = run_record()
+
+    def with_top5(share: float) -> str:
+        records = [{**row, "top5": share} for row in record.records]
+        return write(tmp_path / "report.html", dataclasses.replace(record, records=records))
+
+    page = with_top5(0.875)
+    assert "<h3>Top-5 accuracy</h3>" in page
+    assert "test top-5 (%)" in section(page, "curves")
+    assert "87.5" in section(page, "curves")
+    # With five classes every label is among the five best.
+    assert "<h3>Top-5 accuracy</h3>" not in with_top5(1.0)

@@ -171,6 +171,9 @@ def test_the_better_metric_is_the_best_and_the_first_of_equals_counts() -> None:
     assert best_of(second, 7, {"loss": 1.1, "top1": 0.9}, by_loss).ends(by_loss)
     assert best_of(second, 7, {"loss": 0.9, "top1": 0.4}, by_loss) == BestEvaluation(7, 0.9)
     assert best_of(None, 5, {"loss": 9.0, "top1": 0.75}, by_top1) == BestEvaluation(5, 0.25)
+    by_top5 = EarlyStoppingConfig(patience=2, metric="top5")
+    metrics = {"loss": 9.0, "top1": 0.25, "top5": 0.75}
+    assert best_of(None, 5, metrics, by_top5) == BestEvaluation(5, 0.25)
     stored = json.loads(json.dumps({"best_evaluation": second.to_json()}))
     assert BestEvaluation.from_metadata(stored) == second
     assert BestEvaluation.from_metadata({}) is None

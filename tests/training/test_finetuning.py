@@ -104,6 +104,7 @@ def test_the_experiment_follows_from_the_images_and_the_weights(photos: Path, fi
     assert shown["image size"] == "16 pixels | given"
     (warning,) = found.warnings
     assert "12 times the images of the smallest" in warning
+    assert 'option sampling "square_root" or "balanced"' in warning
     # The run has these images, and the epochs of the rule are its steps.
     run = Run.create(config)
     assert (len(run.dataset.train), run.dataset.evaluation_split) == (52, "validation")
@@ -120,6 +121,7 @@ def test_options_replace_what_would_be_derived(photos: Path, file: Path) -> None
         batch_size=8,
         head_epochs=0,
         early_stopping=0,
+        sampling="balanced",
         seed=7,
     )
     config = found.config
@@ -129,6 +131,10 @@ def test_options_replace_what_would_be_derived(photos: Path, file: Path) -> None
     shown = reasons(found)
     for name in ("epochs", "learning rate", "head first", "early stopping", "batch size"):
         assert shown[name].endswith("| given"), name
+    # Both classes are drawn equally often, so the warning that they differ in size is not needed.
+    assert (shown["sampling"], found.warnings) == ("every class equally often | given", [])
+    split: Any = Run.create(config).dataset.train
+    assert np.bincount(split.labels[split.sampling.epoch(0, 0)]).tolist() == [26, 26]
 
 
 def test_the_batch_size_is_the_one_that_fits(

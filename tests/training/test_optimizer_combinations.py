@@ -16,18 +16,23 @@ from resnet_jax.config import (
     AdamWConfig,
     CheckpointConfig,
     ClipConfig,
+    CosineConfig,
     FinetuneConfig,
     LambConfig,
     LarsConfig,
     LionConfig,
+    ModelConfig,
     MuonConfig,
     OptimizerConfig,
     RmspropConfig,
     SGDConfig,
+    SyntheticConfig,
+    TrainConfig,
 )
 from resnet_jax.training.optim import create_optimizer, of_head
 from resnet_jax.training.optim.parameter_groups import is_kernel
 from resnet_jax.training.rundir.checkpoints import Checkpoints
+from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import make_mesh, state_shardings
 from resnet_jax.training.state import state_of
 from tests.comparison import tree_deviation
@@ -223,3 +228,22 @@ def test_muon_is_the_same_with_its_state_on_many_devices(tmp_path: Path) -> None
         )
         restored, _ = checkpoints.restore(abstract)
     jax.tree.map(np.testing.assert_array_equal, restored, sharded)
+
+
+def test_the_decay_follows_the_schedule_whatever_the_batch_size() -> None:
+    config = TrainConfig(
+        model=ModelConfig("resnet18"),
+        data=SyntheticConfig(image_size=8, num_classes=3, train_examples=64, test_examples=8),
+        optimizer=SGDConfig(weight_decay=0.5, decay="schedule"),
+        schedule=CosineConfig(warmup_epochs=0.0),
+        learning_rate_scaling="linear",
+        batch_size=64,
+    )
+    run = Run.create(config, jax.devices()[:1])
+    assert float(run.schedule(0)) == pytest.approx(0.1 / 4)
+    params = {"head": PARAMS["head"]}
+    zeros = jax.tree.map(np.zeros_like, params)
+    updates, _ = run.optimizer.update(zeros, run.optimizer.init(params), params)
+    np.testing.assert_allclose(
+        updates["head"]["kernel"], -0.5 * PARAMS["head"]["kernel"], rtol=1e-6
+    )

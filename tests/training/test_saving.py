@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import pytest
 
-from resnet_jax.config import CheckpointConfig, TrainConfig
+from resnet_jax.config import CheckpointConfig, EarlyStoppingConfig, TrainConfig
 from resnet_jax.training import saving
+from resnet_jax.training.evaluate import Evaluation
 from resnet_jax.training.saving import Saver
 from resnet_jax.training.setup import Run
 
@@ -28,9 +29,9 @@ class Saved:
     latest_step = None
 
     def __init__(self) -> None:
-        self.badness: list[float] = []
+        self.badness: list[float | None] = []
 
-    def save(self, state: Any, *, badness: float, metadata: dict[str, Any]) -> None:
+    def save(self, state: Any, *, badness: float | None, metadata: dict[str, Any]) -> None:
         """Record the badness of a checkpoint."""
         del state
         assert metadata.keys() == {"config", "model", "data"}
@@ -84,3 +85,19 @@ def test_several_processes_go_by_the_clock_of_the_first(
     # All processes count the same steps.
     assert due.due(10, recorded=False)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("metric", "badness"), [("top1", 0.75), ("top5", 0.5), ("loss", 2.5)])
+def test_the_best_checkpoint_is_chosen_by_a_metric_of_the_validation_split(
+    saver: tuple[Saver, Clock], metric: Any, badness: float
+) -> None:
+    run = saver[0]._run
+    config = dataclasses.replace(run.config, early_stopping=EarlyStoppingConfig(metric=metric))
+    dataset = dataclasses.replace(run.dataset, evaluation_split="validation")
+    saved: Any = Saved()
+    ours = Saver(dataclasses.replace(run, config=config, dataset=dataset), saved)
+    nothing: Any = None
+    ours.save(nothing, 1, None)
+    arrays: Any = (None, None, None)
+    ours.save(nothing, 2, Evaluation({"loss": 2.5, "top1": 0.25, "top5": 0.5}, *arrays))
+    assert saved.badness == [None, badness], "without an evaluation it is none of the best"

@@ -20,8 +20,8 @@ class LionConfig(BaseOptimizerConfig):
     kind: ClassVar[str] = "lion"
 
     learning_rate: float = 1e-4
-    """Peak learning rate, reached at the end of the warm-up. It is not scaled by the batch size. A
-    tenth to a third of that of AdamW is usual."""
+    """Peak learning rate. It is scaled by the batch size if learning_rate_scaling is set. A tenth
+    to a third of that of AdamW is usual."""
     beta1: float = 0.9
     """Share of the average gradient in the update, from 0 to below 1."""
     beta2: float = 0.99

@@ -37,7 +37,8 @@ class MuonConfig(BaseOptimizerConfig):
     kind: ClassVar[str] = "muon"
 
     learning_rate: float = 0.02
-    """Peak learning rate of the kernels of convolutions. It is not scaled by the batch size."""
+    """Peak learning rate of the kernels of convolutions. It is scaled by the batch size if
+    learning_rate_scaling is set."""
     momentum: float = 0.95
     """Share of the average gradient that a step keeps, from 0 to below 1."""
     nesterov: bool = True
@@ -58,7 +59,8 @@ class MuonConfig(BaseOptimizerConfig):
     """Optimizer of all other parameters: AdamW with shares of 0.95 and 1e-10 for beta2 and epsilon,
     or SGD with Nesterov momentum and coupled decay."""
     others_learning_rate: float = 3e-4
-    """Peak learning rate of all other parameters. It follows the same schedule."""
+    """Peak learning rate of all other parameters, which follow the same schedule. It is not scaled
+    by the batch size."""
     others_momentum: float = 0.9
     """Momentum of all other parameters, which is beta1 of AdamW, above 0 and below 1."""
     others_weight_decay: float = 0.0

@@ -25,6 +25,7 @@ def augment_batch(
     num_classes: int,
     label_smoothing: float = 0.0,
     positions: jax.Array | None = None,
+    mixing: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Augment a batch for training. Call it inside `jax.jit`.
 
@@ -46,16 +47,17 @@ def augment_batch(
             mixing.
         positions: int32[B], positions in the global batch, if ``images`` is only a part of it.
             Mixing then stays within the part. By default the positions are 0 to B - 1.
+        mixing: bool[], whether mixup and CutMix are on, if ``config`` has them. None means True.
 
     Returns:
         float32[B, H, W, C] images and float32[B, K] targets. Each target sums to 1.
 
     Raises:
-        ConfigError: The number of values of ``mean``, ``std`` or ``fill`` does not match the
-            channels of the images.
+        ConfigError: The number of values of ``mean``, ``std``, ``fill`` or ``erasing_value`` does
+            not match the channels of the images.
     """
     channels = images.shape[-1]
-    for name in ("mean", "std", "fill"):
+    for name in ("mean", "std", "fill", "erasing_value"):
         count = len(getattr(config, name))
         if count not in (1, channels):
             raise ConfigError(
@@ -70,10 +72,8 @@ def augment_batch(
         batch_key,
         augmented,
         smooth_targets(labels, num_classes, label_smoothing),
-        mixup_alpha=config.mixup_alpha,
-        cutmix_alpha=config.cutmix_alpha,
-        probability=config.mix_probability,
-        switch_probability=config.mix_switch_probability,
+        config,
+        enabled=mixing,
     )
 
 
@@ -119,7 +119,8 @@ def _augment_example(config: AugmentConfig, key: jax.Array, image: jax.Array) ->
         image = random_crop(
             crop_key, image, padding=config.crop_padding, mode=config.crop_padding_mode
         )
-    if config.flip:
+    # The host does alternating flips, because it knows the epoch of each image.
+    if config.flip and config.flip_mode == "random":
         image = random_flip(flip_key, image, probability=config.flip)
     for policy_key, policy in zip(policy_keys, policies(config), strict=False):
         apply = partial(
@@ -137,13 +138,5 @@ def _augment_example(config: AugmentConfig, key: jax.Array, image: jax.Array) ->
         )
     normalized = normalize_batch(image, config)
     if config.erasing:
-        normalized = random_erase(
-            erase_key,
-            normalized,
-            probability=config.erasing,
-            area=config.erasing_area,
-            aspect=config.erasing_aspect,
-            mode=config.erasing_mode,
-            max_count=config.erasing_max_count,
-        )
+        normalized = random_erase(erase_key, normalized, config)
     return normalized

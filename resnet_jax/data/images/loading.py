@@ -1,6 +1,7 @@
 """Batches of image files, which threads or processes read, decode and crop through Grain."""
 
 import dataclasses
+import functools
 import itertools
 import logging
 import os
@@ -14,12 +15,14 @@ import jax
 import numpy as np
 
 from resnet_jax.config import ImageConfig
-from resnet_jax.data.batches import Batch, epoch_order
+from resnet_jax.config.sampling import SamplingConfig
+from resnet_jax.data.batches import Batch
 from resnet_jax.data.dataset import DataError
 from resnet_jax.data.images.cores import usable_cores
 from resnet_jax.data.images.crop import Draws, evaluation_image, random_resized_crop
 from resnet_jax.data.images.decode import DecodeError
 from resnet_jax.data.images.source import ImageSource, Record, UnreadableError, labelled
+from resnet_jax.data.sampling import Sampling, first_flips
 
 _logger = logging.getLogger(__name__)
 
@@ -44,11 +47,13 @@ class ImageSplit:
         config: Sizes, crops, threads, and what to do with damaged files.
         unreadable: Names of the skipped files, with the reason for each. It grows while batches are
             made.
+        sampling_config: Which examples an epoch of training visits.
     """
 
     source: ImageSource
     config: ImageConfig
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
+    sampling_config: SamplingConfig = SamplingConfig()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -62,6 +67,17 @@ class ImageSplit:
     def labels(self) -> np.ndarray:
         """Labels of all images, int32[N]; see `Split.labels`."""
         return np.asarray(self.source.labels, np.int32)
+
+    @functools.cached_property
+    def sampling(self) -> Sampling:
+        """The order in which training visits the examples."""
+        uniform = self.sampling_config.classes == "uniform"
+        return Sampling(self.sampling_config, len(self), None if uniform else self.labels)
+
+    @property
+    def epoch_size(self) -> int:
+        """Number of examples in an epoch of training; see `Split.epoch_size`."""
+        return self.sampling.epoch_size
 
     @property
     def fingerprint(self) -> str:
@@ -132,7 +148,7 @@ class ImageSplit:
         steps = 2**40 // batch_size
         size = batch_size // process_count
         first = offset + start_step * batch_size + process_index * size
-        load = _TrainExamples(self.source, self.config, seed)
+        load = _TrainExamples(self.source, self.config, self.sampling, seed)
         return self._iterate(_Batches(load, first, batch_size, (size, *self.image_shape)), steps)
 
     def eval_batches(
@@ -236,6 +252,7 @@ class _Batches:
 class _TrainExamples:
     source: ImageSource
     config: ImageConfig
+    sampling: Sampling
     seed: int
 
     def __call__(self, positions: range, images: np.ndarray) -> list[Example]:
@@ -245,10 +262,9 @@ class _TrainExamples:
         return list(map(self._load, positions, draws, images))
 
     def _load(self, position: int, draws: Draws, out: np.ndarray) -> Example:
-        epoch, offset = divmod(position, len(self.source))
-        order = epoch_order(len(self.source), self.seed, epoch)
-        index = int(order[offset // self.config.repeats])
-        problem = None
+        epoch, offset = divmod(position, self.sampling.epoch_size)
+        index = int(self.sampling.epoch(self.seed, epoch)[offset // self.config.repeats])
+        mirrored, problem = self._mirrored(index, epoch), None
 
         def crop(image: bytes) -> None:
             random_resized_crop(
@@ -260,6 +276,8 @@ class _TrainExamples:
                 interpolation=self.config.train_interpolation,
                 max_pixels=self.config.max_pixels,
             )
+            if mirrored:
+                out[:] = out[:, ::-1].copy()
 
         # A skipped image is replaced by the next one in the data set.
         for _ in range(len(self.source)):
@@ -271,6 +289,14 @@ class _TrainExamples:
                 problem = problem or (error.name, error.reason)
                 index = (index + 1) % len(self.source)
         raise DataError(f"none of the {len(self.source)} images can be decoded, such as {problem}")
+
+    def _mirrored(self, index: int, epoch: int) -> bool:
+        """Return whether the host mirrors an image."""
+        augment = self.config.augment
+        if augment.flip_mode == "random":
+            return False
+        first = first_flips(len(self.source), self.seed, augment.flip)[index]
+        return bool(first) != (epoch % 2 == 1)
 
 
 @dataclasses.dataclass(frozen=True)

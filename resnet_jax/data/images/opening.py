@@ -29,6 +29,10 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
     if isinstance(config, TfdsArraysConfig):
         augmentation = config.augment
         splits = read_arrays([train, evaluation])
+        alternating = augmentation.flip if augmentation.flip_mode == "alternating" else None
+        splits[0] = dataclasses.replace(
+            splits[0], sampling_config=config.sampling, alternating_flip=alternating
+        )
         _check_channels(augmentation, splits[0].image_shape[-1])
     else:
         augmentation = config.images.augment
@@ -37,10 +41,18 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
             opencv()
         eval_size = config.images.eval_image_size or config.images.image_size
         evaluated = dataclasses.replace(config.images, image_size=eval_size)
-        splits = [ImageSplit(train, config.images), ImageSplit(evaluation, evaluated)]
+        splits = [
+            ImageSplit(train, config.images, sampling_config=config.sampling),
+            ImageSplit(evaluation, evaluated),
+        ]
 
-    def augment(key: jax.Array, batch: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return augment_batch(key, batch, labels, augmentation, num_classes=len(train.class_names))
+    def augment(
+        key: jax.Array, batch: jax.Array, labels: jax.Array, mixing: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        num_classes = len(train.class_names)
+        return augment_batch(
+            key, batch, labels, augmentation, num_classes=num_classes, mixing=mixing
+        )
 
     return Dataset(
         name=printable(
@@ -51,6 +63,7 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
         evaluation_split="test" if kind == "test" else "validation",
         class_names=train.class_names,
         augment=augment,
+        mix_until_epoch=augmentation.mix_until_epoch,
         preprocessing=_preprocessing(config, splits[1], augmentation),
     )
 
@@ -129,7 +142,7 @@ def _open_sources(
 
 def _check_channels(config: AugmentConfig, channels: int) -> None:
     """Raise `DataError` if per-channel settings do not match the channels of the images."""
-    for name in ("mean", "std", "fill"):
+    for name in ("mean", "std", "fill", "erasing_value"):
         if len(getattr(config, name)) not in (1, channels):
             raise DataError(
                 f"the images have {channels} channels, but data.augment.{name} is "

@@ -12,10 +12,12 @@ from resnet_jax.config import (
     FinetuneConfig,
     FolderConfig,
     ImageConfig,
+    SamplingConfig,
     SGDConfig,
     StepsConfig,
     TrainConfig,
 )
+from resnet_jax.config.sampling import ClassSampling
 from resnet_jax.config.validation import require
 from resnet_jax.training.finetuning.hyper_rule import epochs_of, hyper_rule, learning_rate_of
 from resnet_jax.training.finetuning.starting_point import StartingPoint
@@ -44,6 +46,7 @@ class FinetuneOptions(TypedDict, total=False):
         head_epochs: Number of epochs at the beginning that train only the head.
         early_stopping: Number of evaluations in a row without an improvement after which the run
             ends. 0 trains all epochs and uses the last step.
+        sampling: How often each class is drawn, see `SamplingConfig`. "uniform" by default.
         seed: Seed of everything that is random, 0 by default.
     """
 
@@ -53,6 +56,7 @@ class FinetuneOptions(TypedDict, total=False):
     image_size: int | None
     head_epochs: float | None
     early_stopping: int | None
+    sampling: ClassSampling | None
     seed: int
 
 
@@ -84,6 +88,7 @@ def images_of(
     return FolderConfig(
         os.fspath(data),
         hold_out_validation=True,
+        sampling=SamplingConfig(classes=options.get("sampling") or "uniform"),
         images=ImageConfig(
             image_size=size,
             crop_scale=_CROP_SCALE,

@@ -123,7 +123,7 @@ def finetune_config(
         _about_batch(config, photos, fit),
         *_about_training(config, photos, start, options),
     ]
-    return FinetunePlan(config, choices, _warnings(photos, fit))
+    return FinetunePlan(config, choices, _warnings(photos, images, fit))
 
 
 def _largest_batch(num_images: int) -> int:
@@ -150,7 +150,18 @@ def _about_data(data: FolderConfig, photos: Photos) -> list[Choice]:
             f"{photos.counts[smallest]:,} ({smallest}) to {photos.counts[largest]:,} ({largest})",
             f"{photos.imbalance:.1f} to 1; there is a warning above {IMBALANCE} to 1",
         ),
+        *_about_sampling(data),
     ]
+
+
+def _about_sampling(data: FolderConfig) -> list[Choice]:
+    if data.sampling.classes == "uniform":
+        return []
+    value = {
+        "balanced": "every class equally often",
+        "square_root": "each class by the square root of its number of images",
+    }[data.sampling.classes]
+    return [Choice("sampling", value, _GIVEN)]
 
 
 def _named_by(start: StartingPoint, model: str | None) -> str:
@@ -258,13 +269,14 @@ def _about_training(
     ]
 
 
-def _warnings(photos: Photos, fit: BatchFit | None) -> list[str]:
+def _warnings(photos: Photos, data: FolderConfig, fit: BatchFit | None) -> list[str]:
     warnings = []
-    if photos.imbalance > IMBALANCE:
+    if photos.imbalance > IMBALANCE and data.sampling.classes == "uniform":
         warnings.append(
             f"The largest class has {photos.imbalance:.0f} times the images of the smallest. The "
-            "network will prefer it: collect more images of the small classes, and look at the "
-            "recall of each class rather than at the accuracy."
+            "network will prefer it: collect more images of the small classes, or draw them more "
+            'often with the option sampling "square_root" or "balanced", and look at the recall of '
+            "each class rather than at the accuracy."
         )
     if fit is not None and not fit.fits:
         warnings.append(

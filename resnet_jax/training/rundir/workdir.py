@@ -8,6 +8,7 @@ metrics.jsonl        metrics, one JSON object per line
 tensorboard/         the same metrics as events
 compilation/         compiled programs, which a continued run does not compile again
 profile/             traces of the profiled steps, if any
+tracker.json         where a tracker has recorded the run, if one was chosen
 report.html          written at the end
 result.json          written last: the run is complete
 """

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnet_jax.config import ImageConfig
+from resnet_jax.config import AugmentConfig, ImageConfig, SamplingConfig
 from resnet_jax.data import Batch, DataError
 from resnet_jax.data.images import loading
 from resnet_jax.data.images.cores import usable_cores
@@ -83,6 +83,25 @@ class Numbered:
         return Record(jpeg(np.full((20, 20, 3), 6 * index, np.uint8)), index, str(index))
 
 
+class Squares:
+    """A source of square images, whose only crop of full size is the whole image."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.class_names, self.labels = source.class_names, source.labels
+        self.fingerprint = source.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        from resnet_jax.data.images.decode import decode
+        from tests.data.images.conftest import jpeg
+
+        record = self.source[index]
+        return record._replace(image=jpeg(decode(record.image)[:56, :56]))
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 8])
 def test_every_example_comes_once_an_epoch_on_any_number_of_processes(processes: int) -> None:
     split = ImageSplit(Numbered(), ImageConfig(**SMALL))
@@ -140,6 +159,47 @@ def test_repeated_augmentation_crops_each_image_anew() -> None:
         # Thirteen images are used three times, and one is used twice.
         assert sorted(np.unique(epoch, return_counts=True)[1]) == [2, *[3] * 13]
         np.testing.assert_array_equal(epoch[:39].reshape(13, 3).std(axis=1), 0)
+
+
+def test_repeated_augmentation_can_have_shortened_epochs() -> None:
+    config = SamplingConfig(epoch_multiple=8)
+    split = ImageSplit(Numbered(), ImageConfig(**SMALL, repeats=3), sampling_config=config)
+    assert split.epoch_size == 40
+    labels = np.concatenate([batch.label for batch in take(split, 10)]).reshape(2, 40)
+    for number, epoch in enumerate(labels):
+        order = np.random.default_rng((3, number)).permutation(41)
+        np.testing.assert_array_equal(epoch, np.repeat(order, 3)[:40])
+
+
+def test_classes_are_sampled_on_any_number_of_processes() -> None:
+    source = Numbered()
+    # The images of the first class are 35 of 41. Records still have the numbers of the images.
+    source.labels = tuple(max(0, index - 34) for index in range(41))
+    config = SamplingConfig("balanced", epoch_multiple=8)
+    split = ImageSplit(source, ImageConfig(**SMALL), sampling_config=config)
+    whole = take(split, 5)
+    labels = np.maximum(0, np.concatenate([batch.label for batch in whole]) - 34)
+    assert np.bincount(labels).tolist() == [6, 6, 6, 6, 6, 5, 5]
+    assert_same(take(split, 5, processes=4), whole)
+
+
+def test_alternating_flips_show_both_sides_in_two_epochs(folder: Path) -> None:
+    whole: dict[str, Any] = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
+    source = splits(folder)[0].source
+
+    def epochs(augment: AugmentConfig, count: int) -> list[np.ndarray]:
+        """Return the images of some epochs, in the order of the split."""
+        split = ImageSplit(Squares(source), ImageConfig(**SMALL, **whole, augment=augment))
+        return [
+            batch.image[np.argsort(split.sampling.epoch(3, number))]
+            for number, batch in enumerate(take(split, count, batch_size=len(split)))
+        ]
+
+    first, second, third = epochs(AugmentConfig(flip_mode="alternating"), 3)
+    np.testing.assert_array_equal(first, third)
+    np.testing.assert_array_equal(first, second[:, :, ::-1])
+    [straight] = epochs(AugmentConfig(), 1)
+    assert 0 < (first != straight).any((1, 2, 3)).sum() < len(straight)
 
 
 # A split of prime size in several batches and in one.
