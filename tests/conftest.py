@@ -29,6 +29,7 @@ collect_ignore = [
     "golden/regenerate.py",
     "inference/regenerate_explain.py",
     "nightly/preprocessing.py",
+    "training/regenerate_averaging.py",
 ]
 
 

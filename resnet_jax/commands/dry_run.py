@@ -21,16 +21,16 @@ def run(config: TrainConfig, *, keep_freed_memory: bool) -> int:
     from rich.console import Console
 
     with mistakes():
-        from resnet_jax.report.charts import LineChart, Series
+        from resnet_jax.report.charts import LineChart
         from resnet_jax.report.terminal import draw_text
-        from resnet_jax.training.estimate import estimate, in_words
+        from resnet_jax.training.estimation import estimate, in_words
         from resnet_jax.training.rundir.console import print_header
 
         found = estimate(config)
     console = Console()
     console = console if console.is_terminal else Console(width=200)
     print_header(console, f"Training {config.model.name} would take", in_words(found))
-    chart = LineChart("Learning rate", "epoch", [Series("train", *found.schedule)], from_zero=True)
+    chart = LineChart("Learning rate", "step", [found.schedule], from_zero=True)
     if plot := draw_text(chart, width=min(_WIDTH, console.width), height=_HEIGHT):
         console.print()
         console.print(plot)

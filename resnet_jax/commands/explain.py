@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ import tyro
 
 from resnet_jax.commands.arguments import Flag, UsageError, parse_options
 from resnet_jax.commands.interrupts import Interrupted, Interrupts
+from resnet_jax.commands.results import check_writable
 from resnet_jax.config import ImageConfig
 
 
@@ -85,14 +85,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     """Raise `UsageError` if results cannot be written, before any long work."""
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; name a folder with --output")
-    existing = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    try:
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        raise UsageError(
-            f"no file can be written to {existing} ({error.strerror}); name another folder with "
-            "--output"
-        ) from None
+    check_writable(output, output)
     if output.exists() and not overwrite and any(output.iterdir()):
         raise UsageError(
             f"{output} has files; name another folder, or replace them with --overwrite"

@@ -39,7 +39,13 @@ def files_in(directory: Path, *, overwrite: bool) -> Files:
     if directory.exists():
         if not directory.is_dir():
             raise UsageError(f"{directory} is a file; give another directory with --workdir")
-        check_new_files(*files, overwrite=overwrite)
+        for file in files:
+            if file.exists() and not overwrite:
+                raise UsageError(
+                    f"{file} exists; give another directory with --workdir, or replace it with "
+                    "--overwrite"
+                )
+        check_new_files(*files, overwrite=True)
     return files
 
 
@@ -125,8 +131,6 @@ def _suggestions(config: TrainConfig, result: "RangeTest") -> list[str]:
         f"minimum is {tenth:.2g}.",
     ]
     factor = config.learning_rate_factor
-    options = [f"--optimizer.learning-rate {rate / factor:.2g}" for rate in (tenth, steepest)]
-    scaled = ""
-    if factor != 1:
-        scaled = f", which learning_rate_scaling multiplies by {factor:.4g}"
-    return [*lines, f"Try {options[0]} to {options[1].split()[1]}{scaled}."]
+    low, high = sorted([tenth / factor, steepest / factor])
+    scaled = f", which learning_rate_scaling multiplies by {factor:.4g}" if factor != 1 else ""
+    return [*lines, f"Try --optimizer.learning-rate {low:.2g} to {high:.2g}{scaled}."]

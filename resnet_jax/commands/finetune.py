@@ -12,6 +12,7 @@ import tyro
 from resnet_jax.commands import train
 from resnet_jax.commands.arguments import Flag, parse_options
 from resnet_jax.commands.mistakes import mistakes
+from resnet_jax.commands.results import check_writable
 from resnet_jax.commands.run_directory import as_file_name, directory_of
 from resnet_jax.config import ConfigError, FolderConfig, TrainConfig
 from resnet_jax.config.sampling import ClassSampling
@@ -114,6 +115,7 @@ def _plan(arguments: Arguments, workdir: Path) -> "FinetunePlan":
 
     if not arguments.dry_run:
         refuse_what_no_run_has_written(workdir)
+        check_writable(workdir, workdir)
     given: dict[str, Any] = {name: getattr(arguments, name) for name in _OPTIONS}
     return finetune_config(
         arguments.data, arguments.weights, arguments.model, seed=arguments.seed, **given

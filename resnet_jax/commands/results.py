@@ -1,6 +1,7 @@
 """Files that a command writes when its work is done."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from resnet_jax.commands.arguments import UsageError
@@ -22,10 +23,28 @@ def check_new_files(*paths: Path | None, overwrite: bool) -> None:
             raise UsageError(f"{path} cannot be written: there is no directory {directory}")
         if path.exists() and not overwrite:
             raise UsageError(f"{path} exists; give another path, or replace it with --overwrite")
-        if not os.access(path if path.exists() else directory, os.W_OK):
-            raise UsageError(f"{path} cannot be written: permission denied; give another path")
+        check_writable(path, directory)
     if len({path.absolute() for path in asked}) < len(asked):
         raise UsageError(f"{asked[0]} is given twice; give each result a path of its own")
+
+
+def check_writable(path: Path, directory: Path) -> None:
+    """Raise `UsageError` if no file can be created, before any long work.
+
+    A file is created and removed, because permissions do not say everything: file systems can be
+    full or read-only.
+
+    Args:
+        path: What is to be written, for the message.
+        directory: Where. If it does not exist, the directory in which it would be created is tried.
+    """
+    directory = directory.absolute()
+    existing = next(place for place in (directory, *directory.parents) if place.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{path} cannot be written: {reason}; give another path") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from resnet_jax.config.clip import ClipConfig as ClipConfig
 from resnet_jax.config.data import DataConfig as DataConfig
 from resnet_jax.config.data import DigitsConfig as DigitsConfig
 from resnet_jax.config.data import FolderConfig as FolderConfig
+from resnet_jax.config.data import IdxConfig as IdxConfig
 from resnet_jax.config.data import ImageConfig as ImageConfig
 from resnet_jax.config.data import SyntheticConfig as SyntheticConfig
 from resnet_jax.config.data import TfdsArraysConfig as TfdsArraysConfig

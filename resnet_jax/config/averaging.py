@@ -63,6 +63,10 @@ class AveragingConfig:
             'averaging.warmup needs averaging.decay above 0; set it, or warmup to "none"',
         )
         require(
+            self.warmup == "timm" or self.warmup_gamma == 1,
+            'averaging.warmup_gamma needs warmup "timm"; set it, or warmup_gamma to 1',
+        )
+        require(
             self.warmup != "torchvision" or self.every_steps != "epoch",
             'averaging.every_steps must be a number with warmup "torchvision", whose decay depends '
             "on it; torchvision's default is 32",

@@ -234,7 +234,48 @@ class TfdsArraysConfig(_TfdsSplits):
     """Augmentation of training images on the device."""
 
 
-DataConfig = DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig | TfdsArraysConfig
+@dataclasses.dataclass(frozen=True)
+class IdxConfig:
+    """Small images in the IDX files of MNIST, Fashion-MNIST and others, kept in memory."""
+
+    kind: ClassVar[str] = "idx"
+
+    directory: str
+    """Directory of the files. It is read from local storage. Each file may also be compressed with
+    gzip and have the ending .gz."""
+    train_images: str = "train-images-idx3-ubyte"
+    """Name of the file of the training images, without .gz."""
+    train_labels: str = "train-labels-idx1-ubyte"
+    """Name of the file of the training labels, without .gz."""
+    test_images: str = "t10k-images-idx3-ubyte"
+    """Name of the file of the test images, without .gz."""
+    test_labels: str = "t10k-labels-idx1-ubyte"
+    """Name of the file of the test labels, without .gz."""
+    class_names: tuple[str, ...] = ()
+    """Name of each class, in the order of the labels. Without names, the classes have their
+    numbers."""
+    evaluation_split: Literal["test", "validation"] = "test"
+    """Images that accuracy is reported on. "validation" holds out validation_share of the training
+    images and never reads the test images; use it to tune settings."""
+    validation_share: float = 0.1
+    """Share of the training images of each class that is held out, above 0 and below 1. The same
+    images are held out in every run. It has no effect if evaluation_split is "test"."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Which training images an epoch visits, and how often."""
+    augment: AugmentConfig = AugmentConfig(flip=0.0, mean=(0.5,), std=(0.25,))
+    """Augmentation of training images on the device. Mean and standard deviation have one value,
+    because the images are gray."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.validation_share < 1,
+            f"validation_share must be above 0 and below 1, but it is {self.validation_share}",
+        )
+
+
+DataConfig = (
+    DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig | TfdsArraysConfig | IdxConfig
+)
 """Every kind of data set."""
 
 

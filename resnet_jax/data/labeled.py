@@ -10,6 +10,7 @@ from resnet_jax.config import (
     DataConfig,
     DigitsConfig,
     FolderConfig,
+    IdxConfig,
     SyntheticConfig,
     TfdsArraysConfig,
     TfdsConfig,
@@ -161,6 +162,10 @@ def open_labeled_config(config: DataConfig, split: str | None = None) -> Labeled
             splits = ("test", "validation", "train")
             if split in ("test", "validation"):
                 config = dataclasses.replace(config, evaluate_on=split)
+        case IdxConfig():
+            splits = ("test", "validation", "train")
+            if split in ("test", "validation"):
+                config = dataclasses.replace(config, evaluation_split=split)
         case SyntheticConfig():
             splits = ("test", "train")
     if split not in (None, *splits):

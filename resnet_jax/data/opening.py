@@ -4,12 +4,14 @@ from resnet_jax.config import (
     DataConfig,
     DigitsConfig,
     FolderConfig,
+    IdxConfig,
     SyntheticConfig,
     TfdsArraysConfig,
     TfdsConfig,
 )
 from resnet_jax.data.dataset import Dataset
 from resnet_jax.data.digits import open_digits
+from resnet_jax.data.idx import open_idx
 from resnet_jax.data.synthetic import open_synthetic
 
 
@@ -25,6 +27,8 @@ def open_dataset(config: DataConfig) -> Dataset:
             return open_digits(config)
         case SyntheticConfig():
             return open_synthetic(config)
+        case IdxConfig():
+            return open_idx(config)
         case FolderConfig() | TfdsConfig() | TfdsArraysConfig():
             try:
                 from resnet_jax.data.images.opening import open_images

@@ -389,6 +389,9 @@ _VARIANTS: dict[str, Fields] = {
     "cifar_resnet56": _cifar(56),
     "cifar_resnet110": _cifar(110),
     "cifar_resnet1202": _cifar(1202),
+    # Option B of the paper: projections instead of zeros where the number of channels changes.
+    "cifar_resnet20_b": _basic((3, 3, 3), _CIFAR),
+    "cifar_resnet32_b": _basic((5, 5, 5), _CIFAR),
     # He et al. 2016, table 2: 6n + 2 layers with basic blocks, and 9n + 2 with bottlenecks, whose
     # stride is in the first convolution (KaimingHe/resnet-1k-layers).
     "cifar_preresnet110": _preact_basic((18, 18, 18), _CIFAR, _A),

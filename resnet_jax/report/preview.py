@@ -96,6 +96,7 @@ def write_preview_page(path: Path, preview: Preview) -> None:
             preview=preview,
             batches=[(batch, _shown(batch, preview.class_names)) for batch in preview.batches],
             headline=_headline(preview),
+            facts={**preview.facts, "input": _input(preview)},
             counts=counts,
             present=sum(any(row) for _, row in counts),
         )
@@ -111,17 +112,19 @@ def write_preview_page(path: Path, preview: Preview) -> None:
 def target_of(shares: np.ndarray, class_names: Sequence[str]) -> Target:
     """Return the classes of a target.
 
-    Label smoothing gives the same small share to all classes. Only classes with more are named.
+    Smoothing gives the same small share to all classes. Of more than four classes, only those with
+    a larger share are named.
 
-    >>> target_of(np.array([0.025, 0.425, 0.525, 0.025]), ["ant", "bee", "cat", "dog"])
-    Target(classes=[('cat', 0.525), ('bee', 0.425)], others=0.05)
+    >>> target_of(np.array([0.02, 0.42, 0.52, 0.02, 0.02]), ["ant", "bee", "cat", "dog", "elk"])
+    Target(classes=[('cat', 0.52), ('bee', 0.42)], others=0.06)
 
     Args:
         shares: float[K].
         class_names: K names.
     """
     order = np.argsort(-shares, kind="stable")[:_MAX_NAMED]
-    named = [int(i) for i in order if shares[i] > shares.min() + _EPSILON]
+    smoothing = shares.min() if len(shares) > _MAX_NAMED else 0.0
+    named = [int(i) for i in order if shares[i] > smoothing + _EPSILON]
     others = float(np.delete(shares, named).sum())
     return Target(
         [(class_names[i], float(shares[i])) for i in named],
@@ -138,20 +141,22 @@ def _shown(batch: BatchPreview, class_names: Sequence[str]) -> list[Shown]:
 
 def _headline(preview: Preview) -> dict[str, str]:
     """Return the few numbers that matter most."""
-    first = preview.batches[0]
-    height, width, channels = first.images.shape[1:]
+    height, width, channels = preview.batches[0].images.shape[1:]
+    return {
+        "images in a batch": f"{preview.batch_size:,}",
+        "height, width and channels": f"{height}x{width}x{channels}",
+        "classes": f"{len(preview.class_names):,}",
+    }
+
+
+def _input(preview: Preview) -> str:
+    """Return mean and standard deviation of the input of the network, for each channel."""
 
     def mean_of(name: str) -> str:
         means = np.mean([getattr(batch, name) for batch in preview.batches], axis=0)
         return ", ".join(number(round(float(value), 3)) for value in means)
 
-    return {
-        "images in a batch": f"{preview.batch_size:,}",
-        "size": f"{height} x {width} x {channels}",
-        "classes": f"{len(preview.class_names):,}",
-        "mean of the input": mean_of("mean"),
-        "standard deviation of the input": mean_of("std"),
-    }
+    return f"mean {mean_of('mean')}; standard deviation {mean_of('std')}"
 
 
 def _counts(preview: Preview) -> list[tuple[str, list[int]]]:

@@ -5,6 +5,8 @@ result = train(config)
 logits = result.run.model.apply(result.variables, images, train=False)
 """
 
+from resnet_jax.training.estimation import Estimate as Estimate
+from resnet_jax.training.estimation import estimate as estimate
 from resnet_jax.training.experiment import train as train
 from resnet_jax.training.finetuning import FinetunePlan as FinetunePlan
 from resnet_jax.training.finetuning import finetune_config as finetune_config
@@ -15,3 +17,4 @@ from resnet_jax.training.hooks import StartEvent as StartEvent
 from resnet_jax.training.hooks import StepEvent as StepEvent
 from resnet_jax.training.loop import TrainingDivergedError as TrainingDivergedError
 from resnet_jax.training.loop import TrainResult as TrainResult
+from resnet_jax.training.preview import write_preview as write_preview

@@ -109,7 +109,7 @@ def create_averaging_weight(config: AveragingConfig, timeline: Timeline) -> Aver
 
         def equal_weight(step: jax.Array) -> jax.Array:
             count = updates(step + 1) - before
-            return jnp.where(count < 1, 1.0, jnp.where(due(step), 1 / jnp.maximum(count, 1), 0.0))
+            return jnp.where(count < 1, 1.0, jnp.where(due(step), 1.0 / jnp.maximum(count, 1), 0.0))
 
         return equal_weight
 

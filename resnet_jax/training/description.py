@@ -17,6 +17,7 @@ from resnet_jax.config import (
     AugmentConfig,
     ClipConfig,
     DigitsConfig,
+    IdxConfig,
     ModelConfig,
     ScheduleConfig,
     SyntheticConfig,
@@ -163,9 +164,9 @@ def _schedule(schedule: ScheduleConfig) -> str:
 
 
 def _head_first(run: Run) -> str:
-    return (
-        f"{run.head_steps:,} steps ({run.config.finetune.head_epochs:g} epochs), BatchNorm frozen"
-    )
+    epochs = run.config.finetune.head_epochs
+    plural = "" if epochs == 1 else "s"
+    return f"{run.head_steps:,} steps ({epochs:g} epoch{plural}), BatchNorm frozen"
 
 
 def _resizing(run: Run) -> str:
@@ -308,9 +309,11 @@ def _augmentation(config: TrainConfig) -> str:
         )
     if isinstance(data, SyntheticConfig):
         return "none"
-    augment = data.augment if isinstance(data, TfdsArraysConfig) else data.images.augment
     crops = []
-    if not isinstance(data, TfdsArraysConfig):
+    if isinstance(data, TfdsArraysConfig | IdxConfig):
+        augment = data.augment
+    else:
+        augment = data.images.augment
         low, high = data.images.crop_scale
         crops = [f"random crops of {low:.0%} to {high:.0%} of the image"]
     words = _words(augment, omit=("mean", "std", "fill"), unchanged=AugmentConfig(flip=0.0))

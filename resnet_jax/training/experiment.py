@@ -171,6 +171,11 @@ def _record(
                 else {}
             ),
             f"{split} loss": f"{result.metrics['loss']:.4f}",
+            **(
+                {f"{split} top-1, raw weights": f"{result.metrics['raw_top1']:.2%}"}
+                if "raw_top1" in result.metrics
+                else {}
+            ),
             "parameters": f"{run.num_params:,}",
             "wall time, this process": f"{seconds:.1f} s",
             "of which compilation": f"{result.compile_seconds:.1f} s",

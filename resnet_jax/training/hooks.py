@@ -44,7 +44,8 @@ class StepEvent:
         total_steps: Number of steps of the whole run.
         epoch: Number of epochs done.
         metrics: Means over the training images since the last record: ``loss`` in nats, ``top1``
-            and ``top5`` as shares from 0 to 1.
+            and ``top5`` as shares from 0 to 1. They are missing if all steps since then were
+            skipped. A run that skips steps has more values, which describe that.
         learning_rate: Learning rate of this step.
         images_per_second: Throughput since the last record, without evaluations, checkpoints and
             hooks.
@@ -68,7 +69,8 @@ class EvaluationEvent:
         epoch: Number of epochs done.
         split: Name of the evaluated split, ``"validation"`` or ``"test"``.
         metrics: Means over its images: ``loss`` in nats, ``top1`` and ``top5`` as shares from 0 to
-            1.
+            1. A run with averages also has ``raw_loss``, ``raw_top1`` and ``raw_top5`` of the
+            parameters themselves.
         variables: Function that returns the variables that were evaluated. Call it within the hook:
             the next step reuses their memory.
     """

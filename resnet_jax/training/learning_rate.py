@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from resnet_jax.report import LineChart, Series
+from resnet_jax.report import Series
 from resnet_jax.training.setup import Run
 
 # More points cannot be told apart in a chart.
@@ -23,11 +23,3 @@ def learning_rate_curve(run: Run, steps: int | None = None) -> Series:
     done = np.unique(np.linspace(0, total - 1, min(total, _MAX_POINTS)).round().astype(int))
     rates = np.broadcast_to(np.asarray(run.schedule(done), np.float64), done.shape)
     return Series("schedule", (done + 1).tolist(), rates.tolist())
-
-
-def learning_rate_chart(run: Run) -> LineChart:
-    """Return the schedule of a run as a chart.
-
-    `resnet_jax.report.terminal.draw_text` draws it in a terminal.
-    """
-    return LineChart("Learning rate", "step", [learning_rate_curve(run)], from_zero=True)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 
 from resnet_jax.config import ConfigError, ProfileConfig
@@ -40,7 +41,7 @@ Result = TypeVar("Result")
 
 
 class TrainingDivergedError(Exception):
-    """Raised when the loss is no longer a finite number, or too many steps were skipped."""
+    """Raised when the loss or the parameters are not finite, or too many steps were skipped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +102,8 @@ def train(
         ConfigError: The run starts from weights that cannot be read or belong to another network.
         DataError: An image cannot be read, or the processes have different images.
         PreemptedError: SIGTERM or Ctrl-C came; the last step is saved.
-        TrainingDivergedError: The loss is no longer finite; that state is not saved. If such steps
-            are skipped, ``guard.max_in_a_row`` of them have followed each other.
+        TrainingDivergedError: The loss or the parameters are no longer finite; that state is not
+            saved. If such steps are skipped, ``guard.max_in_a_row`` of them followed each other.
     """
     profile, hooks = profile or ProfileConfig(), hooks or RunHooks((), run, workdir.path)
     print_header(
@@ -140,7 +141,9 @@ def train(
                     if statistics_step is None:
                         return state
                     with goodput.spent_on("evaluation"):
-                        return recompute_statistics(run, statistics_step, state)
+                        return recompute_statistics(
+                            run, statistics_step, state, watch=watchdog.watch
+                        )
 
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
@@ -234,6 +237,16 @@ def _first_state(
     return state, BestEvaluation.from_metadata(metadata)
 
 
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+    """Return whether all parameters are finite, bool[].
+
+    The loss alone does not tell: XLA's CPU backend may turn the maximum of NaN and 0, which is
+    ReLU, into 0.
+    """
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+
+
 @dataclasses.dataclass(frozen=True)
 class _Loop:
     """The steps of a run, with everything that is due between them.
@@ -317,7 +330,7 @@ class _Loop:
             with self.goodput.spent_on("step"):
                 fetched, facts = self._checked(records.fetch(), state, step, saver)
             means = mean_metrics(fetched) if fetched else {}
-            recorded_values = records.train(step, means | facts)
+            values = records.train(step, means | facts)
             saver.add(fetched)
             # A run that stops early counts its evaluations, so it does not leave one out then.
             evaluated = evaluation_due and (last or saver.ranks_evaluations or not preempted)
@@ -331,7 +344,7 @@ class _Loop:
                     saver.save(state, step, evaluation)
                 self.watchdog.done()
             # After saving, so that an error in a hook does not lose the step.
-            self.hooks.step(step, recorded_values)
+            self.hooks.step(step, values)
             if evaluated and evaluation:
                 self.hooks.evaluation(step, evaluation.metrics, state.evaluated)
             self.watchdog.done()
@@ -355,16 +368,20 @@ class _Loop:
             f"the last checkpoint is of step {saver.latest_step}; lower optimizer.learning_rate or "
             "lengthen schedule.warmup_epochs"
         )
-        if not state.guard:
-            if not math.isfinite(loss := mean_metrics(fetched)["loss"]):
-                raise TrainingDivergedError(f"the loss became {loss} by step {step}; {remedy}")
-            return fetched, {}
-        guard, loss_scale = jax.device_get((state.guard, state.loss_scale))
-        if (count := int(guard["in_a_row"])) >= self.run.config.guard.max_in_a_row:
+        guard, loss_scale, finite = jax.device_get(
+            (state.guard, state.loss_scale, _all_finite(state.params))
+        )
+        if guard and (count := int(guard["in_a_row"])) >= self.run.config.guard.max_in_a_row:
             raise TrainingDivergedError(
                 f"{count} steps in a row were skipped by step {step}, because their loss or "
                 f"gradients were not finite: {diagnosis(guard, state.params)}; {remedy}"
             )
+        if not guard and not math.isfinite(loss := mean_metrics(fetched)["loss"]):
+            raise TrainingDivergedError(f"the loss became {loss} by step {step}; {remedy}")
+        if not finite:
+            raise TrainingDivergedError(f"the parameters were not finite by step {step}; {remedy}")
+        if not guard:
+            return fetched, {}
         facts = {"skipped_steps": float(guard["skipped"])}
         if loss_scale:
             facts["loss_scale"] = float(loss_scale["scale"])

@@ -62,7 +62,7 @@ def create_preview(run: Run, *, images: int, facts: Mapping[str, str] | None = N
     def prepare(resident: Any, drawn: Any, key: jax.Array, step: jax.Array) -> dict[str, jax.Array]:
         batch = train.fetch(resident, drawn)
         augment_key, _ = step_keys(key, step)
-        inputs, targets = run.dataset.augment(augment_key, batch.image, batch.label)
+        inputs, targets = run.augmentation(step)(augment_key, batch.image, batch.label)
         if targets.ndim == 1:
             targets = jax.nn.one_hot(targets, len(run.dataset.class_names))
         return {

@@ -8,20 +8,20 @@ is sought before the minimum alone.  A loss that has exploded may fall again, fa
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
-from resnet_jax.config import AveragingConfig, ConfigError, RangeTestConfig, TrainConfig
+from resnet_jax.config import AveragingConfig, RangeTestConfig, TrainConfig
 from resnet_jax.report import LineChart, Series
 from resnet_jax.report.charts import smoothed
 from resnet_jax.training.metrics import mean_metrics
+from resnet_jax.training.opening import open_run
 from resnet_jax.training.prefetch import Prefetch
-from resnet_jax.training.setup import Run, check
-from resnet_jax.training.starting_weights import read_starting_weights
+from resnet_jax.training.setup import Run
 
 # The loss of the first steps is that of the initial network, and the last ones diverge.
 _LEFT_OUT_SHARE, _LEFT_OUT_LAST = 10, 5
@@ -66,16 +66,6 @@ class RangeTest:
         """Whether the loss grew so much that the test ended before its last step."""
         return len(self.learning_rates) < self.config.steps
 
-    def require_descent(self) -> None:
-        """Raise `RangeTestError` unless the average loss falls somewhere."""
-        _, losses = self._considered
-        if len(losses) < 2 or np.argmin(losses) == 0:
-            raise RangeTestError(
-                f"the loss did not fall in {len(self.losses)} of {self.config.steps} steps, so no "
-                f"learning rate can be suggested; lower range_test.lowest "
-                f"({self.config.lowest:g}) or raise range_test.steps"
-            )
-
     @property
     def _considered(self) -> tuple[np.ndarray, np.ndarray]:
         chosen = slice(self.config.steps // _LEFT_OUT_SHARE, -_LEFT_OUT_LAST)
@@ -116,6 +106,7 @@ def learning_rate_range_test(
     config: TrainConfig,
     range_test: RangeTestConfig | None = None,
     *,
+    devices: Sequence[jax.Device] | None = None,
     announce: Callable[[Run], None] | None = None,
 ) -> RangeTest:
     """Train for some steps with a rising learning rate, and return the loss of each step.
@@ -126,6 +117,7 @@ def learning_rate_range_test(
     Args:
         config: The experiment. Its schedule and its averages are not used.
         range_test: How the test proceeds.
+        devices: Devices to train on; by default all.
         announce: Called with the run before it is compiled.
 
     Raises:
@@ -134,47 +126,63 @@ def learning_rate_range_test(
         RangeTestError: The loss did not fall before it grew or was not finite.
     """
     range_test = range_test or RangeTestConfig()
-    run = _open(config).with_schedule(rising(range_test), range_test.steps)
+    # Averages would take memory and time, and are not evaluated.
+    config = dataclasses.replace(config, averaging=AveragingConfig())
+    run = open_run(config, read_weights=True, devices=devices)
+    run = run.with_schedule(rising(range_test), range_test.steps)
     if announce is not None:
         announce(run)
+    return outcome_of(_losses(run), range_test)
+
+
+def outcome_of(losses: Iterable[float], config: RangeTestConfig) -> RangeTest:
+    """Return the outcome of a range test.
+
+    Args:
+        losses: Loss of each step. No more are drawn after the test has ended.
+        config: How the test proceeds.
+
+    Raises:
+        RangeTestError: The loss did not fall before it grew or was not finite.
+    """
+    found: list[float] = []
+    average = np.zeros(0)
+    for loss in losses:
+        if not math.isfinite(loss):
+            break
+        found.append(loss)
+        average = smoothed(np.asarray(found), config.smoothing)
+        if average[-1] > config.stop_at * average.min():
+            break
+    rates = np.geomspace(config.lowest, config.highest, config.steps)[: len(found)]
+    outcome = RangeTest(config, rates, np.asarray(found), average)
+    _, considered = outcome._considered
+    if len(considered) < 2 or np.argmin(considered) == 0:
+        raise RangeTestError(
+            f"the loss did not fall in {len(found)} of {config.steps} steps, so no learning rate "
+            f"can be suggested; lower range_test.lowest ({config.lowest:g}) or raise "
+            "range_test.steps"
+        )
+    return outcome
+
+
+def _losses(run: Run) -> Iterator[float]:
+    """Train, and yield the mean loss of the batch of each step."""
     train_step, state, key = run.compile_train_step(), run.create_state(), run.step_key
     drawn = run.dataset.train.train_batches(
-        config.batch_size,
-        seed=config.seed,
+        run.config.batch_size,
+        seed=run.config.seed,
         start_step=0,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    losses: list[float] = []
-    average = np.zeros(0)
     with Prefetch(drawn, run.mesh) as batches:
-        for _, batch in zip(range(range_test.steps), batches, strict=False):
-            state, metrics = train_step(state, batch, key)
-            loss = mean_metrics([metrics])["loss"]
-            if not math.isfinite(loss):
-                break
-            losses.append(loss)
-            average = smoothed(np.asarray(losses), range_test.smoothing)
-            if average[-1] > range_test.stop_at * average.min():
-                break
-    rates = np.geomspace(range_test.lowest, range_test.highest, range_test.steps)[: len(losses)]
-    result = RangeTest(range_test, rates, np.asarray(losses), average[: len(losses)])
-    result.require_descent()
-    return result
+        for _ in range(run.total_steps):
+            state, metrics = train_step(state, next(batches), key)
+            yield mean_metrics([metrics])["loss"]
 
 
 def rising(config: RangeTestConfig) -> optax.Schedule:
     """Return the learning rate, which rises exponentially, by the number of steps done."""
     growth = (config.highest / config.lowest) ** (1 / (config.steps - 1))
     return optax.exponential_decay(config.lowest, 1, growth)
-
-
-def _open(config: TrainConfig) -> Run:
-    # Averages would take memory and time, and are not evaluated.
-    config = dataclasses.replace(config, averaging=AveragingConfig())
-    try:
-        model, mesh = check(config)
-        weights = read_starting_weights(config.model, model) if config.model.weights else None
-        return Run.open(config, model, mesh, weights)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(str(error)) from error

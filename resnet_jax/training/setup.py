@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -47,6 +48,7 @@ from resnet_jax.training.starting_weights import (
 )
 from resnet_jax.training.state import TrainState, state_of
 from resnet_jax.training.step import (
+    Augment,
     GradientFunction,
     TrainStep,
     Update,
@@ -54,12 +56,14 @@ from resnet_jax.training.step import (
     make_gradients,
     make_loss,
     make_update,
+    step_keys,
 )
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
 
-StatisticsStep = Callable[[dict[str, Any], Any, jax.Array], tuple[Any, jax.Array]]
-"""From (variables, batch, key) to the statistics of the batch, in the structure of ``batch_stats``,
-and the number of its examples. The batch is what the iterator of the training split yields."""
+StatisticsStep = Callable[[dict[str, Any], Any, jax.Array, np.int32], tuple[Any, jax.Array]]
+"""From (variables, batch, key, step) to the statistics of the batch, in the structure of
+``batch_stats``, and the number of its examples. The batch is what the iterator of the training
+split yields. It is augmented as the training step does after that number of steps."""
 
 
 def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> tuple[ResNet, Mesh]:
@@ -431,24 +435,27 @@ class Run:
         Its variables are those that are evaluated.
         """
         train, replica = self.dataset.train, replicated(self.mesh)
-        batch_statistics = make_batch_statistics(self.model)
+        batch_statistics, augment = make_batch_statistics(self.model), self.dataset.augment
+        if self.dataset.mix_until_epoch is not None:
+            # The last steps, from which the evaluated variables come, do not mix.
+            augment = partial(augment, mixing=jnp.asarray(False))
 
         def statistics_step(
-            resident: Any, variables: dict[str, Any], drawn: Any, key: jax.Array
+            resident: Any, variables: dict[str, Any], drawn: Any, key: jax.Array, step: jax.Array
         ) -> tuple[Any, jax.Array]:
             batch = train.fetch(resident[0] if self.teacher else resident, drawn)
-            images, _ = self.dataset.augment(key, batch.image, batch.label)
+            images, _ = augment(step_keys(key, step)[0], batch.image, batch.label)
             return batch_statistics(variables, images, batch.mask), batch.mask.sum()
 
         evaluated = self._state_shardings.evaluated
         jitted = jax.jit(
             statistics_step,
-            in_shardings=(replica, evaluated, batch_sharded(self.mesh), replica),
+            in_shardings=(replica, evaluated, batch_sharded(self.mesh), replica, replica),
             out_shardings=replica,
         )
         arguments = self.abstract_state.evaluated, self._drawn(train), self._abstract_key
         with self._platform():
-            lowered = jitted.lower(self._train_arrays, *arguments)
+            lowered = jitted.lower(self._train_arrays, *arguments, np.int32(0))
         return partial(lowered.compile(), self._train_arrays)
 
     @cached_property
@@ -456,21 +463,29 @@ class Run:
         """Function that places variables on the devices as the evaluation step takes them."""
         return jax.jit(lambda tree: tree, out_shardings=self._state_shardings.evaluated)
 
-    def _augment(self, step: jax.Array, resident: Any, drawn: Any) -> Callable[..., Any]:
+    def augmentation(self, step: jax.Array) -> Augment:
         """Return the augmentation of one step, for use while the step is traced.
 
         Args:
             step: int32[], number of steps done.
-            resident: The arrays of the teacher, if there is one.
-            drawn: What the iterator of the training split yields.
         """
         augment, until = self.dataset.augment, self.dataset.mix_until_epoch
-        if until is not None:
-            # One program serves both phases. A second one would take as long to compile as the
-            # first, and this one mixes with a weight of 1 after the end, which costs one pass over
-            # the images.
-            last = max(1, self.phases.steps(until))
-            augment = partial(augment, mixing=step < last)
+        if until is None:
+            return augment
+        # One program serves both phases. A second one would take as long to compile as the first,
+        # and this one mixes with a weight of 1 after the end, which costs one pass over the images.
+        last = max(1, self.phases.steps(until))
+        return partial(augment, mixing=step < last)
+
+    def _augment(self, step: jax.Array, resident: Any, drawn: Any) -> Callable[..., Any]:
+        """Return the augmentation of one step, followed by the teacher, if there is one.
+
+        Args:
+            step: int32[], number of steps done.
+            resident: The arrays of the teacher.
+            drawn: What the iterator of the training split yields.
+        """
+        augment = self.augmentation(step)
         return taught(augment, self.teacher, resident, drawn) if self.teacher else augment
 
     def _lower_eval_step(self) -> jax.stages.Lowered:

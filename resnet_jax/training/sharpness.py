@@ -47,7 +47,7 @@ def sharpness_aware(
                     direction,
                     trained(state.params),
                 )
-            factor = rho / (optax.global_norm(direction) + 1e-12)
+            factor = rho / (optax.tree.norm(direction) + 1e-12)
             worst = jax.tree.map(
                 lambda param, slope: param + factor * slope, state.params, direction
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from resnet_jax.inference.precise_bn import pooled_statistics
 from resnet_jax.training.evaluate import EvalStep, Evaluation, evaluate
@@ -53,17 +54,22 @@ def evaluate_state(
 
 
 def recompute_statistics(
-    run: Run, statistics_step: StatisticsStep, state: TrainState
+    run: Run,
+    statistics_step: StatisticsStep,
+    state: TrainState,
+    *,
+    watch: Callable[[jax.Array], None] = lambda _: None,
 ) -> TrainState:
     """Return a state whose averaged parameters have statistics of their own ("Precise BN").
 
-    They are computed from the first training batches of the run, augmented as in training, which
-    are the same every time.
+    They are computed from the first training batches of the run, with the augmentation that they
+    had in training, so they depend on the parameters alone.
 
     Args:
         run: The run, whose averages are enabled.
         statistics_step: Its compiled step.
         state: The state.
+        watch: Called with an array of each batch as soon as the devices have been given it.
     """
     if not state.batch_stats:
         return state
@@ -77,8 +83,10 @@ def recompute_statistics(
     first = itertools.islice(drawn, run.config.averaging.recompute_batches)
 
     def statistics(batches: Iterator[Any]) -> Iterator[tuple[Any, int]]:
-        for batch in batches:
-            found, count = statistics_step(state.ema, batch, run.step_key)
+        key = run.step_key
+        for step, batch in enumerate(batches):
+            found, count = statistics_step(state.ema, batch, key, np.int32(step))
+            watch(count)
             yield found, int(count)
 
     with Prefetch(first, run.mesh) as batches:

@@ -331,13 +331,11 @@ def test_classes_of_another_task_are_listed(
     assert "the data have cat, wolf; the model has cat, dog" in message
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_results_need_permission(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tmp_path.chmod(0o500)
-    message = fails(capsys, "evaluate", trained, "--output", tmp_path / "x.json")
-    assert "permission denied" in message
+@pytest.mark.skipif(not os.path.isdir("/sys/kernel"), reason="needs a folder that root cannot use")
+def test_results_need_permission(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The command ends before the evaluation, whose results would be lost.
+    message = fails(capsys, "evaluate", trained, "--output", "/sys/x.json")
+    assert message.startswith("error: /sys/x.json cannot be written: ")
 
 
 def test_an_interruption_leaves_no_file(

@@ -168,6 +168,11 @@ def test_a_dry_run_writes_nothing(
         (["PHOTOS", "--weights", "RUN", "--workdir", "PHOTOS"], "holds no config.json of a run"),
         (["PHOTOS", "--weights", "RUN", "--workdir", "FILE"], "FILE is a file"),
         (["PHOTOS", "--weights", "RUN", "--epochs", "0"], "epochs must be above 0"),
+        pytest.param(
+            ["PHOTOS", "--weights", "RUN", "--workdir", "/sys/run"],
+            "/sys/run cannot be written",
+            marks=pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux"),
+        ),
     ],
 )
 def test_a_mistake_gets_one_line_and_leaves_nothing(

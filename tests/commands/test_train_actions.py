@@ -85,7 +85,7 @@ def test_a_dry_run_prints_and_writes_nothing(train: Callable[..., Outcome], tmp_
     assert facts["evaluation"].partition(", ")[2].startswith("2 times ")
     plot = lines[lines.index("Learning rate") + 1 :]
     assert len(plot) == 9
-    assert plot[-1].endswith("epoch")
+    assert plot[-1].endswith("step")
     assert files(tmp_path) == []
 
 

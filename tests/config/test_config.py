@@ -31,11 +31,8 @@ from resnet_jax.config import (
     SyntheticConfig,
     TrainConfig,
     differing_fields,
-    list_experiments,
-    load_experiment,
 )
 
-EXPERIMENTS = {name: load_experiment(name).config for name in list_experiments()}
 BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
 
 
@@ -196,59 +193,3 @@ def test_differences_are_named_with_dots() -> None:
     assert "model.name: 'resnet50' there, 'resnet18' here" in differences
     assert "data.kind: 'synthetic' there, 'digits' here" in differences
     assert "data.max_shift: 'absent' there, 1.0 here" in differences
-
-
-def test_the_experiments_are_described() -> None:
-    assert list(EXPERIMENTS) == [
-        "cifar10-resnet20",
-        "cifar10-resnet56",
-        "cifar100-resnet110",
-        "digits-resnet20",
-        "folder-resnet50",
-        "imagenet-resnet18",
-        "imagenet-resnet50",
-        "synthetic-resnet50",
-    ]
-    for name in EXPERIMENTS:
-        assert f"resnet-jax train {name}" in load_experiment(name).description
-
-
-# Each row has batch size and epochs; learning rate, epochs of warm-up, kind of schedule, weight
-# decay and Nesterov; and label smoothing.
-RECIPES = {
-    "digits-resnet20": (64, 25, 0.05, 2, "cosine", 5e-4, True, 0.1),
-    "cifar10-resnet20": (128, 163.84, 0.1, 0, (81.92, 122.88), 1e-4, False, 0.0),
-    "cifar10-resnet56": (128, 163.84, 0.1, 0, (81.92, 122.88), 1e-4, False, 0.0),
-    "cifar100-resnet110": (128, 163.84, 0.1, 1, (81.92, 122.88), 1e-4, False, 0.0),
-    "imagenet-resnet18": (1024, 90, 0.4, 5, "cosine", 1e-4, True, 0.1),
-    "imagenet-resnet50": (1024, 90, 0.4, 5, "cosine", 1e-4, True, 0.1),
-    "folder-resnet50": (64, 30, 0.05, 2, "cosine", 1e-4, True, 0.1),
-    "synthetic-resnet50": (16, 1, 0.1, 0, "cosine", 1e-4, True, 0.0),
-}
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_recipes_are_those_that_are_published(name: str) -> None:
-    config, optimizer = EXPERIMENTS[name], EXPERIMENTS[name].optimizer
-    schedule = config.schedule
-    decay_epochs = schedule.decay_epochs if isinstance(schedule, StepsConfig) else ()
-    assert RECIPES[name] == (
-        config.batch_size,
-        config.epochs,
-        optimizer.learning_rate,
-        getattr(schedule, "warmup_epochs", None),
-        decay_epochs or schedule.kind,
-        optimizer.weight_decay,
-        optimizer.nesterov,
-        config.loss.label_smoothing,
-    )
-    assert optimizer.momentum == 0.9
-    assert getattr(schedule, "decay_factor", 0.1) == 0.1
-    # The paper of the CIFAR networks applies weight decay to every parameter, and no block starts
-    # as the identity.
-    is_of_cifar = name.startswith("cifar")
-    assert (optimizer.decay_on == "all") == is_of_cifar
-    assert config.model.zero_init_residual != config.model.name.startswith("cifar")
-    if is_of_cifar:
-        steps = [config.steps(epochs, 50_000) for epochs in (*decay_epochs, config.epochs)]
-        assert steps == [32_000, 48_000, 64_000]

@@ -1,5 +1,6 @@
 """Augmentation of whole batches on the device: keys, sharding, erasing, mixing, targets."""
 
+import dataclasses
 import math
 import re
 from functools import lru_cache, partial
@@ -27,6 +28,7 @@ EVERYTHING = AugmentConfig(
     erasing_max_count=2,
 )
 MIXED = AugmentConfig(crop_padding=4, mixup_alpha=0.8, cutmix_alpha=1.0)
+MIXED_ONE_BY_ONE = dataclasses.replace(MIXED, mix_partner="random", mix_draw="image")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,9 @@ def compiled(config: AugmentConfig, **kwargs: Any) -> Any:
 everything = compiled(EVERYTHING)
 
 
-@pytest.mark.parametrize("config", [EVERYTHING, MIXED], ids=["everything", "mixed"])
+@pytest.mark.parametrize(
+    "config", [EVERYTHING, MIXED, MIXED_ONE_BY_ONE], ids=["everything", "mixed", "one by one"]
+)
 def test_pixels_and_targets_do_not_depend_on_the_sharding(
     images: np.ndarray, labels: np.ndarray, config: AugmentConfig
 ) -> None:

@@ -23,6 +23,9 @@ CIFAR = {
     "cifar_resnet56": (0.85, 853_018),
     "cifar_resnet110": (1.7, 1_727_962),
     "cifar_resnet1202": (19.4, 19_421_274),
+    # Option B adds two projections with their normalization: 16 x 32 + 64 and 32 x 64 + 128.
+    "cifar_resnet20_b": (0.27, 272_474),
+    "cifar_resnet32_b": (0.47, 466_906),
     "cifar_preresnet110": (1.7, 1_727_962),
     "cifar_preresnet164": (1.7, 1_703_258),
     "cifar_preresnet1001": (10.3, 10_327_706),

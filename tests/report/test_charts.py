@@ -69,3 +69,24 @@ def test_a_line_keeps_its_color_if_others_have_no_points() -> None:
     drawn = draw(LineChart("y", "x", [Series("a", [], []), Series("b", [1, 2], [1, 2])]))
     assert drawn is not None
     assert [(line.name, line.index) for line in drawn.lines] == [("b", 1)]
+
+
+def test_a_logarithmic_axis_has_equal_steps_for_equal_factors() -> None:
+    chart = LineChart("y", "x", [Series("a", [1e-4, 1e-2, 1.0], [1.0, 2.0, 3.0])], log_x=True)
+    drawn = draw(chart)
+    assert drawn is not None
+    np.testing.assert_allclose(points(drawn.lines[0].raw)[:, 0], [0, SIDE / 2, SIDE], atol=0.05)
+    found = [(tick.label, round(tick.position, 6)) for tick in drawn.x_ticks]
+    assert found == [("0.0001", 0), ("0.001", 25), ("0.01", 50), ("0.1", 75), ("1", 100)]
+    assert drawn.data["log_x"]
+    # The script and people get the values themselves.
+    assert drawn.data["x"] == (1e-4, 1.0)
+    assert drawn.data["series"][0]["x"] == [1e-4, 1e-2, 1.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-7, 10.0), (2.0, 3.0), (5.0, 5.0), (1e-30, 1e30)])
+def test_a_logarithmic_axis_has_a_few_ticks(low: float, high: float) -> None:
+    drawn = draw(LineChart("y", "x", [Series("a", [low, high], [1, 2])], log_x=True))
+    assert drawn is not None
+    assert 2 <= len(drawn.x_ticks) <= 7
+    assert all(-1e-6 <= tick.position <= 100 + 1e-6 for tick in drawn.x_ticks)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resnet_jax.report.page import _curves, _values
 from tests.report.records import evaluation_record, run_record, write
 
 # One worker runs all tests of reports, because they share a browser and a large page.
@@ -233,3 +234,21 @@ def test_top5_is_shown_where_it_says_something(tmp_path: Path) -> None:
     assert "87.5" in section(page, "curves")
     # With five classes every label is among the five best.
     assert "<h3>Top-5 accuracy</h3>" not in with_top5(1.0)
+
+
+def test_averages_and_raw_weights_and_skipped_steps_are_shown() -> None:
+    records = [
+        {"step": 1, "kind": "train", "skipped_steps": 1, "images_per_second": 10.0},
+        {"step": 2, "kind": "train", "loss": 2.0, "top1": 0.5, "skipped_steps": 1},
+        {"step": 2, "kind": "test", "loss": 1.0, "top1": 0.5, "raw_loss": 3.0, "raw_top1": 0.25},
+    ]
+    loss, top1, *_ = _curves(records)
+    assert [(line.name, list(line.y)) for line in loss.series] == [
+        ("train", [2.0]),
+        ("test", [1.0]),
+        ("test, raw weights", [3.0]),
+    ]
+    assert [list(line.y) for line in top1.series] == [[50], [50], [25]]
+    headings, rows = _values(records)
+    assert rows[1][headings.index("test raw top-1 (%)")] == "25"
+    assert [row[headings.index("skipped steps")] for row in rows] == ["1", "1"]

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from rich.console import Console
 
-from resnet_jax import create_model
 from resnet_jax.config import (
     AveragingConfig,
     ConfigError,
@@ -24,21 +22,16 @@ from resnet_jax.config import (
     SyntheticConfig,
     TrainConfig,
 )
-from resnet_jax.data import Batch
 from resnet_jax.models.variants import _VARIANTS
 from resnet_jax.training.description import describe
 from resnet_jax.training.loop import train
-from resnet_jax.training.metrics import batch_metrics
-from resnet_jax.training.objective import cross_entropy
 from resnet_jax.training.process.goodput import Goodput
 from resnet_jax.training.process.preemption import PreemptedError
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import shard_batch
-from resnet_jax.training.state import TrainState, state_of
-from resnet_jax.training.step import make_train_step
+from resnet_jax.training.state import TrainState
 from tests.training.tiny_train import NETWORKS
-from tests.variables import abstract_variables
 
 # One worker runs the whole file, because its fixture is expensive.
 pytestmark = [pytest.mark.xdist_group("head_first"), pytest.mark.usefixtures("tiny_networks")]
@@ -59,48 +52,6 @@ CONFIG = TrainConfig(
 
 def run_of(**changes: Any) -> Run:
     return Run.create(dataclasses.replace(CONFIG, **changes), jax.devices()[:1])
-
-
-def test_a_run_without_phases_has_the_same_program_as_ever() -> None:
-    model = create_model("cifar_resnet20", stage_sizes=(1,), width=8)
-    optimizer = optax.sgd(0.1, momentum=0.9)
-
-    def augment(
-        key: jax.Array, images: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        return images + jax.random.normal(key, ()), labels
-
-    def train_step(state: TrainState, batch: Batch[jax.Array], key: jax.Array) -> Any:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        images, targets = augment(augment_key, batch.image, batch.label)
-
-        def loss_fn(params: Any) -> Any:
-            output: Any = model.apply(
-                state.variables | {"params": params},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
-            )
-            logits, updated = output
-            losses = cross_entropy(logits, targets, label_smoothing=0.0)
-            metrics = batch_metrics(logits, batch.label, losses, batch.mask)
-            return jnp.mean(losses), (metrics, updated["batch_stats"])
-
-        grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        step = state.step + 1
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(step, params, batch_stats, opt_state), metrics
-
-    images = jax.ShapeDtypeStruct((8, 8, 8, 3), jnp.float32)
-    labels, mask = jax.ShapeDtypeStruct((8,), jnp.int32), jax.ShapeDtypeStruct((8,), bool)
-    variables = abstract_variables(model, images)
-    state = jax.eval_shape(lambda tree: state_of(tree, optimizer, ema=False), variables)
-    arguments = state, Batch(images, labels, mask), jax.eval_shape(jax.random.key, 0)
-    steps = make_train_step(model, optimizer, augment), train_step
-    ours, expected = (jax.jit(step).lower(*arguments).as_text() for step in steps)
-    assert ours == expected
 
 
 def test_early_stopping_and_the_second_phase_change_no_program() -> None:

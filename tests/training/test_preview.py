@@ -43,19 +43,21 @@ CONFIG = TrainConfig(
 
 
 def augmented_run(seen: list[tuple[np.ndarray, ...]]) -> Run:
-    """Return a run that mixes its images and keeps what its steps get."""
+    """Return a run that mixes the images of its first step, and keeps what its steps get."""
     run = Run.create(CONFIG, jax.devices()[:1])
     augment = partial(augment_batch, config=AUGMENT, num_classes=10, label_smoothing=0.1)
 
-    def recorded(key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
-        inputs, targets = augment(key, images, labels)
+    def recorded(key: jax.Array, images: jax.Array, labels: jax.Array, *, mixing: jax.Array) -> Any:
+        inputs, targets = augment(key, images, labels, mixing=mixing)
         jax.debug.callback(lambda *arrays: seen.append(arrays), inputs, targets, labels)
         return inputs, targets
 
     preprocessing = dataclasses.replace(
         run.dataset.preprocessing, mean=AUGMENT.mean, std=AUGMENT.std
     )
-    dataset = dataclasses.replace(run.dataset, augment=recorded, preprocessing=preprocessing)
+    dataset = dataclasses.replace(
+        run.dataset, augment=recorded, preprocessing=preprocessing, mix_until_epoch=1 / 3
+    )
     return dataclasses.replace(run, dataset=dataset)
 
 
@@ -81,7 +83,8 @@ def test_the_pixels_are_those_that_the_first_steps_get() -> None:
         np.testing.assert_array_equal(batch.labels, labels)
         np.testing.assert_allclose(batch.mean, inputs.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(batch.std, inputs.std((0, 1, 2)), rtol=1e-4)
-        assert np.sum(targets[0] > 0.011) == 2, "the batch is mixed"
+    classes = [int(np.sum(batch.targets[0] > 0.011)) for batch in preview.batches]
+    assert classes == [2, 1], "only the first batch is mixed"
     assert not np.array_equal(preview.batches[0].images, preview.batches[1].images)
 
 
@@ -117,9 +120,7 @@ def test_the_page_shows_images_targets_and_counts(tmp_path: Path) -> None:
     assert "The first 2 of 4 images" in text
     cards = re.findall(r'<li class="card">.*?</ul>', page, re.DOTALL)
     assert [text_of(card) for card in cards] == ["cat", "62.5% <bee> 37.5% ant"]
-    assert "0.1, -0.25, 0 mean of the input" in " ".join(
-        f"{value} {name}" for name, value in re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page)
-    )
+    assert "input mean 0.1, -0.25, 0; standard deviation 1, 0.5, 1.5" in text
     assert text.endswith("2 of 3 classes appear. Class Step 1 ant 0 <bee> 3 cat 1")
     for reference in ('src="http', 'href="http', "<link", "url(", "@import", "fetch("):
         assert reference not in page
@@ -141,6 +142,7 @@ def test_targets_name_the_classes_that_were_mixed() -> None:
     assert others == pytest.approx(0.1 * 5 / 6, abs=1e-6)
     mixed = 0.3 * np.eye(6)[3] + 0.7 * np.eye(6)[0]
     assert target_of(mixed, names) == ([("a", 0.7), ("d", 0.3)], 0.0)
+    assert target_of(np.array([0.3, 0.7]), names) == ([("b", 0.7), ("a", 0.3)], 0.0)
     assert target_of(np.full(6, 1 / 6), names) == ([], 1.0)
 
 

@@ -1,5 +1,6 @@
 """Weights are loaded from checkpoints of Flax's ImageNet example and of our own runs."""
 
+import shutil
 import warnings
 from functools import partial
 from pathlib import Path
@@ -170,6 +171,20 @@ def test_a_directory_without_a_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     with pytest.raises(ValueError, match=f"{tmp_path / '7'}: not an Orbax checkpoint"):
         load_weights(create_model("resnet18"), tmp_path)
+
+
+def test_a_damaged_list_of_arrays_is_named_in_one_line(
+    run: tuple[ResNet, TrainState, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, _, workdir = run
+    damaged = tmp_path / "1"
+    shutil.copytree(workdir / "checkpoints" / "1", damaged)
+    (file,) = damaged.rglob("_METADATA")
+    file.write_bytes(b"XXXX" + file.read_bytes()[4:])
+    with pytest.raises(ValueError, match=f"{damaged}: the checkpoint is damaged, its list of arr"):
+        load_weights(model, damaged)
+    # Orbax also warns of it.
+    assert not caplog.records
 
 
 def test_a_truncated_msgpack_is_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class Arguments:
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A folder of images, a .csv, .tsv or .jsonl table, or the directory of a prepared TFDS data
-    set, as a path or a URL."""
+    set, as a path or a URL; or a directory of IDX files with the names of MNIST's."""
     name: str | None = None
     """Name of a TFDS data set below SOURCE, such as imagenet2012 or imagenet2012:5.1.0."""
     image_key: str = "image"

@@ -54,6 +54,10 @@ class LinearConfig(DecayConfig):
 
     def decay(self, peak: float, clock: Clock, begin: Duration) -> optax.Schedule:
         """Return the lines; see `DecayConfig.decay`."""
-        points = [(max(clock.of_epochs(at), begin), share) for at, share in self.points]
+        # A number of epochs above 0 is at least one step, and 0 is the beginning.
+        times = [clock.of_epochs(at) if at else 0 for at, _ in self.points]
+        points = [
+            (max(time, begin), share) for time, (_, share) in zip(times, self.points, strict=True)
+        ]
         points = [(begin, 1.0), *points, (clock.length, self.end)]
         return straight_lines([(time - begin, share * peak) for time, share in points])

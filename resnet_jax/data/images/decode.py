@@ -147,8 +147,8 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TooLargeError(
             f"{width:,} x {height:,} pixels are more than the limit of {max_pixels:,} "
-            "(data.images.max_pixels in training, --max-pixels of data describe and predict, "
-            "max_pixels of Classifier)"
+            "(data.images.max_pixels in training, --max-pixels of other commands, max_pixels of "
+            "Classifier)"
         )
 
 

@@ -13,6 +13,7 @@ from etils import epath
 from resnet_jax.data.dataset import DataError
 from resnet_jax.data.images.decode import MAX_PIXELS, DecodeError, TooLargeError, decode_strips
 from resnet_jax.data.images.folder import open_splits
+from resnet_jax.data.images.idx import is_idx, open_idx_images
 from resnet_jax.data.images.paths import as_path
 from resnet_jax.data.images.pixels import PixelStatistics, Thumbnail, pixel_statistics
 from resnet_jax.data.images.source import ImageSource, UnreadableError, check_label
@@ -81,7 +82,8 @@ def open_all(
     """Open all splits of a data set, even if some of its files are damaged.
 
     Args:
-        path: A folder, a table, a prepared TFDS data set, or the directory of its versions.
+        path: A folder, a table, a directory of IDX files, a prepared TFDS data set, or the
+            directory of its versions.
         name: Name of a prepared data set in the directory ``path``.
         image_key: See `TfdsSplit`. Used for prepared data sets only.
         label_key: See `TfdsSplit`. Used for prepared data sets only.
@@ -93,6 +95,8 @@ def open_all(
         DataError: The images do not exist or cannot be used.
     """
     path = as_path(path)
+    if name is None and is_idx(path):
+        return dict(open_idx_images(path))
     if name or is_prepared(path):
         return {
             split: TfdsSplit(

@@ -5,9 +5,10 @@ from functools import partial
 
 import jax
 
-from resnet_jax.config import AugmentConfig, FolderConfig, TfdsArraysConfig, TfdsConfig
+from resnet_jax.config import FolderConfig, TfdsArraysConfig, TfdsConfig
+from resnet_jax.data.array_dataset import array_dataset
 from resnet_jax.data.augment import augment_batch
-from resnet_jax.data.dataset import DataError, Dataset, Split, printable
+from resnet_jax.data.dataset import DataError, Dataset, printable
 from resnet_jax.data.images.arrays import read_arrays
 from resnet_jax.data.images.folder import open_splits
 from resnet_jax.data.images.loading import ImageSplit
@@ -26,66 +27,53 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
         ImportError: A library is missing that the storage or the interpolation needs.
     """
     train, evaluation, kind = open_sources(config)
+    name = printable(
+        config.path if isinstance(config, FolderConfig) else config.name or config.directory
+    )
+    class_names = train.class_names
+    evaluation_split = "test" if kind == "test" else "validation"
     if isinstance(config, TfdsArraysConfig):
-        augmentation = config.augment
-        splits = read_arrays([train, evaluation])
-        alternating = augmentation.flip if augmentation.flip_mode == "alternating" else None
-        splits[0] = dataclasses.replace(
-            splits[0], sampling_config=config.sampling, alternating_flip=alternating
+        return array_dataset(
+            name,
+            *read_arrays([train, evaluation]),
+            evaluation_split=evaluation_split,
+            class_names=class_names,
+            augmentation=config.augment,
+            sampling=config.sampling,
         )
-        _check_channels(augmentation, splits[0].image_shape[-1])
-    else:
-        augmentation = config.images.augment
-        if "linear" in (config.images.train_interpolation, config.images.eval_interpolation):
-            # A missing library is reported before the first batch.
-            opencv()
-        eval_size = config.images.eval_image_size or config.images.image_size
-        evaluated = dataclasses.replace(config.images, image_size=eval_size)
-        splits = [
-            ImageSplit(train, config.images, sampling_config=config.sampling),
-            ImageSplit(evaluation, evaluated),
-        ]
+    images = config.images
+    if "linear" in (images.train_interpolation, images.eval_interpolation):
+        # A missing library is reported before the first batch.
+        opencv()
 
     def augment(
         key: jax.Array, batch: jax.Array, labels: jax.Array, mixing: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        num_classes = len(train.class_names)
+        num_classes = len(class_names)
         return augment_batch(
-            key, batch, labels, augmentation, num_classes=num_classes, mixing=mixing
+            key, batch, labels, images.augment, num_classes=num_classes, mixing=mixing
         )
 
-    return Dataset(
-        name=printable(
-            config.path if isinstance(config, FolderConfig) else config.name or config.directory
-        ),
-        train=splits[0],
-        evaluation=splits[1],
-        evaluation_split="test" if kind == "test" else "validation",
-        class_names=train.class_names,
-        augment=augment,
-        mix_until_epoch=augmentation.mix_until_epoch,
-        preprocessing=_preprocessing(config, splits[1], augmentation),
-    )
-
-
-def _preprocessing(
-    config: FolderConfig | TfdsConfig | TfdsArraysConfig, split: Split, augmentation: AugmentConfig
-) -> Preprocessing:
+    eval_size = images.eval_image_size or images.image_size
+    split = ImageSplit(evaluation, dataclasses.replace(images, image_size=eval_size))
     height, width, channels = split.image_shape
-    # Arrays are evaluated whole; this is for images of another size.
-    crop_fraction, interpolation, crop_mode = 1.0, "pil_bilinear", "center"
-    if not isinstance(config, TfdsArraysConfig):
-        crop_fraction = config.images.crop_fraction
-        interpolation = config.images.eval_interpolation
-        crop_mode = config.images.crop_mode
-    return Preprocessing(
-        image_size=height if height == width else (height, width),
-        crop_fraction=crop_fraction,
-        interpolation=interpolation,
-        mean=augmentation.mean,
-        std=augmentation.std,
-        channels=channels,
-        crop_mode=crop_mode,
+    return Dataset(
+        name=name,
+        train=ImageSplit(train, images, sampling_config=config.sampling),
+        evaluation=split,
+        evaluation_split=evaluation_split,
+        class_names=class_names,
+        augment=augment,
+        mix_until_epoch=images.augment.mix_until_epoch,
+        preprocessing=Preprocessing(
+            image_size=height if height == width else (height, width),
+            crop_fraction=images.crop_fraction,
+            interpolation=images.eval_interpolation,
+            mean=images.augment.mean,
+            std=images.augment.std,
+            channels=channels,
+            crop_mode=images.crop_mode,
+        ),
     )
 
 
@@ -138,13 +126,3 @@ def _open_sources(
         hold_out=config.hold_out_validation,
     ).items()
     return train, evaluation, kind
-
-
-def _check_channels(config: AugmentConfig, channels: int) -> None:
-    """Raise `DataError` if per-channel settings do not match the channels of the images."""
-    for name in ("mean", "std", "fill", "erasing_value"):
-        if len(getattr(config, name)) not in (1, channels):
-            raise DataError(
-                f"the images have {channels} channels, but data.augment.{name} is "
-                f"{getattr(config, name)}; give 1 value or {channels}"
-            )

@@ -142,7 +142,7 @@ def experiment_of(
         ),
         schedule=StepsConfig(
             warmup_epochs=rule.warmup * rest,
-            decay_epochs=tuple(share * rest for share in rule.decays),
+            decay_epochs=tuple(round(share * rest, 6) for share in rule.decays),
         ),
         finetune=FinetuneConfig(head_epochs=head_epochs),
         early_stopping=EarlyStoppingConfig(patience=patience or None, metric="loss"),

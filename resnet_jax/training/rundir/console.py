@@ -69,7 +69,7 @@ class ProgressLine:
         parts = [
             f"loss {values['loss']:.4f}  top-1 {values['top1']:.2%}" if "loss" in values else "",
             f"{values['images_per_second']:,.1f} images/s",
-            f"{skipped:.0f} steps skipped" if skipped else "",
+            f"skipped steps {skipped:.0f}" if skipped else "",
         ]
         status = "  ".join(filter(None, parts))
         self._progress.update(self._task, completed=step, status=status)

@@ -1,7 +1,10 @@
 """Reader of training checkpoints: those of our runs, and those of Flax's ImageNet example."""
 
+import contextlib
 import json
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +80,15 @@ def read_orbax(path: Path) -> tuple[Variables, dict[str, Any]]:
     if path.is_file():
         return read_msgpack(path), {}
     try:
-        found = ocp.metadata(path.absolute())
+        with _silent():
+            found = ocp.metadata(path.absolute())
         stored, custom = found.metadata, dict(found.custom_metadata or {})
     except Exception as error:
         raise ValueError(
             f"{path}: not an Orbax checkpoint, or it is damaged ({_line(error)})"
         ) from error
+    if stored is None:
+        raise ValueError(f"{path}: the checkpoint is damaged, its list of arrays cannot be read")
     wanted = variables_of(stored, path)
     # Restore onto this machine, whatever devices wrote the checkpoint.
     local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -97,7 +103,7 @@ def read_orbax(path: Path) -> tuple[Variables, dict[str, Any]]:
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     try:
-        with context:
+        with context, _silent():
             state = ocp.load(path.absolute(), abstract)
     except Exception as error:
         raise ValueError(f"{path}: the checkpoint is damaged ({_line(error)})") from error
@@ -191,6 +197,18 @@ def _within(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
             branch = branch.setdefault(key, {})
         branch[place[-1]] = leaf
     return tree
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Leave out the warnings of Orbax, which come before an error that says the same."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _line(error: Exception) -> str:

@@ -9,9 +9,9 @@ import pytest
 
 from resnet_jax.config import CosineConfig, ModelConfig, SyntheticConfig, TrainConfig
 from resnet_jax.models.complexity import count_macs
-from resnet_jax.report import read_metrics
+from resnet_jax.report import Series, read_metrics
 from resnet_jax.training import train
-from resnet_jax.training.estimate import Estimate, estimate, in_words
+from resnet_jax.training.estimation import Estimate, estimate, in_words
 from resnet_jax.training.memory import step_memory
 from resnet_jax.training.setup import Run
 
@@ -36,9 +36,8 @@ def test_an_estimate_agrees_with_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     steps = [row for row in rows if row["kind"] == "train"]
     assert found.total_steps == len(steps) == 10
     assert found.images_seen == 80
-    epochs, rates = found.schedule
-    np.testing.assert_allclose(rates, [row["learning_rate"] for row in steps], rtol=1e-6)
-    np.testing.assert_allclose(epochs, [row["epoch"] - 0.2 for row in steps], atol=1e-12)
+    assert list(found.schedule.x) == [row["step"] for row in steps]
+    np.testing.assert_allclose(found.schedule.y, [row["learning_rate"] for row in steps], rtol=1e-6)
     assert found.evaluations == sum(row["kind"] == "test" for row in rows) == 2
     assert found.num_params == sum(map(np.size, jax.tree.leaves(result.variables["params"])))
     assert found.macs == count_macs(result.run.model, (8, 8, 3))
@@ -52,7 +51,7 @@ def test_the_time_is_that_of_compilation_steps_and_evaluations() -> None:
         facts={"model": "resnet50"},
         total_steps=1000,
         images_seen=256_000,
-        schedule=([0.0], [0.1]),
+        schedule=Series("schedule", [1.0], [0.1]),
         num_params=25_557_032,
         macs=4_111_514_624,
         memory=3 * 2**30,

@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from resnet_jax.config import TrainConfig
 from resnet_jax.models.complexity import count_macs
+from resnet_jax.report import Series
 from resnet_jax.training.description import describe
+from resnet_jax.training.learning_rate import learning_rate_curve
 from resnet_jax.training.memory import available_memory, memory_of
 from resnet_jax.training.opening import open_run
 from resnet_jax.training.prefetch import Prefetch
@@ -24,8 +25,6 @@ from resnet_jax.training.state import TrainState
 _UNMEASURED_STEPS = 3
 # Steps between two looks at the clock: waiting for the devices after each step would slow them.
 _STEPS_AT_ONCE = 5
-# Number of points of the schedule.
-_POINTS = 500
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class Estimate:
         facts: What would be trained, on what and how, by name, for people.
         total_steps: Number of steps.
         images_seen: Number of training images in all steps together.
-        schedule: Epochs and learning rates, N each. N is at most 500.
+        schedule: The learning rate by step, at most 1000 points.
         num_params: Number of parameters.
         macs: Multiply-accumulates of the evaluation of one image.
         memory: Bytes that a training step needs on one device or, on CPUs, on all devices together.
@@ -52,7 +51,7 @@ class Estimate:
     facts: dict[str, str]
     total_steps: int
     images_seen: int
-    schedule: tuple[list[float], list[float]]
+    schedule: Series
     num_params: int
     macs: int
     memory: int | None
@@ -79,7 +78,7 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
     The steps are those of the run with its data, from a new state.  Their time includes waiting for
     the data.  It is that of the steps after the batches that were loaded ahead, with images of full
     size.  In a run that trains the head first, or on smaller images, those steps are faster than
-    the estimate.
+    the estimate.  The recomputation of statistics is not measured.
 
     Args:
         config: The experiment.
@@ -99,7 +98,8 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
     # It is the compiled program with the arrays of the training split.
     program: Any = train_step
     memory = memory_of(program.func, run.mesh)
-    variables = jax.tree.map(jnp.copy, state.evaluated)
+    # The steps donate the state. If there are averages, the parameters are evaluated as well.
+    variables, passes = jax.tree.map(jnp.copy, state.evaluated), 2 if state.ema else 1
     step_seconds, measured = _measure_steps(run, train_step, state, measure_seconds)
     shape = jax.eval_shape(
         run.dataset.prepare,
@@ -110,7 +110,7 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
         facts=describe(run),
         total_steps=run.total_steps,
         images_seen=run.phases.examples(run.total_steps),
-        schedule=_schedule(run),
+        schedule=learning_rate_curve(run),
         num_params=run.num_params,
         macs=count_macs(run.model, shape),
         memory=memory[0] if memory else None,
@@ -118,7 +118,7 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
         compile_seconds=compile_seconds,
         step_seconds=step_seconds,
         measured_steps=measured,
-        evaluation_seconds=_measure_evaluation(run, eval_step, variables),
+        evaluation_seconds=passes * _measure_evaluation(run, eval_step, variables),
         evaluations=evaluations,
     )
 
@@ -161,14 +161,6 @@ def duration(seconds: float) -> str:
             per = size // part
             return f"{parts // per} {large} {parts % per} {small}"
     raise AssertionError("a minute or more has a unit")
-
-
-def _schedule(run: Run) -> tuple[list[float], list[float]]:
-    """Return epochs and learning rates from the first step to the last."""
-    count = min(_POINTS, run.total_steps)
-    steps = np.unique(np.rint(np.linspace(0, run.total_steps - 1, count)).astype(np.int32))
-    rates: Any = jax.vmap(run.schedule)(jnp.asarray(steps))
-    return [run.epochs_done(int(step)) for step in steps], rates.tolist()
 
 
 def _measure_steps(

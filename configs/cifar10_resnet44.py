@@ -1,0 +1,17 @@
+"""ResNet-44 on CIFAR-10 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
+
+This is `cifar10-resnet20` with a deeper network. Nothing else differs.
+
+The published test error is 7.17 %. That of this experiment has not been measured yet.
+
+    resnet-jax train cifar10-resnet44 --data.directory ~/tensorflow_datasets
+"""
+
+import dataclasses
+
+from resnet_jax.config import ModelConfig, load_experiment
+
+CONFIG = dataclasses.replace(
+    load_experiment("cifar10-resnet20").config,
+    model=ModelConfig("cifar_resnet44", zero_init_residual=False),
+)
