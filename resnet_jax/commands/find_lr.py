@@ -67,15 +67,16 @@ def find_learning_rate(
 
     from resnet_jax.report import RunRecord, write_report
     from resnet_jax.report.terminal import draw_text
-    from resnet_jax.training.description import provenance
+    from resnet_jax.training.description import describe, provenance
     from resnet_jax.training.process.distributed import is_primary
     from resnet_jax.training.range_test import learning_rate_range_test
 
     console = Console(quiet=not is_primary())
-    title = ""
+    title, facts = "", {}
 
     def announce(run: "Run") -> None:
-        nonlocal title
+        nonlocal title, facts
+        facts = describe(run)
         title = f"Learning-rate range test of {config.model.name} on {run.dataset.name}"
         console.print(
             f"{title}: {range_test.steps} steps of {config.batch_size} images, from "
@@ -96,16 +97,17 @@ def find_learning_rate(
     write_text(files.json, json.dumps(content, indent=2) + "\n")
     record = RunRecord(
         title=title,
+        kind="Range test",
         headline={
             "steepest descent": f"{result.steepest:.2g}",
             "a tenth of the minimum": f"{result.tenth_of_minimum:.2g}",
         },
-        facts={
-            "optimizer": config.optimizer.kind,
-            "batch": f"{config.batch_size} images",
+        facts=facts
+        | {
+            "learning rate": f"from {range_test.lowest:g} to {range_test.highest:g}",
             "steps": _steps(result),
-            **provenance(command),
-        },
+        }
+        | provenance(command),
         config=config.to_json(),
         charts=[chart],
     )

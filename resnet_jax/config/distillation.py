@@ -16,9 +16,9 @@ class DistillationConfig:
 
     teacher: str | None = None
     """The teacher: the directory of a run, the name of published weights, hf://OWNER/NAME, or a
-    .npy file of logits, float[N, K] in the order of the training split, for data sets in memory. It
-    must have the classes of the data. A network sees the augmented images at its own size and with
-    its own mean and standard deviation. None turns distillation off."""
+    .npy file of logits, float[N, K] in the order of the training split. It must have the classes of
+    the data. A network sees the augmented images at its own size and with its own mean and standard
+    deviation. Every device keeps the logits of a file. None turns distillation off."""
     temperature: float = 4.0
     """Number that both logits are divided by. Higher values also teach the order of the unlikely
     classes; 1 to 5 is usual."""

@@ -39,6 +39,10 @@ class Experiment:
         return " ".join(self.description.partition("\n\n")[0].split())
 
 
+# Largest number of experiments in a suggestion.
+_SUGGESTIONS = 5
+
+
 def list_experiments() -> list[str]:
     """Return the names of the experiments that come with the library, sorted.
 
@@ -69,13 +73,16 @@ def load_experiment(source: str | os.PathLike[str]) -> Experiment:
     name = os.fspath(source).replace("_", "-")
     if name not in files:
         near = matching_experiments(name)
-        hint = did_you_mean(near, otherwise=f"choose from {', '.join(files)}")
+        hint = did_you_mean(near, otherwise="`resnet-jax train --list` shows all of them")
         raise ConfigError(f"unknown experiment {os.fspath(source)!r}: {hint}")
     return _load(files[name])
 
 
 def matching_experiments(name: str) -> list[str]:
-    """Return the names that contain a name, or else the one that is spelled most like it.
+    """Return the names that a name may stand for, at most five.
+
+    They are the names that end with it, or else contain it, or else the one that is spelled most
+    like it.
 
     >>> matching_experiments("resnet56")
     ['cifar10-resnet56']
@@ -83,8 +90,9 @@ def matching_experiments(name: str) -> list[str]:
     ['digits-resnet20']
     """
     names = list_experiments()
+    ending = [known for known in names if known.endswith(f"-{name}")]
     containing = [known for known in names if name and name in known]
-    return containing or nearest(name, names, count=1)
+    return (ending or containing or nearest(name, names, count=1))[:_SUGGESTIONS]
 
 
 def is_file(source: str | os.PathLike[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from resnet_jax.data.array_split import ArraySplit as ArraySplit
 from resnet_jax.data.batches import Batch as Batch
+from resnet_jax.data.batches import Indexed as Indexed
 from resnet_jax.data.batches import Selection as Selection
 from resnet_jax.data.dataset import DataError as DataError
 from resnet_jax.data.dataset import Dataset as Dataset

@@ -76,6 +76,10 @@ class ArraySplit:
         mirrored = None if self.alternating_flip is None else flag
         return Selection(jax.ShapeDtypeStruct((), np.int32), flag, mirrored)
 
+    def with_index(self) -> Self:
+        """Return the split itself, whose selections have the positions of the examples."""
+        return self
+
     def image(self, index: int) -> np.ndarray:
         """Return an image, uint8[H, W, C]."""
         return self.images[index]

@@ -37,6 +37,18 @@ class Selection(NamedTuple, Generic[Array]):
     mirrored: Array | None = None
 
 
+class Indexed(NamedTuple, Generic[Array]):
+    """A batch of images, with the positions of the examples in their split.
+
+    Attributes:
+        batch: The images.
+        index: int32[B].
+    """
+
+    batch: Batch[Array]
+    index: Array
+
+
 @functools.lru_cache(maxsize=4)
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     """Return the order of the examples in an epoch, int64[N], a permutation that is read-only."""

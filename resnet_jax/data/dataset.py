@@ -94,6 +94,10 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
+    def with_index(self) -> "Split":
+        """Return the split whose iterators also yield positions, int32[B], as ``index``."""
+        ...
+
     def image(self, index: int) -> np.ndarray:
         """Return an image as evaluation uses it, uint8[H, W, C]."""
         ...

@@ -63,6 +63,8 @@ class RunRecord:
 
     Attributes:
         title: Title of the page.
+        kind: What the page is, in two or three words. By default it is a training report, or an
+            evaluation report if there are no records.
         facts: What was run, by name.
         headline: The few numbers that matter most, by name.
         records: Metrics in the order of their steps. Each has ``step``, ``kind`` (``"train"`` or
@@ -80,6 +82,7 @@ class RunRecord:
     """
 
     title: str
+    kind: str = ""
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     headline: Mapping[str, str] = dataclasses.field(default_factory=dict)
     records: Sequence[Mapping[str, Any]] = ()

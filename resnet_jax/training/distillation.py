@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from resnet_jax.config import ConfigError, DistillationConfig
-from resnet_jax.data import Dataset, Selection
+from resnet_jax.data import Dataset
 from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.inference.class_names import match_classes
 from resnet_jax.inference.classifier import Classifier
@@ -190,11 +190,6 @@ def _open_network(source: str, dataset: Dataset) -> NetworkTeacher:
 
 
 def _open_logits(source: str, dataset: Dataset) -> LogitsTeacher:
-    if not isinstance(dataset.train.example, Selection):
-        raise ValueError(
-            "logits in a file need a data set that is kept in memory, but these images are read "
-            "from files; give the run that made the logits"
-        )
     logits = np.load(Path(source).expanduser(), allow_pickle=False)
     expected = len(dataset.train), len(dataset.class_names)
     if logits.shape != expected or not np.issubdtype(logits.dtype, np.floating):

@@ -144,6 +144,9 @@ class Run:
             ImportError: The libraries that read the images are not installed.
         """
         dataset = open_dataset(config.data)
+        if config.distillation.is_file:
+            # The logits of an image are found by its position in the training split.
+            dataset = dataclasses.replace(dataset, train=dataset.train.with_index())
         *_, channels = _prepared_shape(dataset)
         if model.in_channels not in (None, channels):
             raise ConfigError(

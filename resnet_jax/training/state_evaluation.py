@@ -63,7 +63,8 @@ def recompute_statistics(
     """Return a state whose averaged parameters have statistics of their own ("Precise BN").
 
     They are computed from the first training batches of the run, with the augmentation that they
-    had in training, so they depend on the parameters alone.
+    had in training, so they depend on the parameters alone.  If mixing ends before the run does,
+    these batches are not mixed.
 
     Args:
         run: The run, whose averages are enabled.

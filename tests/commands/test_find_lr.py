@@ -64,6 +64,9 @@ def test_a_range_test_leaves_its_curve_and_nothing_else(find: Find) -> None:
     assert f"<title>{title}</title>" in page
     assert "Smoothed loss (nats)" in page
     assert 'id="curves"' not in page
+    facts = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", page))
+    assert facts["learning rate"] == "from 0.0001 to 10"
+    assert facts["model"].startswith("tiny_resnet")
 
     code, _, errors = find(*OPTIONS)
     assert code == 2
@@ -99,7 +102,7 @@ def test_a_range_test_without_images_is_refused(find: Find) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--overwrite",), "overwrite has an effect only on a range test; add --find-lr"),
+        (("--overwrite",), "overwrite has an effect only on --find-lr"),
         (("--range-test.steps=50",), "range_test has an effect only on a range test"),
         (("--find-lr", "--range-test.steps=5"), "steps must be at least 20, but it is 5"),
         (

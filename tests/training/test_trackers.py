@@ -93,10 +93,10 @@ def test_a_continued_run_is_one_run_with_each_step_once(
     assert kind == "cosine"
     assert caplog.records == []
 
-    # Another run directory of the same name is another run.
+    # Another run directory of the same name is another run, also for the same object.
     other = tmp_path / "other" / "digits"
     other.mkdir(parents=True)
-    with Tracker(name) as tracker:
+    with tracker:
         session(tracker, other, 1, 6, ends=True)
     assert len(fake.runs) == 2
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from resnet_jax.config import ImageConfig
 from resnet_jax.config.sampling import SamplingConfig
-from resnet_jax.data.batches import Batch
+from resnet_jax.data.batches import Batch, Indexed
 from resnet_jax.data.dataset import DataError
 from resnet_jax.data.images.cores import usable_cores
 from resnet_jax.data.images.crop import Draws, evaluation_image, random_resized_crop
@@ -31,8 +31,12 @@ _logger = logging.getLogger(__name__)
 _PIECE = 16
 
 
-Example = tuple[int, bool, tuple[str, str] | None]
-"""Label, whether the example counts, and the name of a skipped image with the reason."""
+Example = tuple[int, bool, tuple[str, str] | None, int]
+"""Label, whether the example counts, the name of a skipped image with the reason, and the position
+of the image in the split."""
+
+Drawn = Batch[np.ndarray] | Indexed[np.ndarray]
+"""What the iterators of a split yield."""
 
 Load = Callable[[range, np.ndarray], list[Example]]
 """Function that writes the images of N positions in the run to uint8[N, H, W, 3]."""
@@ -48,12 +52,14 @@ class ImageSplit:
         unreadable: Names of the skipped files, with the reason for each. It grows while batches are
             made.
         sampling_config: Which examples an epoch of training visits.
+        indexed: Whether the iterators yield `Indexed` batches.
     """
 
     source: ImageSource
     config: ImageConfig
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
     sampling_config: SamplingConfig = SamplingConfig()
+    indexed: bool = False
 
     def __len__(self) -> int:
         return len(self.source)
@@ -90,13 +96,19 @@ class ImageSplit:
         return ()
 
     @property
-    def example(self) -> Batch[jax.ShapeDtypeStruct]:
-        """An image, its label and whether it counts."""
-        return Batch(
+    def example(self) -> Batch[jax.ShapeDtypeStruct] | Indexed[jax.ShapeDtypeStruct]:
+        """An image, its label and whether it counts, and its position if ``indexed``."""
+        number = jax.ShapeDtypeStruct((), np.int32)
+        batch = Batch(
             jax.ShapeDtypeStruct(self.image_shape, np.uint8),
-            jax.ShapeDtypeStruct((), np.int32),
+            number,
             jax.ShapeDtypeStruct((), bool),
         )
+        return Indexed(batch, number) if self.indexed else batch
+
+    def with_index(self) -> Self:
+        """Return the split with `Indexed` batches; see `Split.with_index`."""
+        return dataclasses.replace(self, indexed=True)
 
     def image(self, index: int) -> np.ndarray:
         """Return an image as evaluation uses it, uint8[H, W, 3]; black if it was skipped."""
@@ -108,10 +120,12 @@ class ImageSplit:
         """Return the name of an image in its source."""
         return self.source.name(index)
 
-    def fetch(self, resident: tuple[()], drawn: Batch[jax.Array]) -> Batch[jax.Array]:
+    def fetch(
+        self, resident: tuple[()], drawn: Batch[jax.Array] | Indexed[jax.Array]
+    ) -> Batch[jax.Array]:
         """Return the batch itself."""
         del resident
-        return drawn
+        return drawn.batch if isinstance(drawn, Indexed) else drawn
 
     def resized(self, size: int) -> Self:
         """Return the same images, cropped to another height and width; see `Split.resized`."""
@@ -126,7 +140,7 @@ class ImageSplit:
         offset: int = 0,
         process_index: int = 0,
         process_count: int = 1,
-    ) -> Iterator[Batch[np.ndarray]]:
+    ) -> Iterator[Drawn]:
         """Iterate over shuffled batches without end; see `Split.train_batches`.
 
         Order and crops depend only on the seed and the position in the run. They do not depend on
@@ -153,7 +167,7 @@ class ImageSplit:
 
     def eval_batches(
         self, batch_size: int, *, process_index: int = 0, process_count: int = 1
-    ) -> Iterator[Batch[np.ndarray]]:
+    ) -> Iterator[Drawn]:
         """Iterate over the whole split in order; see `Split.eval_batches`.
 
         The mask is False for padding and for images that were skipped.
@@ -165,7 +179,7 @@ class ImageSplit:
             _Batches(load, process_index * size, batch_size, (size, *self.image_shape)), steps
         )
 
-    def _iterate(self, batches: "_Batches", steps: int) -> Iterator[Batch[np.ndarray]]:
+    def _iterate(self, batches: "_Batches", steps: int) -> Iterator[Drawn]:
         threads = self.config.threads or usable_cores()
         pieces = grain.MapDataset.range(steps * batches.pieces).map(batches.make)
         if self.config.workers:
@@ -185,12 +199,12 @@ class ImageSplit:
             ).batch(batches.pieces, batch_fn=batches.join)
         iterator = iter(dataset)
         try:
-            for batch, problems in iterator:
+            for batch, index, problems in iterator:
                 for name, reason in problems:
                     if name not in self.unreadable:
                         _logger.warning("skipped %s: %s", name, reason)
                     self.unreadable[name] = reason
-                yield batch
+                yield Indexed(batch, index) if self.indexed else batch
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):
                 raise
@@ -238,14 +252,15 @@ class _Batches:
 
     def join(
         self, pieces: Sequence[tuple[int, list[Example]]]
-    ) -> tuple[Batch[np.ndarray], list[tuple[str, str]]]:
-        """Return the batch, and the names of skipped images with their reasons."""
-        labels, valid, problems = zip(
+    ) -> tuple[Batch[np.ndarray], np.ndarray, list[tuple[str, str]]]:
+        """Return a batch, its positions, and the names of skipped images with their reasons."""
+        labels, valid, problems, index = zip(
             *itertools.chain.from_iterable(examples for _, examples in pieces), strict=True
         )
         images = self.begun.pop(pieces[0][0])
         batch = Batch(images, np.asarray(labels, np.int32), np.asarray(valid))
-        return batch, [problem for problem in problems if problem]
+        skipped = [problem for problem in problems if problem]
+        return batch, np.asarray(index, np.int32), skipped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +297,7 @@ class _TrainExamples:
         # A skipped image is replaced by the next one in the data set.
         for _ in range(len(self.source)):
             try:
-                return _use(self.source, index, crop).label, True, problem
+                return _use(self.source, index, crop).label, True, problem, index
             except UnreadableError as error:
                 if self.config.on_unreadable == "fail":
                     raise _fatal(error) from None
@@ -310,7 +325,7 @@ class _EvaluationExamples:
     def _load(self, position: int, out: np.ndarray) -> Example:
         out[:] = 0
         if position >= len(self.source):
-            return 0, False, None
+            return 0, False, None, 0
 
         def crop(image: bytes) -> None:
             out[:] = evaluation_image(
@@ -324,11 +339,11 @@ class _EvaluationExamples:
             )
 
         try:
-            return _use(self.source, position, crop).label, True, None
+            return _use(self.source, position, crop).label, True, None, position
         except UnreadableError as error:
             if self.config.on_unreadable == "fail":
                 raise _fatal(error) from None
-            return 0, False, (error.name, error.reason)
+            return 0, False, (error.name, error.reason), position
 
 
 def _use(source: ImageSource, index: int, crop: Callable[[bytes], None]) -> Record:

@@ -1,5 +1,6 @@
 """Files at URLs, such as ``https://host/cat.jpg`` or ``gs://bucket/cat.jpg``, through fsspec."""
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,8 @@ def read_remote(url: str) -> bytes:
     """
     try:
         return remote(url, lambda system, name: system.cat_file(name))
+    except FileNotFoundError:  # Some file systems only repeat the URL.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from None
     except (ImportError, OSError):
         raise
     except Exception as error:  # Each file system of fsspec raises errors of its own.

@@ -1,4 +1,4 @@
-"""The hook that tells a tracker about a run, and never stops or delays the run."""
+"""The hook that tells a tracker about a run, and never stops the run."""
 
 import importlib.util
 import json
@@ -162,8 +162,7 @@ class Tracker(Hook):
 
     def _open(self, event: StartEvent) -> None:
         self._file = event.workdir / "tracker.json"
-        if self._file.exists():
-            self._stored = json.loads(self._file.read_text())
+        self._stored = json.loads(self._file.read_text()) if self._file.exists() else {}
         known = self._stored.setdefault(self._name, {"run": {}, "recorded": {}})
         self._service = SERVICES[self._name](event, known["run"])
         known["run"] = self._service.identity
