@@ -40,6 +40,7 @@ from resnet_jax.config.optimizers import SGDConfig as SGDConfig
 from resnet_jax.config.process import DistributedConfig as DistributedConfig
 from resnet_jax.config.process import ProfileConfig as ProfileConfig
 from resnet_jax.config.range_test import RangeTestConfig as RangeTestConfig
+from resnet_jax.config.resizing import ResizingConfig as ResizingConfig
 from resnet_jax.config.sam import SamConfig as SamConfig
 from resnet_jax.config.sampling import SamplingConfig as SamplingConfig
 from resnet_jax.config.schedules import ConstantConfig as ConstantConfig

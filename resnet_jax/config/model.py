@@ -1,6 +1,7 @@
 """Configuration of the network."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from resnet_jax.config.validation import require, require_positive
@@ -28,6 +29,12 @@ class ModelConfig:
     """Normalization: BatchNorm, GroupNorm with 32 groups, EvoNorm-S0 with 32 groups, or filter
     response normalization. The last two contain the activation and need a pre-activation network,
     such as resnetv2_50d. None keeps that of the network."""
+    conv: Literal["blurred"] | None = None
+    """Convolutions. "blurred" blurs the input of every convolution that has a stride and 16 input
+    channels or more (BlurPool, as in FFCV). None keeps those of the network."""
+    stem_pool: Literal["blurred_max"] | None = None
+    """Pooling of the stem. "blurred_max" takes the maximum of every window and blurs before it
+    subsamples (BlurPool, as in Composer). None keeps that of the network."""
     in_channels: int | None = None
     """Number of image channels that the network must accept. None takes that of the data."""
     output_stride: Literal[8, 16, 32] = 32
@@ -38,8 +45,19 @@ class ModelConfig:
     zero_init_residual: bool = True
     """Initialize the last scale of each block to zero, so that every block starts as the identity
     (Goyal et al. 2017, section 5.1)."""
+    conv_init: Literal["fan_out", "fan_in"] = "fan_out"
+    """Initial kernels of the convolutions: normal with a variance of 2 divided by the number of
+    outputs ("fan_out", as in torchvision and timm) or of inputs ("fan_in", He et al. 2015, as in
+    NVIDIA's ResNet) that a weight is connected with."""
+    norm_scale_init: Literal["ones", "uniform"] = "ones"
+    """Initial scales of normalization layers: 1, or uniform between 0 and 1 (Composer).
+    zero_init_residual sets the last one of each block to zero nevertheless."""
+    head_bias_init: float = 0.0
+    """Initial value of all biases of the head. With sigmoid losses, -log(number of classes) makes
+    every class as rare at first as it is; Big Transfer uses -10."""
     bn_decay: float = 0.9
-    """Share of BatchNorm's running statistics that a step keeps, from 0 to below 1."""
+    """Share of BatchNorm's running statistics that a step keeps, from 0 to below 1. With 0 they are
+    those of the last batch, as in ResNet-RS, which evaluates moving averages of them."""
     bn_epsilon: float = 1e-5
     """Number that BatchNorm adds to the variance."""
     dropout_rate: float = 0.0
@@ -49,7 +67,14 @@ class ModelConfig:
     block to zero (Wide ResNet), 0 to below 1."""
     drop_path_rate: float = 0.0
     """Probability that an example skips the last block in training (stochastic depth), 0 to below
-    1. It rises linearly from 0 at the first block."""
+    1. It is smaller in earlier blocks, see drop_path_rule."""
+    drop_path_rule: Literal["block", "stage"] = "block"
+    """How that probability rises: "block" linearly from 0 at the first block (Huang et al. 2016, as
+    in timm), "stage" from stage to stage (as in TensorFlow's ResNet-RS: 2/5, 3/5, 4/5 and all of
+    it)."""
+    drop_block_rate: float = 0.0
+    """Share of the pixels that DropBlock sets to zero in training, in squares of the third and
+    fourth stages, as in timm. 0 to below 1; 0 turns it off."""
     bn_group_size: int | Literal["batch", "device"] = "batch"
     """Images that share BatchNorm statistics in training: "batch" for the whole global batch,
     "device" for the images of one device (no communication, but the result then depends on the
@@ -77,6 +102,10 @@ class ModelConfig:
             require_positive(self, "in_channels")
         if isinstance(self.bn_group_size, int):
             require_positive(self, "bn_group_size")
-        for name in ("dropout_rate", "block_dropout_rate", "drop_path_rate"):
+        for name in ("dropout_rate", "block_dropout_rate", "drop_path_rate", "drop_block_rate"):
             rate = getattr(self, name)
             require(0 <= rate < 1, f"{name} must be in [0, 1), but it is {rate}")
+        require(
+            math.isfinite(self.head_bias_init),
+            f"head_bias_init must be finite, but it is {self.head_bias_init}",
+        )

@@ -15,6 +15,7 @@ from resnet_jax.config.guard import GuardConfig
 from resnet_jax.config.loss import LossConfig, SoftmaxConfig
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optimizers import MuonConfig, OptimizerConfig, SGDConfig
+from resnet_jax.config.resizing import ResizingConfig
 from resnet_jax.config.sam import SamConfig
 from resnet_jax.config.schedules import CosineConfig, ScheduleConfig
 from resnet_jax.config.validation import (
@@ -59,6 +60,8 @@ class TrainConfig:
     """Sharpness-aware minimization."""
     guard: GuardConfig = GuardConfig()
     """What happens if the loss or a gradient of a step is not finite."""
+    resizing: ResizingConfig = ResizingConfig()
+    """Smaller training images at the beginning of the run."""
     finetune: FinetuneConfig = FinetuneConfig()
     """Which layers are trained, when, and how fast."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
@@ -132,6 +135,16 @@ class TrainConfig:
             not (mixes and self.distillation.is_file),
             f"distillation.teacher {self.distillation.teacher} has logits of images that are not "
             "mixed; set mixup_alpha and cutmix_alpha to 0, or give a network as the teacher",
+        )
+
+        averaging = self.averaging
+        counts_epochs = averaging.start_epoch > 0 or averaging.every_steps == "epoch"
+        require(
+            not self.resizing.batch_sizes
+            or not (counts_epochs or averaging.warmup == "torchvision"),
+            "resizing.batch_sizes makes the number of steps differ between epochs, and "
+            'averaging.start_epoch, every_steps "epoch" and warmup "torchvision" count on equal '
+            "ones; leave out either",
         )
 
     @property

@@ -100,18 +100,25 @@ class ArraySplit:
             images = jnp.where(mirrored, images[:, :, ::-1], images)
         return Batch(images, labels, drawn.mask)
 
+    def resized(self, size: int) -> Self:
+        """Return the same split, because its images are resized after their augmentation."""
+        del size
+        return self
+
     def train_batches(
         self,
         batch_size: int,
         *,
         seed: int,
         start_step: int,
+        offset: int = 0,
         process_index: int = 0,
         process_count: int = 1,
     ) -> Iterator[Selection[np.ndarray]]:
         """Iterate over shuffled selections without end; see `Split.train_batches`."""
         part = _part(batch_size, process_index, process_count)
-        positions = np.arange(start_step * batch_size, (start_step + 1) * batch_size)[part]
+        first = offset + start_step * batch_size
+        positions = np.arange(first, first + batch_size)[part]
         while True:
             index, epochs = self.sampling.at(seed, positions)
             mirrored = None

@@ -4,11 +4,12 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import jax
 import numpy as np
 
+from resnet_jax.data.augment.resample import resize
 from resnet_jax.data.batches import Batch
 from resnet_jax.data.preprocessing import Preprocessing
 
@@ -114,12 +115,21 @@ class Split(Protocol):
         """
         ...
 
+    def resized(self, size: int) -> Self:
+        """Return the same examples for training on images of another height and width, in pixels.
+
+        A split of image files crops them to that size.  A split in memory returns itself, because
+        `Dataset.resized` resizes its images on the devices.
+        """
+        ...
+
     def train_batches(
         self,
         batch_size: int,
         *,
         seed: int,
         start_step: int,
+        offset: int = 0,
         process_index: int = 0,
         process_count: int = 1,
     ) -> Iterator[Any]:
@@ -128,12 +138,14 @@ class Split(Protocol):
         Epochs of `epoch_size` examples follow each other without a gap, each in a different order.
         Unless the split has another `SamplingConfig`, every example appears once in an epoch and
         none is dropped, even if the batch size does not divide the number of examples.  A late
-        start costs nothing, because the step alone determines the position.
+        start costs nothing, because the step and the offset alone determine the position.
 
         Args:
             batch_size: Number of examples in the global batch.
             seed: Seed of the order.
             start_step: Number of batches to skip.
+            offset: Number of examples to skip besides.  It may be negative: batches of another size
+                may have come before, and ``offset + start_step * batch_size`` examples are skipped.
             process_index: Which part of each batch to yield.
             process_count: Number of parts. It divides the batch size.
         """
@@ -182,6 +194,30 @@ class Dataset:
     augment: Callable[..., tuple[jax.Array, jax.Array]]
     preprocessing: Preprocessing
     mix_until_epoch: float | None = None
+
+    @property
+    def train_image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that `augment` returns."""
+        images = jax.ShapeDtypeStruct((2, *self.train.image_shape), np.uint8)
+        labels = jax.ShapeDtypeStruct((2,), np.int32)
+        key = jax.eval_shape(jax.random.key, 0)
+        return jax.eval_shape(self.augment, key, images, labels)[0].shape[1:]
+
+    def resized(self, size: int) -> Self:
+        """Return the same data with square training images of another size.
+
+        Files are cropped to that size.  Images in memory are augmented first and then resized on
+        the devices, with antialiasing.  Evaluation does not change.
+
+        Args:
+            size: Height and width in pixels.
+        """
+
+        def augment(*arguments: Any, **options: Any) -> tuple[jax.Array, jax.Array]:
+            augmented, targets = self.augment(*arguments, **options)
+            return resize(augmented, size), targets
+
+        return dataclasses.replace(self, train=self.train.resized(size), augment=augment)
 
     @property
     def prepare(self) -> Callable[[jax.Array], jax.Array]:

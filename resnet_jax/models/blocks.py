@@ -145,6 +145,10 @@ class PostActivationBlock(ResidualBlock):
             normalization and activation.
         antialias: (x, stride) -> x, which subsamples after a 3x3 convolution of stride 1 where
             there would be a strided one.
+        drop_block: (x, key) -> x, which drops squares of pixels in training, such as a partial of
+            `resnet_jax.models.layers.drop_block`.  It is applied after the normalization of the
+            first 3x3 convolution, needs a PRNG key named ``dropout``, and has no effect in a block
+            with a spatial unit.
         average_down: where 3x3 average pooling subsamples instead of a stride: before or after the
             3x3 convolution (ResNeSt).
         ibn: where each image is normalized by itself (IBN-Net, Pan et al. 2018).  ``"a"``: in the
@@ -156,6 +160,7 @@ class PostActivationBlock(ResidualBlock):
 
     spatial_unit: Callable[..., SpatialUnit] | None = None
     antialias: Callable[[jax.Array, int], jax.Array] | None = None
+    drop_block: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     average_down: Literal["before", "after"] | None = None
     ibn: Literal["a", "b"] | None = None
     widths: tuple[int, ...] | None = None
@@ -264,7 +269,10 @@ class PostActivationBlock(ResidualBlock):
                 groups=groups,
                 name=f"conv{index}",
             )(x)
-            x = self.act(self._inner_norm(index)(x, train=train))
+            x = self._inner_norm(index)(x, train=train)
+            if train and self.drop_block is not None:
+                x = self.drop_block(x, self.make_rng("dropout"))
+            x = self.act(x)
         else:
             x = unit(x, train=train)
         if pooled == "after":
@@ -279,8 +287,8 @@ class PostActivationBlock(ResidualBlock):
         """Apply the last convolution of the residual branch and its normalization."""
         dilation = self.dilation if kernel_size > 1 else 1
         x = self.conv(features, kernel_size, dilation=dilation, name=f"conv{index}")(x)
-        scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
-        return self.norm(scale_init=scale_init, name=f"norm{index}")(x, train=train)
+        zero = {"scale_init": nn.initializers.zeros} if self.zero_init_residual else {}
+        return self.norm(name=f"norm{index}", **zero)(x, train=train)
 
 
 class BasicBlock(PostActivationBlock):

@@ -45,6 +45,7 @@ class Overrides(TypedDict, total=False):
     conv: Conv
     norm: Norm
     stem_norm: Norm | None
+    norm_scale_init: nn.initializers.Initializer
     bn_decay: float
     bn_epsilon: float
     bn_group_size: int | None
@@ -60,6 +61,9 @@ class Overrides(TypedDict, total=False):
     dropout_rate: float
     block_dropout_rate: float
     drop_path_rate: float
+    drop_path_rule: Literal["block", "stage"]
+    drop_block_rate: float
+    head_bias_init: float
     remat: bool
     scan: bool
     dtype: Any
@@ -118,11 +122,15 @@ def create_model(
         alpha: factor of the residual branches of a network without normalization.
         skip_init: multiply these branches by a parameter as well, which starts at zero if
             ``zero_init_residual`` is set.
-        conv: builds convolutions: `conv`, `StandardizedConv` or `ScaledStandardizedConv` from
-            `resnet_jax.models.layers`.
+        conv: builds convolutions: `conv`, `blurred_conv`, `StandardizedConv` or
+            `ScaledStandardizedConv` from `resnet_jax.models.layers`, or a partial of one, such as
+            ``partial(conv, kernel_init=...)``.
         norm: `BatchNorm`, `GroupNorm` or a partial of one, such as
             ``partial(GroupNorm, num_groups=16)``.  `resnet_jax.models.normalization` has more.
         stem_norm: normalization of the stem, if it differs from ``norm``.
+        norm_scale_init: initializer of the scale of normalization layers, such as
+            `resnet_jax.models.layers.uniform_scale`.  ``zero_init_residual`` sets the last ones of
+            each block to zero nevertheless.
         bn_decay: fraction of BatchNorm's running statistics that a training step keeps, 0 to 1.
         bn_epsilon: number that is added to the variance in BatchNorm.
         bn_group_size: number of consecutive images that share BatchNorm's statistics in training.
@@ -149,7 +157,12 @@ def create_model(
         block_dropout_rate: probability that training sets an activation between the convolutions of
             a pre-activation block to zero (Wide ResNet).
         drop_path_rate: probability that an example skips the last block in training (stochastic
-            depth).  It rises linearly from 0 at the first block.
+            depth).
+        drop_path_rule: ``"block"`` raises this probability linearly from 0 at the first block, and
+            ``"stage"`` from stage to stage (ResNet-RS in TensorFlow).
+        drop_block_rate: share of the pixels that DropBlock drops in training, in squares, in the
+            third and the fourth stage, as in timm.
+        head_bias_init: value that all biases of the head start from.
         remat: recompute each block in the backward pass instead of storing its activations.
         scan: run the blocks of a long stage as a loop, which compiles faster; see `stack_blocks`.
         dtype: compute type, such as ``jnp.bfloat16``.  Parameters and logits stay float32.

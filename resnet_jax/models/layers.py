@@ -16,6 +16,9 @@ import jax.numpy as jnp
 from resnet_jax.ops import convolution, pooling
 from resnet_jax.ops.platform import has_symbolic_pixels
 
+# Number of input channels from which FFCV and Composer blur: all but those of an image.
+_FEWEST_BLURRED = 16
+
 Conv = Callable[..., nn.Module]
 """Builds a convolution from (features, kernel_size, stride, *, dilation, groups, name)."""
 
@@ -30,6 +33,22 @@ he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """PyTorch's default for ``nn.Linear`` weights: uniform in ``+-1 / sqrt(fan_in)``."""
+
+
+def uniform_scale(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """Return numbers that are uniform in [0, 1), which Composer's ``bn_uniform`` gives to scales.
+
+    It is a plain function, so that a network that has it as a field can be pickled.
+    """
+    return jax.random.uniform(key, shape, dtype)
+
+
+def fan_in_kernel(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """Return a normal kernel with variance 2 / fan_in (He et al. 2015, arXiv:1502.01852).
+
+    This is PyTorch's ``kaiming_normal_(mode="fan_in")``, which NVIDIA's ResNet uses.
+    """
+    return nn.initializers.variance_scaling(2.0, "fan_in", "normal")(key, shape, dtype)
 
 
 def relu(x: jax.Array) -> jax.Array:
@@ -56,12 +75,13 @@ def conv(
     use_bias: bool = False,
     padding: Literal["symmetric", "same"] = "symmetric",
     kernel_init: nn.initializers.Initializer = he_normal_fan_out,
+    convolve: Callable[..., jax.Array] = convolution.convolve,
     dtype: Any = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
     """Return a convolution with a square kernel, padded so that the image stays centered.
 
-    It has ten parameters because blocks build every kind of convolution through this one function.
+    It has eleven parameters because blocks build every convolution through this one function.
 
     Args:
         features: number of output channels.
@@ -73,6 +93,7 @@ def conv(
         padding: ``"symmetric"`` pads as PyTorch does, ``"same"`` as TensorFlow does.  If the number
             of padded pixels is odd, TensorFlow adds the extra pixel at the bottom and the right.
         kernel_init: initializer of the kernel.
+        convolve: computes the convolution, with the arguments of `jax.lax.conv_general_dilated`.
         dtype: compute type.
         name: name of the module.
 
@@ -89,9 +110,32 @@ def conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         dtype=dtype,
-        conv_general_dilated=convolution.convolve,
+        conv_general_dilated=convolve,
         name=name,
     )
+
+
+def blurred_conv(*arguments: Any, **options: Any) -> nn.Conv:
+    """Return `conv`, with a blur of its input if it has a stride: BlurPool of FFCV and Composer.
+
+    The input of a strided convolution passes through `blur` if it has 16 channels or more, so that
+    the stem reads sharp images.  Zhang 2019 blurs the output of a convolution without a stride
+    instead, see `blur_pool`, which takes four times as many operations.  There are no additional
+    parameters.
+
+    Args:
+        *arguments: as for `conv`.
+        **options: as for `conv`, without ``convolve``.
+    """
+    return conv(*arguments, convolve=_blur_and_convolve, **options)
+
+
+def _blur_and_convolve(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], *arguments: Any, **options: Any
+) -> jax.Array:
+    if max(strides) > 1 and x.shape[-1] >= _FEWEST_BLURRED:
+        x = blur(x)
+    return convolution.convolve(x, kernel, strides, *arguments, **options)
 
 
 class StandardizedConv(nn.Module):
@@ -328,7 +372,19 @@ def blur_pool(x: jax.Array, stride: int = 2) -> jax.Array:
         ValueError: the image has fewer than two pixels along an axis, so it cannot be reflected.
     """
     _check_pixels(x, 2, "blurred")
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    return _binomial(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"), stride)
+
+
+def blur(x: jax.Array, stride: int = 1) -> jax.Array:
+    """Apply a binomial 3x3 filter to an image that is padded with zeros, as FFCV and Composer do.
+
+    Maps [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+    """
+    return _binomial(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), stride)
+
+
+def _binomial(x: jax.Array, stride: int) -> jax.Array:
+    """Apply the filter (1, 2, 1) / 4 along height and width to a padded image, then subsample."""
     x = subsample(x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:], stride, axes=(1,)) / 4
     return subsample(x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:], stride, axes=(2,)) / 4
 
@@ -355,6 +411,42 @@ def _check_pixels(x: jax.Array, least: int, what: str) -> None:
 def blurred_max_pool(x: jax.Array) -> jax.Array:
     """Apply `max_pool` with stride 1, and subsample with `blur_pool`."""
     return blur_pool(max_pool(x, stride=1))
+
+
+def zero_padded_blurred_max_pool(x: jax.Array) -> jax.Array:
+    """Apply `max_pool` with stride 1, and subsample with `blur`, as Composer's BlurPool does."""
+    return blur(max_pool(x, stride=1), stride=2)
+
+
+def drop_block(
+    x: jax.Array, key: jax.Array, *, rate: float, size: int, gamma_scale: float = 1.0
+) -> jax.Array:
+    """Set random squares of each image to zero in all channels (DropBlock, Ghiasi et al. 2018).
+
+    As in timm, each pixel is the center of a square with the probability
+    ``gamma_scale * rate / size**2 * H * W / ((H - size + 1) * (W - size + 1))``, and the other
+    pixels are multiplied by one factor for the whole batch, which keeps the mean of the mask at 1.
+
+    Args:
+        x: float[B, H, W, C].
+        key: PRNG key.
+        rate: share of the pixels that is dropped, about, 0 to below 1.
+        size: height and width of the squares in pixels.  A smaller image bounds them.
+        gamma_scale: factor of the probability.
+    """
+    batch, height, width, _ = x.shape
+    rows, columns = min(size, height), min(size, width)
+    places = (height - rows + 1) * (width - columns + 1)
+    gamma = gamma_scale * rate * height * width / (rows * columns * places)
+    centers = jax.random.bernoulli(key, min(gamma, 1.0), (batch, height, width, 1))
+    kept = 1 - nn.max_pool(
+        centers.astype(jnp.float32),
+        (rows, columns),
+        padding=[((side - 1) // 2, side // 2) for side in (rows, columns)],
+    )
+    # As in timm, the small number keeps the factor finite where every pixel is dropped.
+    factor = kept.size / (jnp.sum(kept) + 1e-7)
+    return x * (kept * factor).astype(x.dtype)
 
 
 def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:

@@ -6,7 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models.layers import relu
+from resnet_jax.models.layers import (
+    blurred_conv,
+    relu,
+    uniform_scale,
+    zero_padded_blurred_max_pool,
+)
 from resnet_jax.models.normalization import BatchNorm, EvoNorm, FilterResponseNorm, GroupNorm
 
 NAMED_VALUES: dict[str, dict[str, Any]] = {
@@ -24,6 +29,9 @@ NAMED_VALUES: dict[str, dict[str, Any]] = {
         "evo": EvoNorm,
         "filter_response": FilterResponseNorm,
     },
+    "conv": {"blurred": blurred_conv},
+    "stem_pool": {"blurred_max": zero_padded_blurred_max_pool},
+    "norm_scale_init": {"ones": nn.initializers.ones, "uniform": uniform_scale},
     "dtype": {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16},
 }
 """Values of overrides of `resnet_jax.create_model` that JSON cannot hold, by field and name."""

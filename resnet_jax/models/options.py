@@ -20,7 +20,12 @@ from resnet_jax.models.blocks import (
     ResidualBlock,
 )
 from resnet_jax.models.layers import Norm, conv
-from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.normalization import (
+    BatchNorm,
+    EvoNorm,
+    FilterResponseNorm,
+    GroupNorm,
+)
 
 
 class Allowed(NamedTuple):
@@ -121,6 +126,12 @@ OPTIONS: dict[str, Option] = {
         Allowed(lambda value: value in (False, True), "False or True"),
     ),
     "block_dropout_rate": Option("block", (PreActivationBlock,), "dropout_rate", RATE),
+    "norm_scale_init": Option(
+        "norm",
+        (BatchNorm, GroupNorm, EvoNorm, FilterResponseNorm),
+        "scale_init",
+        Allowed(callable, "an initializer such as flax.linen.initializers.ones"),
+    ),
     "bn_decay": Option(
         "norm", (BatchNorm,), "momentum", Allowed(lambda value: 0 <= value <= 1, "in [0, 1]")
     ),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -14,13 +15,15 @@ from flax.linen.module import InterceptorContext
 from flax.traverse_util import flatten_dict
 
 from resnet_jax.models.attention_pool import AttentionPool
-from resnet_jax.models.blocks import NormalizerFreeBlock, ResidualBlock
+from resnet_jax.models.blocks import NormalizerFreeBlock, PostActivationBlock, ResidualBlock
 from resnet_jax.models.layers import (
     Activation,
     Conv,
     Norm,
     StandardizedConv,
+    blurred_conv,
     conv,
+    drop_block,
     global_max_pool,
     identity,
     is_scaled,
@@ -70,6 +73,16 @@ _ALLOWED: dict[str, Allowed] = {
     ),
     "dropout_rate": RATE,
     "drop_path_rate": RATE,
+    "drop_path_rule": Allowed(lambda value: value in ("block", "stage"), "block or stage"),
+    "drop_block_rate": RATE,
+    "head_bias_init": Allowed(lambda value: math.isfinite(value), "a finite number"),
+}
+
+# Side in pixels of the squares that DropBlock drops in the third and the fourth stage, and the
+# factor of their probability, as in timm.
+_DROP_BLOCK: dict[int, dict[str, Any]] = {
+    2: {"size": 5, "gamma_scale": 0.25},
+    3: {"size": 3, "gamma_scale": 1.0},
 }
 
 
@@ -122,7 +135,8 @@ class ResNet(nn.Module):
             resolution.
         shortcut: `ProjectionShortcut` (option B), `AveragePoolShortcut` (ResNet-D) or
             `PadShortcut` (option A).
-        conv: builds convolutions: `conv`, `StandardizedConv` or `ScaledStandardizedConv`.
+        conv: builds convolutions: `conv`, `blurred_conv`, `StandardizedConv` or
+            `ScaledStandardizedConv`.
         norm: builds normalization layers: `BatchNorm`, `GroupNorm` or a partial of one, `NoNorm`
             with `NormalizerFreeBlock`, or `Shift` in a network whose BatchNorm is folded.
             `EvoNorm` and `FilterResponseNorm`, only in pre-activation networks, activate too.
@@ -141,7 +155,15 @@ class ResNet(nn.Module):
         dropout_rate: probability that training sets a pooled feature to zero before the head, which
             needs a PRNG key named ``dropout``.
         drop_path_rate: probability that an example skips the last block in training (stochastic
-            depth).  It rises linearly from 0 at the first block, and needs the same key.
+            depth), which needs the same key.
+        drop_path_rule: how the probability rises to ``drop_path_rate``.  ``"block"``: linearly from
+            0 at the first block to the last one (Huang et al. 2016, timm).  ``"stage"``: equal in
+            all blocks of a stage, ``drop_path_rate * (i + 1) / (n + 1)`` in the i-th of n stages,
+            as in the ResNet-RS of the TensorFlow Model Garden.
+        drop_block_rate: share of the pixels that DropBlock drops in training in squares of 5 pixels
+            in the third stage, where timm reduces it to a quarter, and of 3 pixels in the fourth.
+            It needs the same key.
+        head_bias_init: value that all biases of the head start from.
         remat: recompute each block in the backward pass instead of storing its activations.
         scan: run all blocks of a stage after the first one as a loop, in stages of five blocks or
             more, so that the network compiles faster.  Their variables are stacked; see
@@ -169,6 +191,9 @@ class ResNet(nn.Module):
     output_stride: Literal[8, 16, 32] = 32
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
+    drop_path_rule: Literal["block", "stage"] = "block"
+    drop_block_rate: float = 0.0
+    head_bias_init: float = 0.0
     remat: bool = False
     scan: bool = False
     dtype: Any = jnp.float32
@@ -182,6 +207,7 @@ class ResNet(nn.Module):
         if not self.stage_sizes or min(self.stage_sizes) < 1:
             raise ValueError(f"every stage needs a block, but stage_sizes is {self.stage_sizes}")
         self._check_lengths()
+        self._check_drop_block()
         if _activates(norm):
             if not self.unbound_block.preactivation:
                 raise ValueError(
@@ -195,7 +221,7 @@ class ResNet(nn.Module):
         if self.global_pool == "none" and self.num_classes:
             raise ValueError("global_pool='none' has no vector for a head; set num_classes=0")
         if not self.unbound_block.normalized and (
-            getattr(norm, "leaves", ()) or self.conv in (conv, StandardizedConv)
+            getattr(norm, "leaves", ()) or self.conv in (conv, blurred_conv, StandardizedConv)
         ):
             raise ValueError(
                 "a network without normalization needs norm=NoNorm and conv=ScaledStandardizedConv "
@@ -234,6 +260,23 @@ class ResNet(nn.Module):
             raise ValueError("block mixes pre-activation blocks with others, which do not fit")
         if len({block.normalized for block in distinct}) > 1:
             raise ValueError("block mixes NormalizerFreeBlock with others, which do not fit")
+
+    @nn.nowrap
+    def _check_drop_block(self) -> None:
+        if not self.drop_block_rate:
+            return
+        for stage, builders in enumerate(self.blocks):
+            for block in map(unbound_block, builders if stage in _DROP_BLOCK else ()):
+                if not isinstance(block, PostActivationBlock) or block.spatial_unit is not None:
+                    raise ValueError(
+                        "drop_block_rate is for blocks that activate after the addition and have "
+                        f"no spatial unit, unlike the {type(block).__name__} of stage "
+                        f"{stage + 1}; leave it at 0.0"
+                    )
+        if len(self.stage_sizes) <= min(_DROP_BLOCK):
+            raise ValueError(
+                "drop_block_rate does nothing in a network without a third stage; leave it at 0.0"
+            )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ResNet) and _values(self) == _values(other)
@@ -309,7 +352,6 @@ class ResNet(nn.Module):
         if isinstance(stem_pool, type):
             stem_pool = stem_pool(conv_layer, norm_layer, act, name="stem_pool")
         self.pool = stem_pool
-        num_blocks = sum(self.stage_sizes)
         variances = self._input_variances()
         stages, first_block, first_dilation = [], 0, 1
         for i, (builders, (stride, dilation)) in enumerate(
@@ -325,13 +367,11 @@ class ResNet(nn.Module):
                     act=act,
                     shortcut=self.shortcut,
                     zero_init_residual=self.zero_init_residual,
+                    **self._drop_block_of(i),
                 )
                 for builder in builders
             )
-            rates = tuple(
-                self.drop_path_rate * j / max(1, num_blocks - 1)
-                for j in range(first_block, first_block + size)
-            )
+            rates = self._drop_path_rates()[first_block : first_block + size]
             stages.append(
                 Stage(
                     blocks,
@@ -353,7 +393,27 @@ class ResNet(nn.Module):
             self.attention_pool = self.global_pool(dtype=self.dtype)
         self.dropout = nn.Dropout(self.dropout_rate)
         if self.num_classes:
-            self.head = nn.Dense(self.num_classes, kernel_init=torch_linear, dtype=jnp.float32)
+            self.head = nn.Dense(
+                self.num_classes,
+                kernel_init=torch_linear,
+                bias_init=nn.initializers.constant(self.head_bias_init),
+                dtype=jnp.float32,
+            )
+
+    def _drop_block_of(self, stage: int) -> dict[str, Any]:
+        """Return the additional argument of the blocks of a stage, counted from 0."""
+        if not self.drop_block_rate or stage not in _DROP_BLOCK:
+            return {}
+        return {"drop_block": partial(drop_block, rate=self.drop_block_rate, **_DROP_BLOCK[stage])}
+
+    def _drop_path_rates(self) -> tuple[float, ...]:
+        """Return the probability of each block of the network that an example skips it."""
+        rate, sizes = self.drop_path_rate, self.stage_sizes
+        if self.drop_path_rule == "stage":
+            of_stages = [rate * (i + 2) / (len(sizes) + 1) for i in range(len(sizes))]
+            return tuple(of_stages[i] for i, size in enumerate(sizes) for _ in range(size))
+        num_blocks = sum(sizes)
+        return tuple(rate * i / max(1, num_blocks - 1) for i in range(num_blocks))
 
     def _strides_and_dilations(self) -> list[tuple[int, int]]:
         """Return stride and dilation of each stage in pixels; the first stage has a stride of 1."""

@@ -41,6 +41,7 @@ def describe(run: Run, workdir: Workdir | None = None) -> dict[str, str]:
     """
     config, dataset = run.config, run.dataset
     devices = run.mesh.devices.flatten()
+    batch_size = run.phases.phases[0].batch_size
     num_train, num_evaluation = len(dataset.train), len(dataset.evaluation)
     return {
         "model": f"{config.model.name}, {run.num_params:,} parameters, {config.model.dtype}",
@@ -54,8 +55,9 @@ def describe(run: Run, workdir: Workdir | None = None) -> dict[str, str]:
         **({"guard": _guard(config)} if config.skips_steps else {}),
         **({"head first": _head_first(run)} if run.head_steps else {}),
         **({"early stopping": _early_stopping(config)} if config.early_stopping.patience else {}),
-        "batch": f"{config.batch_size} images, {config.batch_size // len(devices)} a device"
+        "batch": f"{batch_size} images, {batch_size // len(devices)} a device"
         + (f", in {config.accumulate_steps} microbatches" if config.accumulate_steps > 1 else ""),
+        **({"resizing": _resizing(run)} if run.phases.resize else {}),
         "optimizer": _optimizer(config),
         **({"clipping": _clipping(config)} if _clipping(config) else {}),
         "learning rate": f"{_peak(config)} at its peak; {_schedule(config.schedule)}",
@@ -165,6 +167,16 @@ def _head_first(run: Run) -> str:
     epochs = run.config.finetune.head_epochs
     plural = "" if epochs == 1 else "s"
     return f"{run.head_steps:,} steps ({epochs:g} epoch{plural}), BatchNorm frozen"
+
+
+def _resizing(run: Run) -> str:
+    first, *later = run.phases.phases
+    sizes = [
+        f"{phase.image_size} from step {phase.first_step + 1:,} on"
+        + (f" in batches of {phase.batch_size}" if phase.batch_size != before.batch_size else "")
+        for before, phase in zip([first, *later], later, strict=False)
+    ]
+    return ", ".join([f"training images of {first.image_size} pixels", *sizes])
 
 
 def _early_stopping(config: TrainConfig) -> str:

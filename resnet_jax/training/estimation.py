@@ -76,9 +76,9 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
     """Return what a run would do and cost. A few steps are done, and nothing is written.
 
     The steps are those of the run with its data, from a new state.  Their time includes waiting for
-    the data.  It is that of the steps after the batches that were loaded ahead.  In a run that
-    trains the head first, those steps are faster than the estimate.  The recomputation of
-    statistics is not measured.
+    the data.  It is that of the steps after the batches that were loaded ahead, with images of full
+    size.  In a run that trains the head first, or on smaller images, those steps are faster than
+    the estimate.  The recomputation of statistics is not measured.
 
     Args:
         config: The experiment.
@@ -109,7 +109,7 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
     return Estimate(
         facts=describe(run),
         total_steps=run.total_steps,
-        images_seen=run.total_steps * config.batch_size,
+        images_seen=run.phases.examples(run.total_steps),
         schedule=learning_rate_curve(run),
         num_params=run.num_params,
         macs=count_macs(run.model, shape),

@@ -35,7 +35,7 @@ from resnet_jax.training.saving import Saver
 from resnet_jax.training.setup import Run, StatisticsStep
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.state_evaluation import evaluate_state, recompute_statistics
-from resnet_jax.training.step import TrainStep
+from resnet_jax.training.train_steps import Program, TrainSteps
 
 Result = TypeVar("Result")
 
@@ -118,23 +118,18 @@ def train(
     with Checkpoints(workdir.checkpoints, run.config.checkpoint) as checkpoints:
         # While it compiles, the state is made or read, and so are the first batches.
         compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
-        compiling = compiler.submit(_timed(partial(_compile, run)))
+        start_step = checkpoints.latest_step or 0
+        compiling = compiler.submit(_timed(partial(_compile, run, start_step)))
         # The thread ends with its task. Errors and Ctrl-C do not wait for it.
         compiler.shutdown(wait=False)
         with goodput.spent_on("checkpoint" if checkpoints.latest_step else "compile"):
             state, best = _first_state(run, checkpoints, console)
         hooks.start(int(state.step))
-        drawn = run.dataset.train.train_batches(
-            run.config.batch_size,
-            seed=run.config.seed,
-            start_step=int(state.step),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        drawn = run.phases.batches(run.dataset, seed=run.config.seed, start_step=int(state.step))
         with Prefetch(drawn, run.mesh) as batches:
             with goodput.spent_on("compile"):
                 steps, compile_seconds = compiling.result()
-                head_step, train_step, eval_step, statistics_step = steps
+                train_steps, eval_step, statistics_step = steps
             console.print(f"Compiled in {compile_seconds:.1f} s.")
             with Watchdog(watchdog_timeout) as watchdog:
 
@@ -152,9 +147,7 @@ def train(
 
                 saver, evaluation = Saver(run, checkpoints, best=best), None
                 if int(state.step) < run.total_steps and not saver.stopped:
-                    loop = _Loop(
-                        run, head_step, train_step, completed, evaluated, goodput, watchdog, hooks
-                    )
+                    loop = _Loop(run, train_steps, completed, evaluated, goodput, watchdog, hooks)
                     with Profile(workdir.profile, profile) as profiler:
                         state, evaluation = loop(state, batches, workdir, console, saver, profiler)
                 if saver.best and saver.best.step != int(state.step):
@@ -166,23 +159,31 @@ def train(
                 evaluation = evaluation or evaluated(state)
         with goodput.spent_on("checkpoint"):
             checkpoints.wait()
-    in_head = profile.steps is not None and profile.steps[0] <= run.head_steps
-    operations = top_operations(workdir.profile, head_step if in_head else train_step)
+    traced = profile.steps[0] if profile.steps else 1
+    operations = top_operations(workdir.profile, train_steps.compiled_at(traced))
     return TrainResult(
         run, int(state.step), state.evaluated, evaluation, compile_seconds, operations
     )
 
 
-def _compile(run: Run) -> tuple[TrainStep, TrainStep, EvalStep, StatisticsStep | None]:
+def _compile(run: Run, start_step: int) -> tuple[TrainSteps, EvalStep, StatisticsStep | None]:
     """Return the compiled steps of a run.
 
-    They are the training step of the first phase, that of the second, the evaluation step, and the
-    step that computes statistics, if the run recomputes them.
+    They are the training steps, the evaluation step, and the step that computes statistics, if the
+    run recomputes them.  With progressive resizing, only the training step that follows
+    ``start_step`` is compiled here.
     """
-    train_step, eval_step = run.compile()
-    head_step = run.compile_head_step() if run.head_steps else train_step
+    if run.phases.resize:
+        train_steps = TrainSteps(run)
+        train_steps.at(start_step + 1)
+        eval_step = run.compile_eval_step()
+    else:
+        train_step, eval_step = run.compile()
+        (phase,) = run.phases.phases
+        head = {Program(phase, True): run.compile_head_step()} if run.head_steps else {}
+        train_steps = TrainSteps(run, head | {Program(phase, False): train_step})
     recomputed = run.config.averaging.statistics == "recomputed"
-    return head_step, train_step, eval_step, run.compile_statistics_step() if recomputed else None
+    return train_steps, eval_step, run.compile_statistics_step() if recomputed else None
 
 
 def _timed(function: Callable[[], Result]) -> Callable[[], tuple[Result, float]]:
@@ -252,8 +253,7 @@ class _Loop:
 
     Attributes:
         run: The run.
-        head_step: The compiled step that trains only the head, for the first ``run.head_steps``.
-        train_step: The compiled step, for those after them.
+        train_steps: The compiled steps.
         complete: From a state to the one that is evaluated and saved, whose averages have the
             statistics that belong to them.
         evaluate: From a completed state to its evaluation.
@@ -263,8 +263,7 @@ class _Loop:
     """
 
     run: Run
-    head_step: TrainStep
-    train_step: TrainStep
+    train_steps: TrainSteps
     complete: Callable[[TrainState], TrainState]
     evaluate: Callable[[TrainState], Evaluation]
     goodput: Goodput
@@ -306,9 +305,12 @@ class _Loop:
         for step in range(int(state.step) + 1, total_steps + 1):
             with self.goodput.spent_on("data"):
                 batch = next(batches)
+            with self.goodput.spent_on("compile"):
+                started = time.perf_counter()
+                train_step = self.train_steps.at(step, waiting=self.watchdog.done)
+                records.exclude(time.perf_counter() - started)
             with self.goodput.spent_on("step"):
                 profiler.before(step, state)
-                train_step = self.head_step if step <= self.run.head_steps else self.train_step
                 state, metrics = train_step(state, batch, step_key)
                 profiler.after(step, state)
             self.watchdog.watch(metrics)

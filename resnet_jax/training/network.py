@@ -1,13 +1,15 @@
 """The network that a configuration describes, built before the data are opened."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from resnet_jax.config import ConfigError, FinetuneConfig, TrainConfig
+from resnet_jax.config import ConfigError, FinetuneConfig, ModelConfig, TrainConfig
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.models.layers import conv, fan_in_kernel, max_pool
 from resnet_jax.models.names import named_value
 from resnet_jax.training.optim import frozen
 
@@ -79,14 +81,39 @@ def _overrides(config: TrainConfig, num_devices: int) -> dict[str, Any]:
         "dropout_rate": model.dropout_rate,
         "block_dropout_rate": model.block_dropout_rate,
         "drop_path_rate": model.drop_path_rate,
+        "drop_path_rule": model.drop_path_rule,
+        "drop_block_rate": model.drop_block_rate,
+        "head_bias_init": model.head_bias_init,
         "remat": model.remat,
         "scan": model.scan,
         "dtype": named_value("dtype", model.dtype),
     }
-    for name in ("act", "norm", "in_channels"):
+    for name in ("act", "norm", "conv", "stem_pool", "in_channels"):
         if (value := getattr(model, name)) is not None:
             overrides[name] = named_value(name, value)
+    if model.norm_scale_init != "ones":
+        overrides["norm_scale_init"] = named_value("norm_scale_init", model.norm_scale_init)
+    if model.conv_init == "fan_in":
+        overrides["conv"] = partial(overrides.get("conv", conv), kernel_init=fan_in_kernel)
+    _check_replaced(model, overrides)
     return overrides
+
+
+def _check_replaced(model: ModelConfig, overrides: dict[str, Any]) -> None:
+    """Raise `ValueError` if the network has another kind of layer than the one that is replaced."""
+    if not overrides.keys() & {"conv", "stem_pool"}:
+        return
+    network = create_model(model.name, small_input=model.small_input)
+    if "conv" in overrides and network.conv is not conv:
+        raise ValueError(
+            f"conv and conv_init are for plain convolutions, and {model.name} has others; leave "
+            "model.conv at None and model.conv_init at fan_out"
+        )
+    if "stem_pool" in overrides and network.stem_pool is not max_pool:
+        raise ValueError(
+            f"stem_pool={model.stem_pool} replaces max-pooling, which the stem of {model.name} "
+            "does not have; leave model.stem_pool at None"
+        )
 
 
 def variable_shapes(model: ResNet) -> Any:

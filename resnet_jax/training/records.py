@@ -43,15 +43,16 @@ class Records:
             The record: the means, ``learning_rate`` and ``images_per_second``.
         """
         run = self._run
-        seconds_per_step = (time.perf_counter() - self._clock) / len(self._pending)
+        seconds, steps = time.perf_counter() - self._clock, len(self._pending)
         self._pending.clear()
+        images = run.phases.examples(step) - run.phases.examples(step - steps)
         values = means | {
             "learning_rate": float(jax.device_get(run.schedule(step - 1))),
-            "images_per_second": run.config.batch_size / seconds_per_step,
+            "images_per_second": images / seconds,
         }
         self._writer.write(step, run.epochs_done(step), "train", values)
         remaining = run.total_steps - step
-        self._progress.train(step, values, eta_seconds=seconds_per_step * remaining)
+        self._progress.train(step, values, eta_seconds=seconds / steps * remaining)
         return values
 
     def evaluation(self, step: int, metrics: dict[str, float]) -> None:
@@ -59,6 +60,10 @@ class Records:
         split = self._run.dataset.evaluation_split
         self._writer.write(step, self._run.epochs_done(step), split, metrics)
         self._progress.evaluation(step, split, metrics)
+
+    def exclude(self, seconds: float) -> None:
+        """Leave a time since the last record out of the throughput."""
+        self._clock += seconds
 
     def restart_clock(self) -> None:
         """Measure the throughput of the next steps from now on."""

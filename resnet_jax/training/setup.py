@@ -31,6 +31,7 @@ from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
 from resnet_jax.training.objective import Objective, create_objective, cross_entropy
 from resnet_jax.training.optim import create_optimizer, frozen, of_head
+from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.process.distributed import gather
 from resnet_jax.training.sharding import (
     batch_sharded,
@@ -98,6 +99,7 @@ class Run:
         schedule: From the number of steps done to the learning rate.
         optimizer: The optimizer.
         total_steps: Number of steps of the whole run.
+        phases: The sizes of training images and batches, by step.
         head_steps: Number of steps at the beginning that train only the head.
         weights: Tensors in ``config.model.weights``, if they have been read already.
         objective: The loss of each example.
@@ -111,6 +113,7 @@ class Run:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     total_steps: int
+    phases: Phases
     head_steps: int = 0
     weights: Tensors | None = None
     objective: Objective = cross_entropy
@@ -157,7 +160,15 @@ class Run:
                 "data.hold_out_validation (folders), data.evaluate_on (digits) or "
                 "data.evaluation_split (TFDS), or early_stopping.patience to None"
             )
-        steps = partial(config.steps, train_examples=dataset.train.epoch_size)
+        phases = Phases.create(config, dataset)
+        for batch_size in {phase.batch_size for phase in phases.phases} - {config.batch_size}:
+            resized = dataclasses.replace(config, batch_size=batch_size)
+            resized.check_devices(mesh.size)
+            resized.statistics_size(mesh.size)
+
+        def steps(epochs: float) -> int:
+            return max(1, phases.steps(epochs))
+
         head_epochs = config.finetune.head_epochs
         head_steps = steps(head_epochs) if head_epochs else 0
         schedule = config.schedule.create(
@@ -168,6 +179,7 @@ class Run:
         if head_steps:
             peak = optax.constant_schedule(config.peak_learning_rate)
             schedule = optax.join_schedules([peak, schedule], [head_steps])
+        schedule = _scaled_by_batches(schedule, config, phases)
         return cls(
             config=config,
             model=model.clone(num_classes=len(dataset.class_names), in_channels=channels),
@@ -176,6 +188,7 @@ class Run:
             schedule=schedule,
             optimizer=_create_optimizer(config, schedule),
             total_steps=steps(config.epochs),
+            phases=phases,
             head_steps=head_steps,
             weights=weights,
             objective=_objective(config, dataset),
@@ -199,7 +212,7 @@ class Run:
 
     def epochs_done(self, step: int) -> float:
         """Return the number of passes over the training split after a number of steps."""
-        return step * self.config.batch_size / self.dataset.train.epoch_size
+        return self.phases.examples(step) / self.dataset.train.epoch_size
 
     @property
     def timeline(self) -> Timeline:
@@ -310,7 +323,9 @@ class Run:
         if self._state_shapes.batch_stats:
             fields["bn_epsilon"] = model.bn_epsilon
         fields |= {
-            name: value for name in ("act", "norm") if (value := getattr(model, name)) is not None
+            name: value
+            for name in ("act", "norm", "conv", "stem_pool")
+            if (value := getattr(model, name)) is not None
         }
         return ModelSpec(
             name=model.name,
@@ -327,10 +342,11 @@ class Run:
         Their batches are what the iterators of the splits yield, on the devices.  The training step
         donates its state.
         """
-        return (
-            self.compile_train_step(),
-            partial(self._lower_eval_step().compile(), self._evaluation_arrays),
-        )
+        return self.compile_train_step(), self.compile_eval_step()
+
+    def compile_eval_step(self) -> EvalStep:
+        """Return the evaluation step alone, compiled like that of `compile`."""
+        return partial(self._lower_eval_step().compile(), self._evaluation_arrays)
 
     def compile_train_step(self) -> TrainStep:
         """Return the training step alone, compiled like that of `compile`."""
@@ -339,6 +355,22 @@ class Run:
     def compile_head_step(self) -> TrainStep:
         """Return the step that trains only the head, compiled like that of `compile`."""
         return partial(self.lower_train_step(head_only=True).compile(), self._train_arrays)
+
+    def of_phase(self, phase: Phase) -> Self:
+        """Return the run with the sizes of a phase, to lower and compile its training steps."""
+        if phase.image_size is None:
+            return self
+        config, model = self.config, self.model
+        if phase.batch_size != config.batch_size:
+            config = dataclasses.replace(config, batch_size=phase.batch_size)
+            size = config.statistics_size(self.mesh.size)
+            model = model if size is None else model.clone(bn_group_size=size)
+        run = dataclasses.replace(
+            self, config=config, model=model, dataset=self.dataset.resized(phase.image_size)
+        )
+        # The devices keep one copy of the arrays for all phases.
+        vars(run)["_train_arrays"] = self._train_arrays
+        return run
 
     def lower_train_step(self, *, head_only: bool = False) -> jax.stages.Lowered:
         """Return the training step for the shapes of this run, not yet compiled.
@@ -445,7 +477,7 @@ class Run:
             return augment
         # One program serves both phases. A second one would take as long to compile as the first,
         # and this one mixes with a weight of 1 after the end, which costs one pass over the images.
-        last = self.config.steps(until, self.dataset.train.epoch_size)
+        last = max(1, self.phases.steps(until))
         return partial(augment, mixing=step < last)
 
     def _augment(self, step: jax.Array, resident: Any, drawn: Any) -> Callable[..., Any]:
@@ -505,6 +537,22 @@ class Run:
             ),
             split.example,
         )
+
+
+def _scaled_by_batches(
+    schedule: optax.Schedule, config: TrainConfig, phases: Phases
+) -> optax.Schedule:
+    """Return a schedule that follows ``learning_rate_scaling`` where batches have another size."""
+
+    def factor(phase: Phase) -> float:
+        of_phase = dataclasses.replace(config, batch_size=phase.batch_size)
+        return of_phase.learning_rate_factor / config.learning_rate_factor
+
+    factors = jnp.asarray([factor(phase) for phase in phases.phases], jnp.float32)
+    if (factors == 1).all():
+        return schedule
+    ends = jnp.asarray([phase.first_step for phase in phases.phases[1:]])
+    return lambda step: schedule(step) * factors[jnp.searchsorted(ends, step, side="right")]
 
 
 def _create_optimizer(

@@ -1,6 +1,8 @@
 """The network of an experiment: its fields, and the layers that fine-tuning freezes."""
 
 import dataclasses
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,14 @@ from resnet_jax.config import (
     SyntheticConfig,
     TrainConfig,
 )
+from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import create_model
+from resnet_jax.models.layers import (
+    blurred_conv,
+    fan_in_kernel,
+    uniform_scale,
+    zero_padded_blurred_max_pool,
+)
 from resnet_jax.training.description import describe
 from resnet_jax.training.network import create_network, frozen_statistics
 from resnet_jax.training.prefetch import Prefetch
@@ -73,6 +82,54 @@ def test_each_activation_is_that_of_its_name(act: str) -> None:
         "elu": np.where(x > 0, x, np.expm1(x)),
     }
     np.testing.assert_allclose(network(act=act).act(x), expected[act], rtol=1e-5, atol=1e-6)
+
+
+def test_ingredients_of_recipes_are_those_of_their_names() -> None:
+    blurred = network(conv="blurred", stem_pool="blurred_max")
+    assert blurred == create_model(
+        "resnet18",
+        conv=blurred_conv,
+        stem_pool=zero_padded_blurred_max_pool,
+        zero_init_residual=True,
+    )
+    initial = network(
+        conv="blurred", conv_init="fan_in", norm_scale_init="uniform", head_bias_init=-2.0
+    )
+    assert initial == create_model(
+        "resnet18",
+        conv=partial(blurred_conv, kernel_init=fan_in_kernel),
+        norm_scale_init=uniform_scale,
+        head_bias_init=-2.0,
+        zero_init_residual=True,
+    )
+    rates = {"drop_path_rate": 0.1, "drop_path_rule": "stage", "drop_block_rate": 0.2}
+    dropping = network(**rates)
+    assert dropping == create_model("resnet18", zero_init_residual=True, **rates)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "resnetv2_50x1_bit", "conv": "blurred"}, "conv and conv_init are for plain"),
+        ({"name": "nf_resnet26", "conv_init": "fan_in"}, "conv and conv_init are for plain"),
+        ({"stem_pool": "blurred_max", "small_input": True}, "which the stem of resnet18 does not"),
+        ({"name": "resnetv2_50", "drop_block_rate": 0.1}, "unlike the PreActivationBottleneck"),
+        ({"name": "nf_resnet26", "norm_scale_init": "uniform"}, "norm_scale_init does nothing"),
+    ],
+)
+def test_ingredients_are_refused_where_they_do_nothing(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        network(**fields)
+
+
+def test_a_finished_run_rebuilds_its_blurred_network() -> None:
+    model = ModelConfig("resnet18", conv="blurred", stem_pool="blurred_max")
+    run = Run.create(dataclasses.replace(CONFIG, model=model), jax.devices()[:1])
+    spec = ModelSpec.from_json(json.loads(json.dumps(run.spec.to_json())))
+    assert spec.create().conv is blurred_conv
+    assert spec.create().stem_pool is zero_padded_blurred_max_pool
 
 
 def test_stem_and_stride_can_be_chosen() -> None:

@@ -1,4 +1,4 @@
-"""Resampling of images with a rotation, magnification and shift in the same interpolation.
+"""Resampling of images, also with a rotation, magnification and shift in the same interpolation.
 
 One key draws the random numbers of the whole batch, so the pixels do not depend on the sharding.
 """
@@ -46,6 +46,22 @@ def affine_resize(
         return jax.vmap(lambda channel: map_coordinates(channel, source, order=1), -1, -1)(image)
 
     return jax.vmap(resample)(images.astype(jnp.float32), rotation, scale, shift)
+
+
+def resize(images: jax.Array, size: int) -> jax.Array:
+    """Resize images to a square, with bilinear interpolation and antialiasing.
+
+    Args:
+        images: float[B, H, W, C].  Images of the wanted size are returned unchanged.
+        size: Height and width of the result in pixels.
+
+    Returns:
+        float[B, size, size, C].
+    """
+    batch, height, width, channels = images.shape
+    if (height, width) == (size, size):
+        return images
+    return jax.image.resize(images, (batch, size, size, channels), "bilinear", antialias=True)
 
 
 def random_affine_resize(

@@ -127,12 +127,17 @@ class ImageSplit:
         del resident
         return drawn.batch if isinstance(drawn, Indexed) else drawn
 
+    def resized(self, size: int) -> Self:
+        """Return the same images, cropped to another height and width; see `Split.resized`."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, image_size=size))
+
     def train_batches(
         self,
         batch_size: int,
         *,
         seed: int,
         start_step: int,
+        offset: int = 0,
         process_index: int = 0,
         process_count: int = 1,
     ) -> Iterator[Drawn]:
@@ -145,6 +150,7 @@ class ImageSplit:
             batch_size: Number of examples in the global batch.
             seed: Seed of the order and the crops.
             start_step: Number of batches to skip, which costs nothing.
+            offset: Number of examples before the first batch; see `Split.train_batches`.
             process_index: Which part of each batch to make.
             process_count: Number of parts. It divides the batch size.
 
@@ -155,7 +161,7 @@ class ImageSplit:
         # Grain has no endless sources, so this one is longer than any run.
         steps = 2**40 // batch_size
         size = batch_size // process_count
-        first = start_step * batch_size + process_index * size
+        first = offset + start_step * batch_size + process_index * size
         load = _TrainExamples(self.source, self.config, self.sampling, seed)
         return self._iterate(_Batches(load, first, batch_size, (size, *self.image_shape)), steps)
 

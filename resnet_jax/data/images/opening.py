@@ -1,5 +1,6 @@
 """Opening of data sets of image files."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -53,7 +54,8 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
             key, batch, labels, images.augment, num_classes=num_classes, mixing=mixing
         )
 
-    split = ImageSplit(evaluation, images)
+    eval_size = images.eval_image_size or images.image_size
+    split = ImageSplit(evaluation, dataclasses.replace(images, image_size=eval_size))
     height, width, channels = split.image_shape
     return Dataset(
         name=name,
