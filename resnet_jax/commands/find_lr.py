@@ -1,6 +1,7 @@
 """The learning-rate range test of `resnet-jax train --find-lr`."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,9 +37,13 @@ def files_in(directory: Path, *, overwrite: bool) -> Files:
             "another one with --workdir"
         )
     files = Files(directory / "find-lr.json", directory / "find-lr.html")
+    path = directory.absolute()
+    existing = next(found for found in (path, *path.parents) if found.exists())
+    if not existing.is_dir():
+        raise UsageError(f"{existing} is a file; give another directory with --workdir")
+    if not os.access(existing, os.W_OK):
+        raise UsageError(f"{existing} cannot be written; give another directory with --workdir")
     if directory.exists():
-        if not directory.is_dir():
-            raise UsageError(f"{directory} is a file; give another directory with --workdir")
         for file in files:
             if file.exists() and not overwrite:
                 raise UsageError(

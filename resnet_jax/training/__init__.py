@@ -18,3 +18,5 @@ from resnet_jax.training.hooks import StepEvent as StepEvent
 from resnet_jax.training.loop import TrainingDivergedError as TrainingDivergedError
 from resnet_jax.training.loop import TrainResult as TrainResult
 from resnet_jax.training.preview import write_preview as write_preview
+from resnet_jax.training.range_test import RangeTest as RangeTest
+from resnet_jax.training.range_test import learning_rate_range_test as learning_rate_range_test

@@ -240,8 +240,8 @@ def _first_state(
 def _all_finite(params: Any) -> jax.Array:
     """Return whether all parameters are finite, bool[].
 
-    The loss alone does not tell: XLA's CPU backend may turn the maximum of NaN and 0, which is
-    ReLU, into 0.
+    The loss alone does not tell: a NaN in one image has given a finite loss and gradients with NaN
+    in a program that XLA compiled for CPUs.
     """
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
 

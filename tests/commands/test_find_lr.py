@@ -93,6 +93,12 @@ def test_the_directory_of_a_run_is_not_touched(find: Find) -> None:
     assert [path.name for path in run.iterdir()] == ["config.json"]
 
 
+def test_a_directory_that_cannot_be_made_is_refused_at_once(find: Find) -> None:
+    Path("notes").write_text("")
+    message = refused(find, *OPTIONS, "--workdir=notes/test")
+    assert "notes is a file; give another directory with --workdir" in message
+
+
 def test_a_range_test_without_images_is_refused(find: Find) -> None:
     Path("empty").mkdir()
     assert "empty" in refused(find, "folder-resnet50", "--data.path=empty", *OPTIONS)

@@ -225,7 +225,11 @@ def test_in_a_short_run_the_rate_still_reaches_its_peak(
         (LinearConfig, {"points": ((9.0, 1.0), (8.0, 0.5))}, "must not fall"),
         (LinearConfig, {"points": ((9.0, -1.0),)}, "must be finite and not below 0"),
         (OneCycleConfig, {"peak_at": 1.1}, "peak_at must be from 0 to 1"),
-        (StepsConfig, {"decay_epochs": (4.0,)}, "come after warmup_epochs"),
+        (
+            StepsConfig,
+            {"decay_epochs": (4.0,)},
+            r"the warm-up \(5 epochs\), but they are \(4.0,\)",
+        ),
     ],
 )
 def test_impossible_schedules_are_refused(kind: type, values: dict, message: str) -> None:

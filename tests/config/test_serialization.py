@@ -13,11 +13,14 @@ from resnet_jax.config import (
     CosineConfig,
     DigitsConfig,
     FinetuneConfig,
+    FocalConfig,
     FolderConfig,
     ImageConfig,
+    LossConfig,
     ModelConfig,
     OptimizerConfig,
     SGDConfig,
+    SigmoidConfig,
     SoftmaxConfig,
     StepsConfig,
     TrainConfig,
@@ -47,6 +50,24 @@ def plain(config: TrainConfig = EVERYTHING) -> Any:
 def test_every_experiment_comes_back(name: str) -> None:
     config = load_experiment(name).config
     assert TrainConfig.from_json(plain(config)) == config
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SoftmaxConfig(0.1, class_weights=(1.0, 0.5)),
+        SigmoidConfig(target_threshold=0.2, class_weights="balanced"),
+        FocalConfig("sigmoid", alpha=0.25, logit_adjustment=1.0),
+    ],
+    ids=["softmax", "sigmoid", "focal"],
+)
+def test_every_loss_comes_back(loss: LossConfig) -> None:
+    config = dataclasses.replace(EVERYTHING, loss=loss)
+    assert TrainConfig.from_json(plain(config)) == config
+    given = plain()
+    given["loss"] = {"kind": "softmax", "class_weights": "heavy"}
+    with pytest.raises(ConfigError, match="class_weights must be one of 'none', 'balanced'"):
+        TrainConfig.from_json(given)
 
 
 def test_every_kind_of_value_comes_back() -> None:

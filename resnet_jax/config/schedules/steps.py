@@ -33,8 +33,8 @@ class StepsConfig(WarmupConfig):
         require(
             all(a < b for a, b in itertools.pairwise((0.0, *self.decay_epochs)))
             and min(self.decay_epochs, default=begin) >= begin,
-            f"decay_epochs must rise and come after warmup_epochs ({self.warmup_epochs}), but they "
-            f"are {self.decay_epochs}",
+            f"decay_epochs must rise, and not come before the end of the warm-up ({begin:g} "
+            f"epochs), but they are {self.decay_epochs}",
         )
 
     def check_epochs(self, epochs: float) -> None:
