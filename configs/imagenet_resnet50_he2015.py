@@ -4,12 +4,13 @@ This follows section 3.4 of the paper: 600,000 steps with 256 images each; momen
 Nesterov's term; a learning rate of 0.1 without warm-up; weight decay of 1e-4 on every parameter; no
 label smoothing. BatchNorm uses groups of 32 images, as on eight GPUs.
 
-There are four differences. The paper divides the learning rate by 10 when the error plateaus; here
+There are five differences. The paper divides the learning rate by 10 when the error plateaus; here
 this happens after 30, 60 and 90 of the 120 epochs. The paper crops 224x224 pixels from an image
 whose shorter side is resized to 256 to 480 pixels; the crops here have the same range of sizes for
 square images, 22 to 77 % of the area, which is drawn uniformly. The colors are not changed, while
 the paper adds random multiples of their principal components. One central crop is evaluated, while
-the paper also averages ten.
+the paper also averages ten. BatchNorm evaluates with running averages of its statistics, while the
+authors recompute them after the training.
 
 The published top-1 accuracy with one crop is 75.3 %
 (https://github.com/KaimingHe/deep-residual-networks), 76.4 % for ResNet-101 and 77.0 % for
