@@ -20,17 +20,17 @@ from resnet_jax.inference.precise_bn import make_batch_statistics
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
-from resnet_jax.training.accumulation import accumulated
-from resnet_jax.training.averaging import Timeline, averaged
+from resnet_jax.training.averaging import Timeline
 from resnet_jax.training.class_balance import count_classes
+from resnet_jax.training.composition import create_gradient_function, create_update
 from resnet_jax.training.distillation import Teacher, digest, distilled, open_teacher, taught
 from resnet_jax.training.evaluate import BatchEvaluation, EvalStep, make_eval_step
-from resnet_jax.training.guard import guarded, initial_guard
-from resnet_jax.training.loss_scale import initial_loss_scale, make_scaled_gradients, rescaled
+from resnet_jax.training.guard import initial_guard
+from resnet_jax.training.loss_scale import initial_loss_scale
 from resnet_jax.training.metrics import Metrics
 from resnet_jax.training.network import create_network
 from resnet_jax.training.objective import Objective, create_objective, cross_entropy
-from resnet_jax.training.optim import create_optimizer, frozen, of_head
+from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.process.distributed import gather
 from resnet_jax.training.sharding import (
@@ -40,7 +40,6 @@ from resnet_jax.training.sharding import (
     replicated,
     state_shardings,
 )
-from resnet_jax.training.sharpness import sharpness_aware
 from resnet_jax.training.starting_weights import (
     Tensors,
     read_starting_weights,
@@ -49,13 +48,8 @@ from resnet_jax.training.starting_weights import (
 from resnet_jax.training.state import TrainState, state_of
 from resnet_jax.training.step import (
     Augment,
-    GradientFunction,
     TrainStep,
-    Update,
     compose_train_step,
-    make_gradients,
-    make_loss,
-    make_update,
     step_keys,
 )
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
@@ -379,8 +373,10 @@ class Run:
             head_only: Whether it trains only the head.
         """
         replica, state, train = replicated(self.mesh), self._state_shardings, self.dataset.train
-        compute_gradients = self._gradient_function(head_only=head_only)
-        update = self._update(head_only=head_only)
+        compute_gradients = create_gradient_function(
+            self.config, self.model, self.objective, head_only=head_only
+        )
+        update = create_update(self.config, self.optimizer, self.timeline, head_only=head_only)
 
         def train_step(
             resident: Any, state: TrainState, drawn: Any, key: jax.Array
@@ -400,37 +396,6 @@ class Run:
             return jitted.lower(
                 self._train_arrays, self.abstract_state, self._drawn(train), self._abstract_key
             )
-
-    def _gradient_function(self, *, head_only: bool) -> GradientFunction:
-        """Return how the experiment computes gradients."""
-        config = self.config
-        loss = make_loss(self.model, self.objective, head_only=head_only)
-        scaled = config.model.dtype == "float16"
-        gradients = make_scaled_gradients(loss) if scaled else make_gradients(loss)
-        if config.accumulate_steps > 1:
-            gradients = accumulated(gradients, config.accumulate_steps)
-        if config.sam.rho:
-            gradients = sharpness_aware(
-                gradients, rho=config.sam.rho, interval=config.sam.interval, trained=self._trained
-            )
-        return gradients
-
-    def _update(self, *, head_only: bool) -> Update:
-        """Return what the experiment does with the gradients of a step."""
-        config = self.config
-        update = make_update(of_head(self.optimizer) if head_only else self.optimizer)
-        if config.averaging.enabled:
-            update = averaged(update, config.averaging, self.timeline)
-        if config.skips_steps:
-            update = guarded(update)
-        if config.model.dtype == "float16":
-            update = rescaled(update)
-        return update
-
-    def _trained(self, params: optax.Params) -> Any:
-        """Return True for each parameter that is not frozen."""
-        patterns = self.config.finetune.freeze
-        return jax.tree.map(lambda is_frozen: not is_frozen, frozen(params, patterns))
 
     def compile_statistics_step(self) -> StatisticsStep:
         """Return the step that computes BatchNorm's statistics of a training batch, compiled.
