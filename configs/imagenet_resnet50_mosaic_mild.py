@@ -13,7 +13,7 @@ every 20 steps and evaluated.
 There are three differences: the head starts from PyTorch's uniform distribution, and in the
 original from a normal distribution; the size of the images changes between epochs, and in the
 original between steps; convolutions compute in bfloat16, and in the original in float16. BatchNorm
-uses groups of 256 images, as on eight GPUs.
+uses groups of 256 images, as on the eight A100 of the original.
 
 The published top-1 accuracies are 75 to 78.1 %, for runs of this recipe with different lengths
 (https://www.databricks.com/blog/mosaic-resnet-deep-dive). That of this experiment has not been

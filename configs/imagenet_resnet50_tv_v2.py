@@ -8,7 +8,7 @@ TrivialAugment, mixup or CutMix, and random erasing; each image four times in a 
 176x176 pixels and evaluation at 224x224; averages of the parameters, which are evaluated.
 
 There is one difference. The copies of an image follow each other in one batch of 1,024, and in the
-original they are on different ones of eight GPUs, which have batches of 128 of their own. Therefore
+original they are on different ones of eight V100, which have batches of 128 of their own. Therefore
 BatchNorm uses groups of 512 here, which show 128 images, and the partners of mixing are random; the
 neighbor, which torchvision takes, would often be a copy of the same image.
 
