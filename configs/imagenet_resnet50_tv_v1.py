@@ -3,7 +3,8 @@
 This follows references/classification of https://github.com/pytorch/vision with its default
 options: 90 epochs with a batch of 256; a learning rate of 0.1 without warm-up, which is divided by
 10 every 30 epochs; momentum of 0.9 without Nesterov's term; weight decay of 1e-4 on every
-parameter; statistics of BatchNorm over 32 images, as on eight GPUs; no scale initialized to zero.
+parameter; statistics of BatchNorm over 32 images, as on the eight V100 of the original; no scale
+initialized to zero.
 
 The published top-1 accuracy is 76.130 %: ResNet-18 has 69.758 %, ResNet-34 73.314 %, ResNet-101
 77.374 % and ResNet-152 78.312 % (documentation of torchvision). That of this experiment has not

@@ -1,10 +1,11 @@
 """ResNeXt-50 (32x4d) on ImageNet-1k with RandAugment, as trained in timm (Wightman 2019).
 
 This follows "Training scripts" in the documentation of
-https://github.com/huggingface/pytorch-image-models: 240 epochs with a batch of 1,536 on eight GPUs;
-Nesterov momentum with a learning rate of 0.6, which rises from 1e-4 in five epochs and falls as a
-cosine, epoch by epoch, whose beginning the warm-up covers; weight decay of 1e-4 on kernels; label
-smoothing of 0.1; RandAugment of strength 7; one to three rectangles of noise in 40 % of the images.
+https://github.com/huggingface/pytorch-image-models: 240 epochs with a batch of 1,536 on eight GPUs,
+which share no statistics of BatchNorm; Nesterov momentum with a learning rate of 0.6, which rises
+from 1e-4 (timm's default at the time) in five epochs and falls as a cosine, epoch by epoch, whose
+beginning the warm-up covers; weight decay of 1e-4 on kernels; label smoothing of 0.1; RandAugment
+of strength 7; one to three rectangles of noise in 40 % of the images.
 
 There is one difference: crops are always resized by bicubic interpolation, while timm draws
 bilinear or bicubic for each image.

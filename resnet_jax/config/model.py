@@ -29,9 +29,11 @@ class ModelConfig:
     """Normalization: BatchNorm, GroupNorm with 32 groups, EvoNorm-S0 with 32 groups, or filter
     response normalization. The last two contain the activation and need a pre-activation network,
     such as resnetv2_50d. None keeps that of the network."""
-    conv: Literal["blurred"] | None = None
+    conv: Literal["blurred", "standardized"] | None = None
     """Convolutions. "blurred" blurs the input of every convolution that has a stride and 16 input
-    channels or more (BlurPool, as in FFCV). None keeps those of the network."""
+    channels or more (BlurPool, as in FFCV). "standardized" subtracts the mean of each output
+    channel's weights and divides by their standard deviation (Qiao et al. 2019), which suits
+    GroupNorm. None keeps those of the network."""
     stem_pool: Literal["blurred_max"] | None = None
     """Pooling of the stem. "blurred_max" takes the maximum of every window and blurs before it
     subsamples (BlurPool, as in Composer). None keeps that of the network."""

@@ -19,7 +19,7 @@ import numpy as np
 from resnet_jax.config import IdxConfig
 from resnet_jax.data.array_dataset import array_dataset
 from resnet_jax.data.array_split import ArraySplit
-from resnet_jax.data.dataset import DataError, Dataset
+from resnet_jax.data.dataset import DataError, Dataset, printable
 
 _GZIP = b"\x1f\x8b"
 # Types of the values, by their code.
@@ -53,7 +53,7 @@ def open_idx(config: IdxConfig) -> Dataset:
     else:
         train, evaluation = _hold_out(config, train)
     return array_dataset(
-        config.directory,
+        printable(config.directory),
         train,
         evaluation,
         evaluation_split=config.evaluation_split,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.models.layers import (
+    StandardizedConv,
     blurred_conv,
     relu,
     uniform_scale,
@@ -29,7 +30,7 @@ NAMED_VALUES: dict[str, dict[str, Any]] = {
         "evo": EvoNorm,
         "filter_response": FilterResponseNorm,
     },
-    "conv": {"blurred": blurred_conv},
+    "conv": {"blurred": blurred_conv, "standardized": StandardizedConv},
     "stem_pool": {"blurred_max": zero_padded_blurred_max_pool},
     "norm_scale_init": {"ones": nn.initializers.ones, "uniform": uniform_scale},
     "dtype": {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16},

@@ -152,7 +152,7 @@ class Run:
                 f"early_stopping needs a validation split, but the images of {dataset.name} are "
                 "evaluated on a test split, which must not choose a checkpoint; set "
                 "data.hold_out_validation (folders), data.evaluate_on (digits) or "
-                "data.evaluation_split (TFDS), or early_stopping.patience to None"
+                "data.evaluation_split (TFDS, IDX), or early_stopping.patience to None"
             )
         phases = Phases.create(config, dataset)
         for batch_size in {phase.batch_size for phase in phases.phases} - {config.batch_size}:

@@ -22,6 +22,7 @@ from resnet_jax.config import (
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import create_model
 from resnet_jax.models.layers import (
+    StandardizedConv,
     blurred_conv,
     fan_in_kernel,
     uniform_scale,
@@ -101,6 +102,10 @@ def test_ingredients_of_recipes_are_those_of_their_names() -> None:
         norm_scale_init=uniform_scale,
         head_bias_init=-2.0,
         zero_init_residual=True,
+    )
+    standardized = network(name="resnet50_gn", conv="standardized")
+    assert standardized == create_model(
+        "resnet50_gn", conv=StandardizedConv, zero_init_residual=True
     )
     rates = {"drop_path_rate": 0.1, "drop_path_rule": "stage", "drop_block_rate": 0.2}
     dropping = network(**rates)
