@@ -26,6 +26,7 @@ from resnet_jax.models.layers import (
     average_pool,
     blur_pool,
     blurred_max_pool,
+    max_pool,
     zero_padded_max_pool,
 )
 from resnet_jax.models.normalization import (
@@ -392,6 +393,8 @@ _VARIANTS: dict[str, Fields] = {
     # Option B of the paper: projections instead of zeros where the number of channels changes.
     "cifar_resnet20_b": _basic((3, 3, 3), _CIFAR),
     "cifar_resnet32_b": _basic((5, 5, 5), _CIFAR),
+    # Few large convolutions, with max-pooling after the stem, which suit CPUs.
+    "cifar_resnet8_w64": _basic((1, 1, 1), _CIFAR, {"width": 64, "stem_pool": max_pool}),
     # He et al. 2016, table 2: 6n + 2 layers with basic blocks, and 9n + 2 with bottlenecks, whose
     # stride is in the first convolution (KaimingHe/resnet-1k-layers).
     "cifar_preresnet110": _preact_basic((18, 18, 18), _CIFAR, _A),

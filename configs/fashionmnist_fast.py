@@ -1,0 +1,46 @@
+"""ResNet-8 on Fashion-MNIST in 15 epochs, for two CPU cores and less than an hour.
+
+The network is wide and shallow, because a CPU computes few large convolutions faster than many
+small ones: three stages of one block with 64, 128 and 256 channels, and max-pooling after the stem.
+The learning rate rises from a fifth of its peak in the first 20 % of the run and then falls to 0,
+in straight lines. Images are shifted by up to two pixels, mirrored, and erased in part with
+probability 0.5.
+
+    resnet-jax train fashionmnist-fast --data.directory /usr/share/datasets/fashion-mnist
+
+The directory is that of Debian's package dataset-fashion-mnist.
+"""
+
+from resnet_jax.config import (
+    AugmentConfig,
+    IdxConfig,
+    ModelConfig,
+    SGDConfig,
+    SoftmaxConfig,
+    TrainConfig,
+    TriangularConfig,
+)
+
+CONFIG = TrainConfig(
+    model=ModelConfig("cifar_resnet8_w64"),
+    data=IdxConfig(
+        "/usr/share/datasets/fashion-mnist",
+        class_names=(
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        augment=AugmentConfig(
+            crop_padding=2,
+            mean=(0.2860,),
+            std=(0.3530,),
+            erasing=0.5,
+            erasing_mode="const",
+            erasing_area=(0.02, 0.4),
+        ),
+    ),
+    optimizer=SGDConfig(learning_rate=0.1, weight_decay=5e-4),
+    schedule=TriangularConfig(peak_at=0.2, warmup_start=0.2, end=0.0),
+    loss=SoftmaxConfig(label_smoothing=0.1),
+    batch_size=128,
+    epochs=15.0,
+)
