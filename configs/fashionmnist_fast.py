@@ -43,4 +43,5 @@ CONFIG = TrainConfig(
     loss=SoftmaxConfig(label_smoothing=0.1),
     batch_size=128,
     epochs=15.0,
+    evaluate_every_epochs=5.0,
 )

@@ -26,6 +26,8 @@ CIFAR = {
     # Option B adds two projections with their normalization: 16 x 32 + 64 and 32 x 64 + 128.
     "cifar_resnet20_b": (0.27, 272_474),
     "cifar_resnet32_b": (0.47, 466_906),
+    # 1 stem, 6 layers in blocks and the head, with 64 to 256 channels.
+    "cifar_resnet8_w64": (1.2, 1_227_594),
     "cifar_preresnet110": (1.7, 1_727_962),
     "cifar_preresnet164": (1.7, 1_703_258),
     "cifar_preresnet1001": (10.3, 10_327_706),
