@@ -32,7 +32,8 @@ def row(results: dict[str, Any]) -> str:
     seconds = ", ".join(f"{value:.0f} s" for value in results["seconds"])
     cells = ("experiment", "machine", "jax", "date", "commit")
     experiment, machine, jax, date, commit = (results[cell] for cell in cells)
-    return f"| `{experiment}` | {mean} ({top1}) | {seconds} | {machine}, jax {jax} | {date}, `{commit}` |"
+    made = f"{machine}, jax {jax} | {date}, `{commit}`"
+    return f"| `{experiment}` | {mean} ({top1}) | {seconds} | {made} |"
 
 
 def train(seed: int, options: list[str]) -> tuple[float, float]:
