@@ -450,7 +450,7 @@ def test_help_explains_every_field_with_its_default() -> None:
     text = " ".join(process.stdout.replace("│", " ").split())
     for words in (
         "--data.image-size INT Height and width of the images in pixels. (default: 224)",
-        "--optimizer.weight-decay FLOAT L2 coefficient",
+        "--optimizer.weight-decay FLOAT Weight decay",
         f"Experiments: {', '.join(list_experiments())}.",
         "(default: runs/synthetic-resnet50)",
     ):
