@@ -109,6 +109,11 @@ class AugmentConfig:
     leaves them on for the whole run."""
 
     @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, by mixup or CutMix."""
+        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+
+    @property
     def mean_color(self) -> tuple[int, ...]:
         """Red, green and blue of the mean, as levels from 0 to 255."""
         mean = self.mean if len(self.mean) == 3 else self.mean * 3
@@ -122,7 +127,7 @@ class AugmentConfig:
         if self.mix_until_epoch is not None:
             require_positive(self, "mix_until_epoch")
             require(
-                self.mixup_alpha > 0 or self.cutmix_alpha > 0,
+                self.mixes,
                 "mix_until_epoch needs mixup_alpha or cutmix_alpha above 0; set one of them, or "
                 "mix_until_epoch to None",
             )
@@ -139,6 +144,11 @@ class AugmentConfig:
                 0 <= probability <= 1,
                 f"{name} is a probability from 0 to 1, but it is {probability}",
             )
+        require(
+            self.flip_mode == "random" or self.flip > 0,
+            'flip_mode "alternating" mirrors every image in half of the epochs, but flip is 0; set '
+            'flip above 0, or flip_mode to "random"',
+        )
         require(
             self.magnitude_bins >= 2,
             f"magnitude_bins must be at least 2, but it is {self.magnitude_bins}",

@@ -3,7 +3,12 @@
 import dataclasses
 from typing import Literal
 
-from resnet_jax.config.validation import require, require_not_negative, require_positive
+from resnet_jax.config.validation import (
+    require,
+    require_not_negative,
+    require_positive,
+    require_share,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +51,7 @@ class AveragingConfig:
     batches of the run. Only statistics "recomputed" uses it."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.decay < 1, f"decay must be in [0, 1), but it is {self.decay}")
+        require_share(self, "decay")
         require_not_negative(self, "half_life_steps", "start_epoch")
         require_positive(self, "warmup_gamma", "recompute_batches")
         if self.every_steps != "epoch":
@@ -65,6 +70,12 @@ class AveragingConfig:
         require(
             self.warmup == "timm" or self.warmup_gamma == 1,
             'averaging.warmup_gamma needs warmup "timm"; set it, or warmup_gamma to 1',
+        )
+        usual = type(self).recompute_batches
+        require(
+            self.statistics == "recomputed" or self.recompute_batches == usual,
+            'averaging.recompute_batches needs statistics "recomputed"; set it, or '
+            f"recompute_batches to {usual}",
         )
         require(
             self.warmup != "torchvision" or self.every_steps != "epoch",

@@ -139,6 +139,12 @@ class ImageConfig:
         if self.eval_image_size is not None:
             require_positive(self, "eval_image_size")
         require_not_negative(self, "threads", "workers")
+        require(
+            self.repeats == 1 or not self.augment.mixes or self.augment.mix_partner != "roll",
+            f'augment.mix_partner "roll" would mix most images with copies of themselves, because '
+            f"the {self.repeats} repeats of an image are neighbors in the batch; use random or "
+            "flip",
+        )
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
             require(

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import ClassVar, Literal
 
-from resnet_jax.config.validation import require, require_not_negative
+from resnet_jax.config.validation import require, require_not_negative, require_share
 
 ClassWeights = Literal["none", "balanced", "effective_number"] | tuple[float, ...]
 """How much the examples of each class count: by a rule, or one weight for each class."""
@@ -36,10 +36,7 @@ class _ClassBalance:
                 "class_weights must be numbers that are not negative and not all 0, but they are "
                 f"{self.class_weights}",
             )
-        require(
-            0 <= self.effective_number_beta < 1,
-            f"effective_number_beta must be in [0, 1), but it is {self.effective_number_beta}",
-        )
+        require_share(self, "effective_number_beta")
         require_not_negative(self, "logit_adjustment")
 
     @property
@@ -59,7 +56,7 @@ class SoftmaxConfig(_ClassBalance):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_label_smoothing(self.label_smoothing)
+        require_share(self, "label_smoothing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +77,7 @@ class SigmoidConfig(_ClassBalance):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_label_smoothing(self.label_smoothing)
+        require_share(self, "label_smoothing")
         threshold = self.target_threshold
         require(
             threshold is None or 0 <= threshold < 1,
@@ -118,7 +115,3 @@ class FocalConfig(_ClassBalance):
 
 LossConfig = SoftmaxConfig | SigmoidConfig | FocalConfig
 """Every loss."""
-
-
-def _require_label_smoothing(share: float) -> None:
-    require(0 <= share < 1, f"label_smoothing must be in [0, 1), but it is {share}")

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from resnet_jax.config.validation import require, require_positive
+from resnet_jax.config.validation import require, require_positive, require_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +91,8 @@ class ModelConfig:
     network compiles faster."""
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.bn_decay < 1,
-            f"bn_decay must be in [0, 1), but it is {self.bn_decay}",
-        )
+        require_share(self, "bn_decay", "dropout_rate", "block_dropout_rate")
+        require_share(self, "drop_path_rate", "drop_block_rate")
         require(
             self.weights is not None or self.weights_prefix is None,
             "weights_prefix needs weights, in which it selects a network; set weights too",
@@ -104,9 +102,6 @@ class ModelConfig:
             require_positive(self, "in_channels")
         if isinstance(self.bn_group_size, int):
             require_positive(self, "bn_group_size")
-        for name in ("dropout_rate", "block_dropout_rate", "drop_path_rate", "drop_block_rate"):
-            rate = getattr(self, name)
-            require(0 <= rate < 1, f"{name} must be in [0, 1), but it is {rate}")
         require(
             math.isfinite(self.head_bias_init),
             f"head_bias_init must be finite, but it is {self.head_bias_init}",

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from resnet_jax.config.validation import require, require_positive
+from resnet_jax.config.validation import require, require_positive, require_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,5 +28,5 @@ class RangeTestConfig:
             f"lowest must be below highest ({self.highest:g}), but it is {self.lowest:g}",
         )
         require(self.steps >= 20, f"steps must be at least 20, but it is {self.steps}")
-        require(0 <= self.smoothing < 1, f"smoothing must be in [0, 1), but it is {self.smoothing}")
+        require_share(self, "smoothing")
         require(self.stop_at > 1, f"stop_at must be above 1, but it is {self.stop_at:g}")

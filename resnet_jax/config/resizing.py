@@ -37,6 +37,11 @@ class ResizingConfig:
             len(set(sizes)) == len(sizes),
             f"batch_sizes must list every image size once, but it lists {sizes}",
         )
+        require(
+            not self.batch_sizes or self.initial_size is not None,
+            "batch_sizes needs initial_size, without which all images have full size; set it, or "
+            "leave batch_sizes out",
+        )
         if self.initial_size is not None:
             require_positive(self, "initial_size", "end_epoch")
             require(

@@ -14,7 +14,7 @@ from resnet_jax.config.finetune import FinetuneConfig
 from resnet_jax.config.guard import GuardConfig
 from resnet_jax.config.loss import LossConfig, SoftmaxConfig
 from resnet_jax.config.model import ModelConfig
-from resnet_jax.config.optimizers import MuonConfig, OptimizerConfig, SGDConfig
+from resnet_jax.config.optimizers import LambConfig, MuonConfig, OptimizerConfig, SGDConfig
 from resnet_jax.config.resizing import ResizingConfig
 from resnet_jax.config.sam import SamConfig
 from resnet_jax.config.schedules import CosineConfig, ScheduleConfig
@@ -130,13 +130,33 @@ class TrainConfig:
             'frozen; set it to "averaged" or "copied"',
         )
         augment = augmentation_of(self.data)
-        mixes = augment is not None and (augment.mixup_alpha > 0 or augment.cutmix_alpha > 0)
+        mixes = augment is not None and augment.mixes
         require(
             not (mixes and self.distillation.is_file),
             f"distillation.teacher {self.distillation.teacher} has logits of images that are not "
             "mixed; set mixup_alpha and cutmix_alpha to 0, or give a network as the teacher",
         )
 
+        sampling = getattr(self.data, "sampling", None)
+        require(
+            sampling is None or sampling.classes == "uniform" or not self.loss.uses_class_counts,
+            "data.sampling.classes and loss.class_weights or logit_adjustment would correct twice "
+            'for classes of different sizes; set data.sampling.classes to "uniform", or '
+            'loss.class_weights to "none" and logit_adjustment to 0',
+        )
+        require(
+            not isinstance(self.optimizer, LambConfig)
+            or self.optimizer.max_gradient_norm is None
+            or self.clip.global_norm is None,
+            "clip.global_norm sets what the optimizer lamb limits itself; leave it out and set "
+            "optimizer.max_gradient_norm",
+        )
+        resizing = self.resizing
+        require(
+            resizing.initial_size is None or math.ceil(resizing.end_epoch) < self.epochs,
+            f"resizing.end_epoch ({resizing.end_epoch:g}) leaves no epoch of {self.epochs:g} with "
+            "images of full size; lower it, or set resizing.initial_size to None",
+        )
         averaging = self.averaging
         counts_epochs = averaging.start_epoch > 0 or averaging.every_steps == "epoch"
         require(

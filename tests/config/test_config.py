@@ -9,6 +9,7 @@ import pytest
 
 from resnet_jax.config import (
     AdamWConfig,
+    AugmentConfig,
     AveragingConfig,
     CheckpointConfig,
     ClipConfig,
@@ -19,6 +20,8 @@ from resnet_jax.config import (
     DistributedConfig,
     FinetuneConfig,
     FocalConfig,
+    FolderConfig,
+    IdxConfig,
     ImageConfig,
     LambConfig,
     LarsConfig,
@@ -73,16 +76,50 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (
             TrainConfig,
             {
-                "resizing": ResizingConfig(batch_sizes=((8, 8),)),
+                "resizing": ResizingConfig(initial_size=8, end_epoch=1, batch_sizes=((8, 8),)),
                 "averaging": AveragingConfig(decay=0.9, start_epoch=1.0),
             },
             "makes the number of steps differ between epochs",
         ),
+        (
+            TrainConfig,
+            {"epochs": 7.0, "resizing": ResizingConfig(initial_size=8, end_epoch=6.5)},
+            r"end_epoch \(6\.5\) leaves no epoch of 7 with images of full size",
+        ),
+        (ResizingConfig, {"batch_sizes": ((8, 8),)}, "batch_sizes needs initial_size"),
         (ResizingConfig, {"initial_size": 8}, "end_epoch must be above 0"),
         (ResizingConfig, {"initial_size": 8, "start_epoch": 2, "end_epoch": 1}, "not be above end"),
         (ResizingConfig, {"multiple_of": 0}, "multiple_of must be above 0"),
         (ResizingConfig, {"batch_sizes": ((8, 0),)}, "batch_sizes must be pairs of numbers above"),
         (ResizingConfig, {"batch_sizes": ((8, 1), (8, 2))}, "must list every image size once"),
+        (AugmentConfig, {"flip": 0.0, "flip_mode": "alternating"}, "but flip is 0; set flip above"),
+        (
+            ImageConfig,
+            {"repeats": 2, "augment": AugmentConfig(mixup_alpha=0.2, mix_partner="roll")},
+            "the 2 repeats of an image are neighbors in the batch; use random or flip",
+        ),
+        (
+            TrainConfig,
+            {
+                "data": FolderConfig("photos", sampling=SamplingConfig("square_root")),
+                "loss": SoftmaxConfig(class_weights="balanced"),
+            },
+            "correct twice for classes of different sizes",
+        ),
+        (
+            TrainConfig,
+            {
+                "data": IdxConfig("mnist", sampling=SamplingConfig("balanced")),
+                "loss": SoftmaxConfig(logit_adjustment=1.0),
+            },
+            "correct twice for classes of different sizes",
+        ),
+        (
+            TrainConfig,
+            {"optimizer": LambConfig(), "clip": ClipConfig(global_norm=5.0)},
+            r"leave it out and set optimizer\.max_gradient_norm",
+        ),
+        (AveragingConfig, {"recompute_batches": 9}, 'recompute_batches needs statistics "recomp'),
         (ImageConfig, {"eval_image_size": 0}, "eval_image_size must be above 0"),
         (ModelConfig, {"name": "resnet50", "bn_epsilon": 0.0}, "bn_epsilon must be above 0"),
         (ModelConfig, {"name": "resnet50", "weights_prefix": "x."}, "weights_prefix needs weights"),
@@ -126,6 +163,7 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (ClipConfig, {"adaptive": 0.0}, "adaptive must be above 0"),
         (FinetuneConfig, {"freeze": ("stem(",)}, r"freeze: 'stem\(' is not a regular expression"),
         (FinetuneConfig, {"layer_decay": 0.0}, r"layer_decay must be in \(0, 1\]"),
+        (CosineConfig, {"granularity": "epoch"}, "whole first epoch at a learning rate of 0; set"),
         (CosineConfig, {"warmup_epochs": -1.0}, "warmup_epochs must be finite and not below 0"),
         (
             StepsConfig,

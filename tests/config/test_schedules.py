@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -166,6 +166,15 @@ def test_the_ends_are_exact() -> None:
     ]
 
 
+def test_the_hold_ends_after_its_epochs_also_where_the_steps_of_an_epoch_change() -> None:
+    # The first two epochs have 10 steps, and all others 4, as with resizing.batch_sizes.
+    schedule = CosineConfig(warmup_epochs=2, hold_epochs=1).create(
+        1.0, epochs=5, steps=lambda epochs: int(10 * min(epochs, 2) + 4 * max(epochs - 2, 0))
+    )
+    np.testing.assert_allclose(schedule(np.array([20, 24])), [1, 1])
+    assert float(schedule(25)) < 1
+
+
 def test_by_epoch_the_rate_changes_where_an_epoch_begins() -> None:
     # 2.5 steps an epoch: epochs begin after 0, 3 (2.5 rounded), 5, 8 steps.
     schedule = LinearConfig(warmup_epochs=0, granularity="epoch").create(
@@ -175,14 +184,17 @@ def test_by_epoch_the_rate_changes_where_an_epoch_begins() -> None:
     np.testing.assert_allclose(found, [1, 1, 1, 0.75, 0.75, 0.5, 0.5, 0.5, 0.25, 0.25])
 
 
+BY_EPOCH: dict[str, Any] = {"warmup_start": 0.25, "granularity": "epoch"}
+
+
 @pytest.mark.parametrize(
     ("schedule", "epochs", "values"),
     [
         # A tenth of the run, and no epoch if that is less than one.
         (CosineConfig(warmup_steps=1000), 10, [0.0, 0.25, 0.5, 0.75, 1.0]),
-        (CosineConfig(warmup_epochs=10, granularity="epoch"), 2, [1.0]),
-        (CosineConfig(warmup_epochs=10, granularity="epoch"), 10, [0.0, 0.0, 0.0, 0.0, 1.0]),
-        (CosineConfig(warmup_epochs=7, hold_epochs=1, granularity="epoch"), 1, [1.0, 1.0, 1.0]),
+        (CosineConfig(warmup_epochs=10, **BY_EPOCH), 2, [1.0]),
+        (CosineConfig(warmup_epochs=10, **BY_EPOCH), 10, [0.25, 0.25, 0.25, 0.25, 1.0]),
+        (CosineConfig(warmup_epochs=7, hold_epochs=1, **BY_EPOCH), 1, [1.0, 1.0, 1.0]),
         (CosineConfig(warmup_epochs=1, hold_epochs=8), 3, [0.0, 0.25, 0.5, 0.75, 1.0]),
     ],
 )
@@ -214,7 +226,7 @@ def test_in_a_short_run_the_rate_still_reaches_its_peak(
         (PolynomialConfig, {"power": 0.0}, "power must be above 0"),
         (
             PolynomialConfig,
-            {"extra_steps": 1, "granularity": "epoch"},
+            {"extra_steps": 1, "granularity": "epoch", "warmup_epochs": 0},
             'extra_steps needs granularity "step"',
         ),
         (

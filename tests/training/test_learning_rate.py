@@ -72,8 +72,9 @@ def test_the_peak_is_scaled_by_the_batch_size(
     [
         (CosineConfig(), "cosine, warmup epochs 5"),
         (
-            CosineConfig(warmup_epochs=2, warmup_prefix=False, granularity="epoch", end=0.01),
-            "cosine, granularity epoch, warmup epochs 2, end 0.01, no warmup prefix",
+            CosineConfig(2, None, 0.1, warmup_prefix=False, granularity="epoch", end=0.01),
+            "cosine, granularity epoch, warmup epochs 2, warmup start 0.1, end 0.01, no warmup "
+            "prefix",
         ),
         (CosineConfig(warmup_steps=1000), "cosine, warmup steps 1000"),
         (

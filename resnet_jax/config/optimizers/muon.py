@@ -59,8 +59,9 @@ class MuonConfig(BaseOptimizerConfig):
     """Optimizer of all other parameters: AdamW with shares of 0.95 and 1e-10 for beta2 and epsilon,
     or SGD with Nesterov momentum and coupled decay."""
     others_learning_rate: float = 3e-4
-    """Peak learning rate of all other parameters, which follow the same schedule. It is not scaled
-    by the batch size."""
+    """Peak learning rate of all other parameters. They follow the same schedule, including its
+    changes where resizing.batch_sizes changes the batch size, but learning_rate_scaling does not
+    change this peak."""
     others_momentum: float = 0.9
     """Momentum of all other parameters, which is beta1 of AdamW, above 0 and below 1."""
     others_weight_decay: float = 0.0

@@ -54,13 +54,22 @@ class DecayConfig(WarmupConfig):
             value: Any = whole(warmup) if self.warmup_target == "decay" else peak
             ramp = self.ramp(peak, float(value), warmup)
             return optax.join_schedules([ramp, lambda time: whole(time + warmup)], [warmup])
-        hold = clock.of_epochs(self.hold_epochs) if self.hold_epochs else 0
-        begin = warmup + hold if warmup + hold < clock.length else warmup
+        begin = self._end_of_hold(clock, warmup)
+        begin = begin if begin < clock.length else warmup
         ramp, decay = self.ramp(peak, peak, warmup), self.decay(peak, clock, begin)
         if begin == warmup:
             return optax.join_schedules([ramp, decay], [warmup])
         held = optax.constant_schedule(peak)
         return optax.join_schedules([ramp, held, decay], [warmup, begin])
+
+    def _end_of_hold(self, clock: Clock, warmup: Duration) -> Duration:
+        """Return the time when the decay begins, by the clock, given the length of the warm-up."""
+        if not self.hold_epochs:
+            return warmup
+        if self.warmup_steps is None:
+            # The steps of an epoch may differ between epochs, so the two are converted together.
+            return clock.of_epochs(self.warmup(clock.epochs) + self.hold_epochs)
+        return warmup + clock.of_epochs(self.hold_epochs)
 
     def decay(self, peak: float, clock: Clock, begin: Duration) -> optax.Schedule:
         """Return the decay by the time since its beginning.

@@ -43,6 +43,12 @@ class WarmupConfig(TimedConfig):
                 self.granularity == "step",
                 'warmup_steps needs granularity "step"; set it, or give warmup_epochs instead',
             )
+        require(
+            self.granularity == "step" or not self.warmup_epochs or self.warmup_start > 0,
+            'warmup_start 0 with granularity "epoch" would train the whole first epoch at a '
+            "learning rate of 0; set warmup_start above 0, for example to 0.01, or warmup_epochs "
+            "to 0",
+        )
 
     def warmup(self, epochs: float) -> float:
         """Return the epochs of warm-up in a run of this many epochs, by ``warmup_epochs``."""
