@@ -103,6 +103,12 @@ class Arguments:
             raise ConfigError(f"{' and '.join(options)} exclude each other; give one of them")
         if options and not self.find_lr and self.distributed.requested:
             raise ConfigError(f"{options[0]} works in one process; leave --distributed out")
+        if options and self.tracker:
+            raise ConfigError(f"tracker has no effect with {options[0]}; leave it out")
+        if options and self.profile != ProfileConfig():
+            raise ConfigError(f"profile has no effect with {options[0]}; leave it out")
+        if self.preview_images != type(self).preview_images and not self.preview:
+            raise ConfigError("preview_images has an effect only on --preview; add it")
         if self.range_test != RangeTestConfig() and not self.find_lr:
             raise ConfigError("range_test has an effect only on a range test; add --find-lr")
         if self.overwrite and not (self.find_lr or self.preview):
@@ -147,6 +153,9 @@ def parse(argv: list[str], prog: str = "resnet-jax train") -> tuple[str, Argumen
         if arguments.find_lr:
             workdir = PARENT / workdir.name
         arguments = dataclasses.replace(arguments, workdir=workdir)
+    elif arguments.preview or arguments.dry_run:
+        option = "--preview" if arguments.preview else "--dry-run"
+        raise ConfigError(f"workdir has no effect with {option}; leave it out")
     return experiment.name, arguments
 
 

@@ -1,14 +1,13 @@
 """A data set of arrays with the augmentation that a configuration describes."""
 
 import dataclasses
+from functools import partial
 from typing import Literal
-
-import jax
 
 from resnet_jax.config import AugmentConfig, SamplingConfig
 from resnet_jax.data.array_split import ArraySplit
-from resnet_jax.data.augment import augment_batch
-from resnet_jax.data.dataset import DataError, Dataset
+from resnet_jax.data.augment import augment_batch, check_channels
+from resnet_jax.data.dataset import Dataset
 from resnet_jax.data.preprocessing import Preprocessing
 
 
@@ -34,19 +33,10 @@ def array_dataset(
         sampling: Which training images an epoch visits.
 
     Raises:
-        DataError: Settings for each channel do not match the channels of the images.
+        ConfigError: Settings for each channel do not match the channels of the images.
     """
     height, width, channels = train.image_shape
-    _check_channels(augmentation, channels)
-
-    def augment(
-        key: jax.Array, batch: jax.Array, labels: jax.Array, mixing: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        num_classes = len(class_names)
-        return augment_batch(
-            key, batch, labels, augmentation, num_classes=num_classes, mixing=mixing
-        )
-
+    check_channels(augmentation, channels)
     return Dataset(
         name=name,
         train=dataclasses.replace(
@@ -59,7 +49,7 @@ def array_dataset(
         evaluation=evaluation,
         evaluation_split=evaluation_split,
         class_names=class_names,
-        augment=augment,
+        augment=partial(augment_batch, config=augmentation, num_classes=len(class_names)),
         mix_until_epoch=augmentation.mix_until_epoch,
         # Arrays are evaluated whole; cropping and interpolation are for images of another size.
         preprocessing=Preprocessing(
@@ -71,13 +61,3 @@ def array_dataset(
             channels=channels,
         ),
     )
-
-
-def _check_channels(config: AugmentConfig, channels: int) -> None:
-    """Raise `DataError` if per-channel settings do not match the channels of the images."""
-    for name in ("mean", "std", "fill", "erasing_value"):
-        if len(getattr(config, name)) not in (1, channels):
-            raise DataError(
-                f"the images have {channels} channels, but data.augment.{name} is "
-                f"{getattr(config, name)}; give 1 value or {channels}"
-            )

@@ -17,11 +17,14 @@ from resnet_jax.config import (
     AugmentConfig,
     ClipConfig,
     DigitsConfig,
+    FolderConfig,
     IdxConfig,
     ModelConfig,
+    SamplingConfig,
     ScheduleConfig,
     SyntheticConfig,
     TfdsArraysConfig,
+    TfdsConfig,
     TrainConfig,
 )
 from resnet_jax.config.schedules import WarmupConfig
@@ -69,6 +72,7 @@ def describe(run: Run, workdir: Workdir | None = None) -> dict[str, str]:
         f"{dataset.train.epoch_size:,} images)",
         "data": f"{dataset.name}: {num_train:,} train, {num_evaluation:,} "
         f"{dataset.evaluation_split}, {len(dataset.class_names)} classes",
+        **({"sampling": _sampling(config)} if _sampling(config) else {}),
         **({"workdir": str(workdir.path)} if workdir else {}),
         "software": ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
     }
@@ -229,6 +233,15 @@ def _optimizer(config: TrainConfig) -> str:
 
 def _clipping(config: TrainConfig) -> str:
     return _words(config.clip, unchanged=ClipConfig())
+
+
+def _sampling(config: TrainConfig) -> str:
+    """Return what an epoch draws if it does not draw every image once; otherwise nothing."""
+    sampling = getattr(config.data, "sampling", SamplingConfig())
+    words = [_words(sampling, unchanged=SamplingConfig())]
+    if isinstance(config.data, FolderConfig | TfdsConfig) and config.data.images.repeats > 1:
+        words.append(f"each drawn image {config.data.images.repeats} times in a row")
+    return ", ".join(filter(None, words))
 
 
 def _weights(config: ModelConfig) -> str:

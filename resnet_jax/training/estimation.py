@@ -15,8 +15,9 @@ from resnet_jax.models.complexity import count_macs
 from resnet_jax.report import Series
 from resnet_jax.training.description import describe
 from resnet_jax.training.learning_rate import learning_rate_curve
-from resnet_jax.training.memory import available_memory, memory_of
+from resnet_jax.training.memory import available_memory, memory_of, step_memory
 from resnet_jax.training.opening import open_run
+from resnet_jax.training.phases import Phase
 from resnet_jax.training.prefetch import Prefetch
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
@@ -41,9 +42,13 @@ class Estimate:
         memory: Bytes that a training step needs on one device or, on CPUs, on all devices together.
             None if the platform has no such analysis.
         available_memory: Bytes that are available there.
-        compile_seconds: Seconds that tracing and compiling the two steps took.
-        step_seconds: Seconds that a training step takes, with its data.
+        compile_seconds: Seconds that tracing and compiling the steps takes: the evaluation step,
+            and a training step for each size of images and batches.
+        step_seconds: Seconds that a training step of the last phase takes, with its data.
         measured_steps: Number of steps that were measured.
+        measured_size: Height and width of their images in pixels, if those of other steps are
+            smaller. None if all steps have images of one size.
+        training_seconds: Seconds that all training steps take.
         evaluation_seconds: Seconds that an evaluation takes.
         evaluations: Number of evaluations.
     """
@@ -59,6 +64,8 @@ class Estimate:
     compile_seconds: float
     step_seconds: float
     measured_steps: int
+    measured_size: int | None
+    training_seconds: float
     evaluation_seconds: float
     evaluations: int
 
@@ -67,7 +74,7 @@ class Estimate:
         """Estimated wall time of the run: compilation, training steps and evaluations."""
         return (
             self.compile_seconds
-            + self.total_steps * self.step_seconds
+            + self.training_seconds
             + self.evaluations * self.evaluation_seconds
         )
 
@@ -76,9 +83,13 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
     """Return what a run would do and cost. A few steps are done, and nothing is written.
 
     The steps are those of the run with its data, from a new state.  Their time includes waiting for
-    the data.  It is that of the steps after the batches that were loaded ahead, with images of full
-    size.  In a run that trains the head first, or on smaller images, those steps are faster than
-    the estimate.  The recomputation of statistics is not measured.
+    the data.  It is that of the steps after the batches that were loaded ahead.  In a run that
+    trains the head first, those steps are faster than the estimate.  The recomputation of
+    statistics is not measured.
+
+    If the sizes of training images and batches change, the steps and their compilation are those of
+    the last phase.  The time of the others is scaled by the number of images and their pixels.  The
+    memory is that of the phase whose batches have the most pixels.
 
     Args:
         config: The experiment.
@@ -90,17 +101,25 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
         DataError: The images cannot be read.
     """
     run = open_run(config, read_weights=True)
+    phases = run.phases.phases
+    last = run.of_phase(phases[-1])
     available = available_memory(run.mesh.local_devices)
     state = run.create_state()
     started = time.perf_counter()
-    train_step, eval_step = run.compile()
-    compile_seconds = time.perf_counter() - started
+    train_step = last.compile_train_step()
+    compiled = time.perf_counter()
+    eval_step = run.compile_eval_step()
+    compile_seconds = len(phases) * (compiled - started) + time.perf_counter() - compiled
     # It is the compiled program with the arrays of the training split.
     program: Any = train_step
     memory = memory_of(program.func, run.mesh)
+    # Phases that need the same memory as the last one are not compiled.
+    largest = max(reversed(phases), key=_pixels)
+    if memory and largest is not phases[-1]:
+        memory = step_memory(run.of_phase(largest), largest.batch_size)
     # The steps donate the state. If there are averages, the parameters are evaluated as well.
     variables, passes = jax.tree.map(jnp.copy, state.evaluated), 2 if state.ema else 1
-    step_seconds, measured = _measure_steps(run, train_step, state, measure_seconds)
+    step_seconds, measured = _measure_steps(last, train_step, state, measure_seconds)
     shape = jax.eval_shape(
         run.dataset.prepare,
         jax.ShapeDtypeStruct((1, *run.dataset.evaluation.image_shape), jnp.uint8),
@@ -118,6 +137,8 @@ def estimate(config: TrainConfig, *, measure_seconds: float = 5.0) -> Estimate:
         compile_seconds=compile_seconds,
         step_seconds=step_seconds,
         measured_steps=measured,
+        measured_size=phases[-1].image_size if len(phases) > 1 else None,
+        training_seconds=step_seconds * _steps_of_last_phase(run),
         evaluation_seconds=passes * _measure_evaluation(run, eval_step, variables),
         evaluations=evaluations,
     )
@@ -138,8 +159,9 @@ def in_words(found: Estimate) -> dict[str, str]:
         "operations": f"{found.macs / 1e6:,.1f} million multiply-accumulates for one image",
         "memory": memory,
         "compilation": f"{found.compile_seconds:.1f} s",
-        "training": f"{duration(found.total_steps * found.step_seconds)}, "
-        f"{1000 * found.step_seconds:.1f} ms a step, measured in {found.measured_steps} steps",
+        "training": f"{duration(found.training_seconds)}, "
+        f"{1000 * found.step_seconds:.1f} ms a step, measured in {found.measured_steps} steps"
+        + (f", scaled from images of {found.measured_size} pixels" if found.measured_size else ""),
         "evaluation": f"{duration(found.evaluations * found.evaluation_seconds)}, "
         f"{found.evaluations:,} times {found.evaluation_seconds:.1f} s",
         "estimated time": duration(found.seconds),
@@ -161,6 +183,21 @@ def duration(seconds: float) -> str:
             per = size // part
             return f"{parts // per} {large} {parts % per} {small}"
     raise AssertionError("a minute or more has a unit")
+
+
+def _pixels(phase: Phase) -> int:
+    """Return a number in proportion to the pixels of the batches of a phase."""
+    return phase.batch_size * (phase.image_size or 1) ** 2
+
+
+def _steps_of_last_phase(run: Run) -> float:
+    """Return how many steps of the last phase process as many pixels as all steps of a run."""
+    phases = run.phases.phases
+    ends = [*(phase.first_step for phase in phases[1:]), run.total_steps]
+    pixels = sum(
+        (end - phase.first_step) * _pixels(phase) for phase, end in zip(phases, ends, strict=True)
+    )
+    return pixels / _pixels(phases[-1])
 
 
 def _measure_steps(

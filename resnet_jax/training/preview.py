@@ -56,6 +56,8 @@ def create_preview(run: Run, *, images: int, facts: Mapping[str, str] | None = N
         images: Number of images of each batch to return.
         facts: More facts for the page, by name.
     """
+    facts = {**describe(run), **(facts or {})}
+    run = run.of_phase(run.phases.phases[0])
     train, config = run.dataset.train, run.config
     replica = replicated(run.mesh)
 
@@ -103,7 +105,7 @@ def create_preview(run: Run, *, images: int, facts: Mapping[str, str] | None = N
             )
     return Preview(
         title=f"{config.model.name} on {os.path.basename(run.dataset.name.rstrip('/'))}",
-        facts={**describe(run), **(facts or {})},
+        facts=facts,
         class_names=run.dataset.class_names,
         batch_size=config.batch_size,
         batches=previews,

@@ -156,9 +156,12 @@ class Run:
             )
         phases = Phases.create(config, dataset)
         for batch_size in {phase.batch_size for phase in phases.phases} - {config.batch_size}:
-            resized = dataclasses.replace(config, batch_size=batch_size)
-            resized.check_devices(mesh.size)
-            resized.statistics_size(mesh.size)
+            try:
+                resized = dataclasses.replace(config, batch_size=batch_size)
+                resized.check_devices(mesh.size)
+                resized.statistics_size(mesh.size)
+            except ConfigError as error:
+                raise ConfigError(f"resizing.batch_sizes: {error}") from None
 
         def steps(epochs: float) -> int:
             return max(1, phases.steps(epochs))

@@ -7,11 +7,20 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax.config import CosineConfig, ModelConfig, SyntheticConfig, TrainConfig
+from resnet_jax.config import (
+    CosineConfig,
+    ModelConfig,
+    ResizingConfig,
+    SyntheticConfig,
+    TrainConfig,
+)
 from resnet_jax.models.complexity import count_macs
 from resnet_jax.report import Series, read_metrics
 from resnet_jax.training import train
 from resnet_jax.training.estimation import Estimate, estimate, in_words
+from resnet_jax.training.memory import memory_of
+from resnet_jax.training.phases import Phase
+from resnet_jax.training.setup import Run
 
 CONFIG = TrainConfig(
     model=ModelConfig("tiny_resnet"),
@@ -43,6 +52,7 @@ def test_an_estimate_agrees_with_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert found.memory is not None
     assert found.memory > jax.device_count() * 2 * 4 * found.num_params
     assert found.measured_steps == 5
+    assert found.training_seconds == 10 * found.step_seconds
     assert min(found.compile_seconds, found.step_seconds, found.evaluation_seconds) > 0
 
 
@@ -59,10 +69,12 @@ def test_the_time_is_that_of_compilation_steps_and_evaluations() -> None:
         compile_seconds=40.0,
         step_seconds=0.5,
         measured_steps=10,
+        measured_size=None,
+        training_seconds=500.0,
         evaluation_seconds=20.0,
         evaluations=3,
     )
-    assert found.seconds == 40 + 1000 * 0.5 + 3 * 20
+    assert found.seconds == 40 + 500 + 3 * 20
     assert in_words(found) == {
         "model": "resnet50",
         "images seen": "256,000",
@@ -75,3 +87,21 @@ def test_the_time_is_that_of_compilation_steps_and_evaluations() -> None:
     }
     unknown = dataclasses.replace(found, memory=None)
     assert in_words(unknown)["memory"] == "no analysis on this platform"
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_a_run_of_several_sizes_is_scaled_from_its_last_program() -> None:
+    resizing = ResizingConfig(initial_size=4, end_epoch=1, multiple_of=4, batch_sizes=((4, 64),))
+    run = Run.create(dataclasses.replace(CONFIG, resizing=resizing))
+    found = estimate(run.config, measure_seconds=0.0)
+    first, last = run.phases.phases
+    assert first == Phase(4, 64)
+    assert last == Phase(8, 8, first_step=1, first_example=64)
+    assert found.total_steps == 3
+    # The first step has twice the pixels of the two others.
+    assert found.training_seconds == pytest.approx((2 + 1 + 1) * found.step_seconds)
+    assert in_words(found)["training"].endswith(", scaled from images of 8 pixels")
+    largest = run.of_phase(first).lower_train_step()
+    memory = memory_of(largest.compile({"xla_backend_optimization_level": 0}), run.mesh)
+    assert memory is not None
+    assert found.memory == memory[0]

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.config import AugmentConfig, CosineConfig, ModelConfig, SyntheticConfig, TrainConfig
+from resnet_jax.config import (
+    AugmentConfig,
+    CosineConfig,
+    ModelConfig,
+    ResizingConfig,
+    SyntheticConfig,
+    TrainConfig,
+)
 from resnet_jax.data.augment import augment_batch
 from resnet_jax.report.preview import (
     BatchPreview,
@@ -99,6 +106,16 @@ def test_the_pixels_are_those_that_the_first_steps_get(monkeypatch: pytest.Monke
     classes = [int(np.sum(batch.targets[0] > 0.011)) for batch in preview.batches]
     assert classes == [2, 1], "only the first batch is mixed"
     assert not np.array_equal(preview.batches[0].images, preview.batches[1].images)
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_the_first_batches_have_the_sizes_of_the_first_phase() -> None:
+    resizing = ResizingConfig(initial_size=8, end_epoch=1, multiple_of=8, batch_sizes=((8, 16),))
+    run = Run.create(dataclasses.replace(CONFIG, epochs=2, resizing=resizing))
+    preview = create_preview(run, images=16)
+    assert preview.batch_size == 16
+    assert [batch.images.shape for batch in preview.batches] == 2 * [(16, 8, 8, 3)]
+    assert preview.facts["batch"] == "16 images, 2 a device"
 
 
 def text_of(page: str) -> str:

@@ -217,6 +217,10 @@ def test_a_tracker_that_is_not_installed_is_refused(
     message = re.escape("the tracker trackio is not installed: pip install trackio")
     with pytest.raises(ImportError, match=message):
         Tracker("trackio")
+    # The other processes do not need it.
+    with monkeypatch.context() as patch:
+        patch.setattr("resnet_jax.training.trackers.tracker.is_primary", lambda: False)
+        Tracker("trackio")
     # A folder of that name is not the tracker.
     (tmp_path / "trackio").mkdir()
     monkeypatch.syspath_prepend(tmp_path)

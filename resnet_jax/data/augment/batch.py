@@ -53,17 +53,9 @@ def augment_batch(
         float32[B, H, W, C] images and float32[B, K] targets. Each target sums to 1.
 
     Raises:
-        ConfigError: The number of values of ``mean``, ``std``, ``fill`` or ``erasing_value`` does
-            not match the channels of the images.
+        ConfigError: See `check_channels`.
     """
-    channels = images.shape[-1]
-    for name in ("mean", "std", "fill", "erasing_value"):
-        count = len(getattr(config, name))
-        if count not in (1, channels):
-            raise ConfigError(
-                f"{name} has {count} values, but the images have {channels} channels; "
-                f"give 1 value or {channels}"
-            )
+    check_channels(config, images.shape[-1])
     example_key, batch_key = jax.random.split(key)
     positions = jnp.arange(len(images)) if positions is None else positions
     keys = jax.vmap(partial(jax.random.fold_in, example_key))(positions)
@@ -75,6 +67,22 @@ def augment_batch(
         config,
         enabled=mixing,
     )
+
+
+def check_channels(config: AugmentConfig, channels: int) -> None:
+    """Raise `ConfigError` if a setting with one value for each channel does not match the images.
+
+    Args:
+        config: Its ``mean``, ``std``, ``fill`` and ``erasing_value`` are checked.
+        channels: Number of channels of the images.
+    """
+    for name in ("mean", "std", "fill", "erasing_value"):
+        values = getattr(config, name)
+        if len(values) not in (1, channels):
+            raise ConfigError(
+                f"the images have {channels} channels, but augment.{name} is {values}; give 1 "
+                f"value or {channels}"
+            )
 
 
 def normalize_batch(images: jax.Array, config: AugmentConfig) -> jax.Array:

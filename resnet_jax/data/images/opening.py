@@ -3,11 +3,9 @@
 import dataclasses
 from functools import partial
 
-import jax
-
 from resnet_jax.config import FolderConfig, TfdsArraysConfig, TfdsConfig
 from resnet_jax.data.array_dataset import array_dataset
-from resnet_jax.data.augment import augment_batch
+from resnet_jax.data.augment import augment_batch, check_channels
 from resnet_jax.data.dataset import DataError, Dataset, printable
 from resnet_jax.data.images.arrays import read_arrays
 from resnet_jax.data.images.folder import open_splits
@@ -23,6 +21,7 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
     """Open the data set that a configuration describes.
 
     Raises:
+        ConfigError: Settings for each channel do not match the channels of the images.
         DataError: The images do not exist or cannot be used.
         ImportError: A library is missing that the storage or the interpolation needs.
     """
@@ -46,24 +45,17 @@ def open_images(config: FolderConfig | TfdsConfig | TfdsArraysConfig) -> Dataset
         # A missing library is reported before the first batch.
         opencv()
 
-    def augment(
-        key: jax.Array, batch: jax.Array, labels: jax.Array, mixing: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        num_classes = len(class_names)
-        return augment_batch(
-            key, batch, labels, images.augment, num_classes=num_classes, mixing=mixing
-        )
-
     eval_size = images.eval_image_size or images.image_size
     split = ImageSplit(evaluation, dataclasses.replace(images, image_size=eval_size))
     height, width, channels = split.image_shape
+    check_channels(images.augment, channels)
     return Dataset(
         name=name,
         train=ImageSplit(train, images, sampling_config=config.sampling),
         evaluation=split,
         evaluation_split=evaluation_split,
         class_names=class_names,
-        augment=augment,
+        augment=partial(augment_batch, config=images.augment, num_classes=len(class_names)),
         mix_until_epoch=images.augment.mix_until_epoch,
         preprocessing=Preprocessing(
             image_size=height if height == width else (height, width),

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from resnet_jax.suggestions import did_you_mean, nearest
 from resnet_jax.training.hooks import EndEvent, EvaluationEvent, Hook, StartEvent, StepEvent
+from resnet_jax.training.process.distributed import is_primary
 from resnet_jax.training.process.preemption import PreemptedError
 from resnet_jax.training.rundir.workdir import write_json
 from resnet_jax.training.trackers.services import SERVICES, Service, Status
@@ -44,7 +45,7 @@ class Tracker(Hook):
         end_timeout: Number of seconds that the run waits for the tracker at its end.
 
     Raises:
-        ImportError: The tracker is not installed.
+        ImportError: The tracker is not installed, in process 0.
         ValueError: There is no such tracker.
     """
 
@@ -57,7 +58,8 @@ class Tracker(Hook):
         # A folder of that name, such as that of the tracker's own files, is a package without a
         # file.
         found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:
+        # The hooks are called in process 0 only, so that the others do not need the tracker.
+        if (found is None or found.origin is None) and is_primary():
             raise ImportError(f"the tracker {name} is not installed: pip install {name}", name=name)
         self._name, self._timeouts = name, (start_timeout, end_timeout)
         self._thread: threading.Thread | None = None

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from resnet_jax.config import AugmentConfig, TfdsArraysConfig
+from resnet_jax.config import AugmentConfig, ConfigError, TfdsArraysConfig
 from resnet_jax.data import ArraySplit, DataError, open_dataset
 
 FEATURES = {
@@ -103,7 +103,7 @@ def test_images_keep_their_size_and_channels(tmp_path: Path, name: str, file_for
 def test_values_for_other_channels_are_refused(tmp_path: Path) -> None:
     root = prepare(tmp_path, "mnist_like", "array_record")
     config = TfdsArraysConfig(str(root), name="mnist_like", evaluation_split="test")
-    with pytest.raises(DataError, match=r"have 1 channels, but data\.augment\.mean is \(0\.485,"):
+    with pytest.raises(ConfigError, match=r"have 1 channels, but augment\.mean is \(0\.485,"):
         open_dataset(config)
 
 
