@@ -117,7 +117,7 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
         (
             TrainConfig,
             {"optimizer": LambConfig(), "clip": ClipConfig(global_norm=5.0)},
-            r"leave it out and set optimizer\.max_gradient_norm",
+            r"leave out clip\.global_norm and set optimizer\.max_gradient_norm",
         ),
         (AveragingConfig, {"recompute_batches": 9}, 'recompute_batches needs statistics "recomp'),
         (ImageConfig, {"eval_image_size": 0}, "eval_image_size must be above 0"),
