@@ -6,7 +6,7 @@
 Accuracies are those of the validation images, which `--data.evaluate-on validation` holds out of
 the training images; the test images are never read.  Each run is a process of its own, and seed
 follows seed with all variants in turn, so that a slow minute of the machine hits all of them
-alike.  It writes `docs/results/ablation-digits.json` and prints the table of docs/optimization.md.
+alike.  It writes `docs/results/ablation-digits.json` and prints the rows of a table.
 """
 
 import argparse

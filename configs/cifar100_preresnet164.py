@@ -2,8 +2,8 @@
 
 This is `cifar10-preresnet164` with the images, mean and standard deviation of CIFAR-100.
 
-The published test error is 24.33 %, the median of five runs. That of this experiment has not been
-measured yet.
+The published test error is 24.33 %, the median of five runs. The test error of this experiment has
+not been measured yet.
 
     resnet-jax train cifar100-preresnet164 --data.directory ~/tensorflow_datasets
 """

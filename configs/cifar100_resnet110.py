@@ -1,7 +1,7 @@
 """ResNet-110 on CIFAR-100 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-This trains like `cifar10-resnet20`, after one epoch of linear warm-up. The paper
-instead trains the first 400 steps or so of a network of this depth at a learning rate of 0.01.
+This trains like `cifar10-resnet20`, but starts with one epoch of linear warm-up. The paper instead
+trains a network of this depth at a learning rate of 0.01 for about the first 400 steps.
 
 The paper has no result for CIFAR-100. Its best run of this network on CIFAR-10 has a test error of
 6.43 %. The test error of this experiment has not been measured yet.

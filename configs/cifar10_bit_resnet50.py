@@ -1,23 +1,25 @@
 """Fine-tuning of Big Transfer's ResNet-50 on CIFAR-10 by its hyper-rule (arXiv:1912.11370).
 
 This follows bit_hyperrule.py of https://github.com/google-research/big_transfer for 50,000 images
-of 32x32 pixels: 10,000 steps with a batch of 512; momentum of 0.9 without Nesterov's term; a
-learning rate of 0.003, which rises in 500 steps and is divided by 10 after 3,000, 6,000 and 9,000
-steps; no weight decay; mixup with alpha 0.1 and a random partner; random crops of 128x128 pixels
-from the image resized to 160x160; horizontal flips. The weights are those that were trained on
-ImageNet-21k (BiT-M).
+of 32x32 pixels. The weights are those that were trained on ImageNet-21k (BiT-M).
 
-There is one difference: the head starts from PyTorch's uniform distribution, and in the original
-from zero.
+Training takes 10,000 steps with a batch of 512. The momentum is 0.9 without Nesterov's term, and
+there is no weight decay. The learning rate rises to 0.003 in 500 steps, and is divided by 10 after
+3,000, 6,000 and 9,000 steps. Images are resized to 160x160 pixels, cropped at random to 128x128,
+and flipped horizontally. Mixup has an alpha of 0.1 and a random partner.
 
-The published top-1 accuracy is 97.4 % (README of the repository, with a batch of 128 and a learning
-rate of 0.001, which it calls nearly identical). That of this experiment has not been measured.
+There is one difference: the head starts from PyTorch's uniform distribution. In the original it
+starts from zero.
+
+The published top-1 accuracy is 97.4 % (README of the repository). It was measured with a batch of
+128 and a learning rate of 0.001, which the README calls nearly identical. The accuracy of this
+experiment has not been measured yet.
 
     resnet-jax train cifar10-bit-resnet50 --data.directory ~/tensorflow_datasets
 
-`resnet-jax finetune` derives such settings for a folder of images. By the hyper-rule, fewer than
-20,000 images have 500 steps and no mixup, more than 500,000 have 20,000 steps, and images of 96x96
-pixels or more become crops of 480x480 from 512x512.
+`resnet-jax finetune` derives such settings for a folder of images. The hyper-rule gives data sets
+of fewer than 20,000 images 500 steps and no mixup, and data sets of more than 500,000 images 20,000
+steps. Images of 96x96 pixels or more are resized to 512x512 and cropped to 480x480.
 """
 
 from resnet_jax.config import (

@@ -3,8 +3,8 @@
 This is `cifar10-resnet110` with basic blocks that normalize and activate before each convolution.
 The training is the same in both papers.
 
-The published test error is 6.37 %, the median of five runs. That of this experiment has not been
-measured yet.
+The published test error is 6.37 %, the median of five runs. The test error of this experiment has
+not been measured yet.
 
     resnet-jax train cifar10-preresnet110 --data.directory ~/tensorflow_datasets
 """

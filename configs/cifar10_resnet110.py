@@ -1,10 +1,10 @@
 """ResNet-110 on CIFAR-10 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-This is `cifar10-resnet20` with a deeper network, whose first 400 steps have a learning rate of
-0.01, as in the paper.
+This is `cifar10-resnet20` with a deeper network. The first 400 steps have a learning rate of 0.01,
+as in the paper.
 
 The published test error is 6.43 % in the best of five runs, and 6.61 % plus or minus 0.16 on
-average. That of this experiment has not been measured yet.
+average. The test error of this experiment has not been measured yet.
 
     resnet-jax train cifar10-resnet110 --data.directory ~/tensorflow_datasets
 """

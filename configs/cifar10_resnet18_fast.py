@@ -1,17 +1,21 @@
 """ResNet-18 on CIFAR-10 in 16 epochs, in the style of airbench (Jordan 2024, arXiv:2404.00498).
 
-This combines ResNet-18, whose stem is one 3x3 convolution, with what
-https://github.com/KellerJordan/cifar10-airbench does to train a smaller network of its own within
-seconds: Nesterov momentum of 0.85; a learning rate that rises from a fifth of its peak in the first
-23 % of the run and then falls to 7 % of it, in straight lines; label smoothing of 0.2; images that
-are shifted by up to two pixels and mirrored in every other epoch; running statistics that keep 0.6
-in a step; epochs without the images that do not fill a batch. The network of airbench has a fixed
-whitening convolution, no scales, kernels that start as the identity, and an average of its weights
-(lookahead), none of which is here, and its predictions are averaged over six views.
+This combines a ResNet-18, whose stem is one 3x3 convolution, with the training procedure of
+https://github.com/KellerJordan/cifar10-airbench, which trains a smaller network of its own within
+seconds.
+
+The Nesterov momentum is 0.85. The learning rate rises from a fifth of its peak in the first 23 % of
+the run and then falls to 7 % of it, both in straight lines. Labels are smoothed by 0.2. Images are
+shifted by up to two pixels and mirrored in every other epoch. A step keeps 0.6 of the running
+statistics. Each epoch leaves out the images that do not fill a batch.
+
+The network of airbench has a fixed whitening convolution, no scales, kernels that start as the
+identity, and an average of its weights (lookahead). Its predictions are averaged over six views.
+This experiment has none of these.
 
 No accuracy is published for this combination, and the learning rate has not been tuned. airbench
-reports 94.01 % after 9.9 epochs with its own network. That of this experiment has not been
-measured.
+reports 94.01 % after 9.9 epochs with its own network. The accuracy of this experiment has not been
+measured yet.
 
     resnet-jax train cifar10-resnet18-fast --data.directory ~/tensorflow_datasets
 

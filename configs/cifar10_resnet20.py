@@ -1,12 +1,13 @@
 """ResNet-20 on CIFAR-10 (He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2).
 
-This follows the paper: 64,000 steps with 128 images each; a learning rate of 0.1,
-divided by 10 after 32,000 and after 48,000 steps; weight decay of 1e-4 on every parameter; random
-crops from the image with 4 black pixels added on each side; horizontal flips. There is one
-difference: each channel is normalized by its mean and standard deviation, while the paper subtracts
-the mean of each pixel.
+This follows the paper. Training takes 64,000 steps with 128 images each. The learning rate is 0.1,
+and is divided by 10 after 32,000 and after 48,000 steps. Every parameter has a weight decay of
+1e-4. Images get 4 black pixels on each side, are cropped at random, and are flipped horizontally.
 
-The published test error is 8.75 %. That of this experiment has not been measured yet.
+There is one difference: each channel is normalized by its mean and standard deviation. The paper
+subtracts the mean of each pixel.
+
+The published test error is 8.75 %. The test error of this experiment has not been measured yet.
 
     resnet-jax train cifar10-resnet20 --data.directory ~/tensorflow_datasets
 

@@ -2,7 +2,7 @@
 
 This is `cifar10-resnet20` with a deeper network. Nothing else differs.
 
-The published test error is 7.51 %. That of this experiment has not been measured yet.
+The published test error is 7.51 %. The test error of this experiment has not been measured yet.
 
     resnet-jax train cifar10-resnet32 --data.directory ~/tensorflow_datasets
 """

@@ -2,7 +2,7 @@
 
 This is `cifar10-resnet20` with a deeper network. Nothing else differs.
 
-The published test error is 6.97 %. That of this experiment has not been measured yet.
+The published test error is 6.97 %. The test error of this experiment has not been measured yet.
 
     resnet-jax train cifar10-resnet56 --data.directory ~/tensorflow_datasets
 

@@ -1,14 +1,14 @@
 """Wide ResNet-28-10 on CIFAR-10 (Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146).
 
-This follows https://github.com/szagoruyko/wide-residual-networks: 200 epochs with a batch of 128;
-Nesterov momentum with a learning rate of 0.1, which is multiplied by 0.2 after 60, 120 and 160
-epochs; weight decay of 5e-4 on every parameter; random crops from the image with 4 mirrored pixels
-added on each side; horizontal flips. The last images of an epoch that do not fill a batch are left
-out.
+This follows https://github.com/szagoruyko/wide-residual-networks. Training takes 200 epochs with a
+batch of 128 and Nesterov momentum. The learning rate is 0.1, and is multiplied by 0.2 after 60, 120
+and 160 epochs. Every parameter has a weight decay of 5e-4. Images get 4 mirrored pixels on each
+side, are cropped at random, and are flipped horizontally. The last images of an epoch that do not
+fill a batch are left out.
 
-The published test error is 4.00 %, and 3.89 % with dropout of 0.3, which is
-`--model.block-dropout-rate 0.3` (README of the repository, median of five runs). That of this
-experiment has not been measured.
+The published test error is 4.00 %. With a dropout rate of 0.3, which is `--model.block-dropout-rate
+0.3`, it is 3.89 %. Both are medians of five runs (README of the repository). The test error of this
+experiment has not been measured yet.
 
     resnet-jax train cifar10-wrn-28-10 --data.directory ~/tensorflow_datasets
 

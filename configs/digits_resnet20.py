@@ -7,8 +7,8 @@ slightly rotated, magnified and moved.
 
     resnet-jax train digits-resnet20
 
-Measured test top-1 with seeds 0, 1, 2: 99.72 %, 100.00 %, 100.00 %.  The README has the wall times
-and the machine.
+Measured test top-1 with seeds 0 to 4: 99.72 %, 100.00 %, 100.00 %, 99.72 %, 100.00 %.
+The README has the wall times and the machine.
 """
 
 from resnet_jax.config import (

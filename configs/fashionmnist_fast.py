@@ -1,14 +1,14 @@
 """ResNet-8 on Fashion-MNIST in 15 epochs, for two CPU cores and less than an hour.
 
-The network is wide and shallow, because a CPU computes few large convolutions faster than many
-small ones: three stages of one block with 64, 128 and 256 channels, and max-pooling after the stem.
-The learning rate rises from a fifth of its peak in the first 20 % of the run and then falls to 0,
-in straight lines. Images are shifted by up to two pixels, mirrored, and erased in part with
-probability 0.5.
+The network is wide and shallow, because a CPU computes a few large convolutions faster than many
+small ones. It has three stages of one block each, with 64, 128 and 256 channels, and max-pooling
+after the stem. The learning rate rises from a fifth of its peak in the first 20 % of the run and
+then falls to 0, both in straight lines. Images are shifted by up to two pixels and mirrored, and a
+part of each is erased with probability 0.5.
 
     resnet-jax train fashionmnist-fast --data.directory /usr/share/datasets/fashion-mnist
 
-The directory is that of Debian's package dataset-fashion-mnist.
+This is the directory of Debian's package dataset-fashion-mnist.
 """
 
 from resnet_jax.config import (

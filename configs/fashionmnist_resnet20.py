@@ -1,22 +1,23 @@
 """ResNet-20 on Fashion-MNIST (Zhong et al. 2017, https://arxiv.org/abs/1708.04896).
 
 This follows fashionmnist.py of https://github.com/zhunzhong07/Random-Erasing, without erasing. The
-network has projections where the number of channels changes (option B of He et al. 2015), and
+network has projections where the number of channels changes (option B of He et al. 2015), and takes
 images of 28x28 pixels. Training takes 300 epochs with a batch of 128 and no warm-up. The learning
-rate is 0.1, and a tenth of it after epochs 150 and 225. Every parameter decays by 5e-4.
+rate is 0.1, and is divided by 10 after 150 and 225 epochs. Every parameter has a weight decay of
+5e-4.
 
-The published test error is 4.39 % (README of the repository), which is the best of all epochs. It
-is not comparable with today's data: it was measured on the Fashion-MNIST from before August 31,
-2017, whose training images overlapped with the test images, and its authors expect about 0.4 points
-more on the corrected one (issue 9 of the repository). A user of their code reports 4.82 % plus or
-minus 0.04 on the corrected one (issue 10). This experiment reports the last epoch. Its test error
+The published test error is 4.39 % (README of the repository), which is that of the best epoch. It
+is not comparable with today's data. It was measured on the Fashion-MNIST from before August 31,
+2017, whose training images overlapped with the test images. Its authors expect about 0.4 points
+more on the corrected data (issue 9 of the repository). A user of their code reports 4.82 % plus or
+minus 0.04 on the corrected data (issue 10). This experiment reports the last epoch. Its test error
 has not been measured yet.
 
     resnet-jax train fashionmnist-resnet20 --data.directory /usr/share/datasets/fashion-mnist
 
-The directory is that of Debian's package dataset-fashion-mnist, which has the corrected data:
-60,000 training and 10,000 test images, none of them twice. ResNet-32 is
-`--model.name cifar_resnet32_b`.
+This is the directory of Debian's package dataset-fashion-mnist, which has the corrected data:
+60,000 training and 10,000 test images, all of them different. ResNet-32 is `--model.name
+cifar_resnet32_b`.
 """
 
 from resnet_jax.config import (

@@ -2,10 +2,10 @@
 
 This is `fashionmnist-resnet20` with random erasing, as in transforms.py of
 https://github.com/zhunzhong07/Random-Erasing. After the normalization, half of the images get a
-rectangle with the value 0.4914. It has 2 to 40 % of the area, and its height divided by its width
-is uniform from 0.3 to 3.33.
+rectangle with the value 0.4914. The rectangle covers 2 to 40 % of the area. Its height divided by
+its width is drawn uniformly from 0.3 to 3.33.
 
-The published test error is 4.02 %, which is the best of all epochs on data that have been corrected
+The published test error is 4.02 %, which is that of the best epoch on data that have been corrected
 since; see `fashionmnist-resnet20`. A user of their code reports 4.45 % plus or minus 0.04 on the
 corrected data (issue 10 of the repository). This experiment reports the last epoch. Its test error
 has not been measured yet.

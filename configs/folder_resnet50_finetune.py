@@ -1,12 +1,12 @@
 """Fine-tuning of all layers of a trained ResNet-50 on your own images.
 
-The network starts from the weights resnet50.a1_in1k of timm, with a new head, which is trained
-alone in the first three epochs. Every layer then trains at the same learning rate, which falls as a
-cosine. Averages of the parameters are evaluated.
+The network starts from timm's weights resnet50.a1_in1k and a new head. In the first three epochs,
+only the head is trained. After that, all layers are trained at the same learning rate, which falls
+as a cosine. Averages of the parameters are evaluated.
 
     resnet-jax train folder-resnet50-finetune --data.path PATH
 
-PATH is as in `folder-resnet50`. `resnet-jax finetune PATH --weights resnet50.a1_in1k` derives these
+PATH is as in `folder-resnet50`. `resnet-jax finetune PATH --weights resnet50.a1_in1k` derives such
 settings from your images and explains them. To train other parts of the network, see
 `folder-resnet50-head` and `folder-resnet50-layer-decay`. The accuracy depends on the images, so
 none is published.

@@ -1,8 +1,8 @@
 """Training of a new head on the features of a trained ResNet-50, on your own images.
 
-This is `folder-resnet50-finetune` with all layers but the head frozen, together with their running
-statistics, and a larger learning rate. It needs the least memory and time, and suits a few images
-for each class that look like those of ImageNet.
+This is `folder-resnet50-finetune` with all layers frozen except the head, and with a larger
+learning rate. The running statistics of the frozen layers are frozen too. It needs the least memory
+and time. It suits data sets that have few images in each class and look like ImageNet.
 
     resnet-jax train folder-resnet50-head --data.path PATH
 """

@@ -1,7 +1,8 @@
 """Fine-tuning of a trained ResNet-50 with slower early layers, on your own images.
 
 This is `folder-resnet50-finetune` with AdamW, and with a learning rate that is multiplied by 0.75
-from each block to the one before it. The early layers, whose features are general, keep them.
+from each block to the one before it. The early layers have general features, which therefore change
+little.
 
     resnet-jax train folder-resnet50-layer-decay --data.path PATH
 """

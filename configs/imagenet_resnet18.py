@@ -1,9 +1,13 @@
 """ResNet-18 on ImageNet-1k (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
 
-This follows the paper: 90 epochs; learning rate 0.1 per 256 images, with five epochs
-of warm-up; weight decay of 1e-4 on kernels only; the last scale of each block initialized to zero;
-random resized crops and horizontal flips. There are two differences: the learning rate falls as a
-cosine instead of in steps, and labels are smoothed by 0.1.
+This follows the paper in most points. Training takes 90 epochs. The learning rate is 0.1 per 256
+images, with five epochs of warm-up. The weight decay is 1e-4. The last scale of each block starts
+at zero. Images get random resized crops and horizontal flips.
+
+There are two main differences: the learning rate falls as a cosine instead of in steps, and labels
+are smoothed by 0.1. In addition, only kernels decay, BatchNorm uses the statistics of the whole
+batch, the warm-up starts from 0, convolutions compute in bfloat16, and the head starts from
+PyTorch's uniform distribution.
 
 torchvision publishes 69.76 % top-1 for training with step decay and without label smoothing. The
 accuracy of this experiment has not been measured yet.

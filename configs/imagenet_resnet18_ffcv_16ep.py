@@ -2,11 +2,11 @@
 
 This follows rn18_configs/rn18_16_epochs.yaml of https://github.com/libffcv/ffcv-imagenet. It is
 `imagenet-resnet50-ffcv-16ep` with a smaller network, a batch of 1,024 on one GPU, a learning rate
-of 0.5 and weight decay of 5e-5. In the original, the sides of the stored images have at most 400
-pixels; the other differences are the same.
+of 0.5 and a weight decay of 5e-5. In the original, the sides of the stored images have at most 400
+pixels. The other differences are the same.
 
-The published top-1 accuracy is 66.9 %, in 35.0 minutes on one A100 (README of the repository). That
-of this experiment has not been measured.
+The published top-1 accuracy is 66.9 %, reached in 35.0 minutes on one A100 (README of the
+repository). The accuracy of this experiment has not been measured yet.
 
     resnet-jax train imagenet-resnet18-ffcv-16ep --data.directory ~/tensorflow_datasets
 """

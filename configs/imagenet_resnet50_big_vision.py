@@ -1,20 +1,22 @@
 """ResNet-50 with GroupNorm and standardized kernels on ImageNet-1k, as in big_vision (bit_i1k.py).
 
-This follows big_vision/configs/bit_i1k.py of https://github.com/google-research/big_vision, which
+This follows big_vision/configs/bit_i1k.py of https://github.com/google-research/big_vision. It
 trains the network of Big Transfer (Kolesnikov et al. 2019, arXiv:1912.11370) in the usual order of
-layers: 90 epochs of 99 % of the training images with a batch of 4,096; momentum of 0.9, kept in
-bfloat16, without Nesterov's term; a learning rate of 0.1 per 256 images, which rises in 1,000 steps
-and then falls as a cosine, step by step; weight decay of 1e-4 per 256 images on kernels, which
-follows the schedule and not the learning rate; gradients clipped to a norm of 1; levels from -1 to
-1; no BatchNorm.
+layers, without BatchNorm.
 
-There are three differences: the head starts from PyTorch's uniform distribution, and in the
-original from zero; crops are resized with antialiasing, and in the original without; the small
-numbers that are added to variances are those of PyTorch and BiT, 1e-5 and 1e-8, and in the original
-1e-6 and, for the standard deviation of a kernel, 1e-5.
+Training takes 90 epochs of 99 % of the training images with a batch of 4,096. The momentum is 0.9
+without Nesterov's term, and is kept in bfloat16. The learning rate is 0.1 per 256 images. It rises
+in 1,000 steps and then falls as a cosine, step by step. Kernels have a weight decay of 1e-4 per 256
+images, which follows the schedule and not the learning rate. Gradients are clipped to a norm of 1.
+The levels of the images are scaled to the range from -1 to 1.
 
-No accuracy is published. That of this experiment has not been measured. The original takes about 32
-minutes on a TPU v3-128.
+There are three differences. The head starts from PyTorch's uniform distribution, and in the
+original from zero. Crops are resized with antialiasing, and in the original without. The small
+numbers that are added to variances are those of PyTorch and BiT, 1e-5 and 1e-8. In the original
+they are 1e-6 and, for the standard deviation of a kernel, 1e-5.
+
+No accuracy is published. The accuracy of this experiment has not been measured yet. The original
+takes about 32 minutes on a TPU v3-128.
 
     resnet-jax train imagenet-resnet50-big-vision --data.directory ~/tensorflow_datasets
 

@@ -1,19 +1,20 @@
 """ResNet-50 on ImageNet-1k in 16 epochs, by FFCV's recipe (Leclerc et al. 2022).
 
-This follows rn50_configs/rn50_16_epochs.yaml of https://github.com/libffcv/ffcv-imagenet: 16 epochs
-with a batch of 4,096 on eight GPUs; momentum of 0.9 without Nesterov's term; a learning rate that
-rises from nearly 0 to 1.7 in two epochs and then falls to 0 in a straight line; weight decay of
-1e-4 on all parameters but the scales and biases of BatchNorm outside of shortcuts; label smoothing
-of 0.1; images that grow from 160x160 to 192x192 pixels in epoch 12; evaluation at 256x256; blurred
-inputs of convolutions that have a stride.
+This follows rn50_configs/rn50_16_epochs.yaml of https://github.com/libffcv/ffcv-imagenet. Training
+takes 16 epochs with a batch of 4,096 on eight GPUs. The momentum is 0.9 without Nesterov's term.
+The learning rate rises from nearly 0 to 1.7 in two epochs and then falls to 0 in a straight line.
+All parameters have a weight decay of 1e-4, except the scales and biases of BatchNorm outside of
+shortcuts. Labels are smoothed by 0.1. The training images grow from 160x160 to 192x192 pixels in
+epoch 12, and evaluation uses 256x256 pixels. The inputs of convolutions that have a stride are
+blurred.
 
-There are three differences. The original evaluates each image together with its mirror image; here
-images are evaluated as they are. In the original, the sides of the stored images have at most 500
-pixels, half of them are JPEG files of quality 90, and crops are resized by averaging areas.
-Convolutions compute in bfloat16, and in the original in float16.
+There are three differences. The original evaluates each image together with its mirror image; here,
+only the image itself is evaluated. In the original, the sides of the stored images have at most 500
+pixels, half of the images are stored as JPEG files of quality 90, and crops are resized by
+averaging areas. Convolutions compute in bfloat16, and in the original in float16.
 
-The published top-1 accuracy is 73.8 %, in 14.9 minutes on eight A100 (README of the repository).
-That of this experiment has not been measured.
+The published top-1 accuracy is 73.8 %, reached in 14.9 minutes on eight A100 (README of the
+repository). The accuracy of this experiment has not been measured yet.
 
     resnet-jax train imagenet-resnet50-ffcv-16ep --data.directory ~/tensorflow_datasets
 

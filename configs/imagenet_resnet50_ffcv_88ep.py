@@ -3,8 +3,8 @@
 This is `imagenet-resnet50-ffcv-16ep` with 88 epochs. The images grow from 160x160 to 192x192 pixels
 in epoch 71, as in rn50_configs/rn50_88_epochs.yaml of https://github.com/libffcv/ffcv-imagenet.
 
-The published top-1 accuracy is 78.4 %, in 77.2 minutes on eight A100 (README of the repository).
-That of this experiment has not been measured.
+The published top-1 accuracy is 78.4 %, reached in 77.2 minutes on eight A100 (README of the
+repository). The accuracy of this experiment has not been measured yet.
 
     resnet-jax train imagenet-resnet50-ffcv-88ep --data.directory ~/tensorflow_datasets
 """

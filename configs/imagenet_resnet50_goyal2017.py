@@ -1,23 +1,23 @@
 """ResNet-50 on ImageNet-1k in large batches (Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
 
-This follows the paper: 90 epochs with a batch of 8,192; a learning rate of 0.1 per 256 images,
-which is 3.2; five epochs in which it rises linearly from 0.1, step by step; a tenth of it after 30,
-60 and 80 epochs; Nesterov momentum; weight decay of 1e-4 on everything but the scales and biases of
-BatchNorm; statistics of BatchNorm over 32 images, as on 256 GPUs; the last scale of each block
-initialized to zero. `imagenet-resnet50` is a modern variant with a cosine and label smoothing.
+This follows the paper. Training takes 90 epochs with a batch of 8,192 and Nesterov momentum. The
+learning rate is 0.1 per 256 images, which is 3.2. It rises linearly from 0.1 in five epochs, step
+by step, and is divided by 10 after 30, 60 and 80 epochs. All parameters have a weight decay of
+1e-4, except the scales and biases of BatchNorm. BatchNorm uses the statistics of 32 images, as on
+256 GPUs. The last scale of each block starts at zero. `imagenet-resnet50` is a modern variant with
+a cosine and label smoothing.
 
-There is one difference: the head starts from PyTorch's uniform distribution, and in the paper from
-a normal distribution with a standard deviation of 0.01.
+There is one difference: the head starts from PyTorch's uniform distribution. In the paper it starts
+from a normal distribution with a standard deviation of 0.01.
 
 The published top-1 accuracy is 76.26 % plus or minus 0.09, and 76.40 % plus or minus 0.12 with a
-batch of 256 (table 1; mean and standard deviation of five runs). That of this experiment has not
-been measured.
+batch of 256 (table 1; mean and standard deviation of five runs). The accuracy of this experiment
+has not been measured yet.
 
     resnet-jax train imagenet-resnet50-goyal2017 --data.directory ~/tensorflow_datasets
 
-The data set is imagenet2012, as prepared by TensorFlow Datasets.
-`--batch-size 256 --schedule.warmup-epochs 0` is the baseline of the paper, because the learning
-rate follows the batch size.
+The data set is imagenet2012, as prepared by TensorFlow Datasets. The learning rate follows the
+batch size, so `--batch-size 256 --schedule.warmup-epochs 0` is the baseline of the paper.
 """
 
 from resnet_jax.config import (

@@ -4,12 +4,13 @@ This is `imagenet-resnet50-mosaic-medium` with 270 epochs, label smoothing of 0.
 0.25, sharpness-aware minimization in every fifth step, RandAugment with one operation, stochastic
 depth of 0.1, and images that grow from 104x104 pixels between 20 and 80 % of the run.
 
-There are three more differences than in "medium": the original also drops 5 % of the rows and
-columns of the images (ColOut), which this library does not have; its RandAugment of severity 9 is
-Composer's, and here it is timm's of strength 9, which has other operations; its stochastic depth
-rises from a small rate in the first block, and here from 0.
+There are three more differences than in "medium". The original also drops 5 % of the rows and
+columns of the images (ColOut), which this library does not have. Its RandAugment is Composer's with
+severity 9; here it is timm's with strength 9, which has other operations. Its stochastic depth
+rises from a small rate in the first block; here it rises from 0.
 
-No accuracy of exactly this run is published. That of this experiment has not been measured.
+No accuracy of exactly this run is published. The accuracy of this experiment has not been measured
+yet.
 
     resnet-jax train imagenet-resnet50-mosaic-hot --data.directory ~/tensorflow_datasets
 """

@@ -1,10 +1,11 @@
 """ResNet-50 on ImageNet-1k by Mosaic's recipe "medium", 135 epochs.
 
 This is `imagenet-resnet50-mosaic-mild` with 135 epochs, label smoothing of 0.1, mixup with alpha
-0.2, and sharpness-aware minimization with a radius of 0.5 in every tenth step. The radius is that
-of the gradient of the whole batch, and in the original that of the gradient on each GPU.
+0.2, and sharpness-aware minimization with a radius of 0.5 in every tenth step. The radius applies
+to the gradient of the whole batch, and in the original to the gradient on each GPU.
 
-No accuracy of exactly this run is published. That of this experiment has not been measured.
+No accuracy of exactly this run is published. The accuracy of this experiment has not been measured
+yet.
 
     resnet-jax train imagenet-resnet50-mosaic-medium --data.directory ~/tensorflow_datasets
 """

@@ -1,23 +1,25 @@
 """ResNet-50 on ImageNet-1k by Mosaic's recipe "mild", 36 epochs.
 
-This follows examples/benchmarks/resnet_imagenet of https://github.com/mosaicml/examples: 36 epochs
-with a batch of 2,048; momentum of 0.875 without Nesterov's term; a learning rate of 2.048, which
-rises in eight epochs and then falls as a cosine, step by step; weight decay of 5e-4 on every
-parameter, which follows the schedule and not the learning rate; a binary cross entropy, summed over
-the classes, with label smoothing of 0.08; biases of the head that start at -log(1000), kernels by
-the fan-in, and scales uniform from 0 to 1; blurred inputs of convolutions that have a stride, and a
-blurred max-pooling; images that grow from 88x88 to 176x176 pixels between 40 and 80 % of the run;
-evaluation at 224x224; averages of the parameters with a half-life of 100 steps, which are updated
-every 20 steps and evaluated.
+This follows examples/benchmarks/resnet_imagenet of https://github.com/mosaicml/examples. Training
+takes 36 epochs with a batch of 2,048. The momentum is 0.875 without Nesterov's term. The learning
+rate rises to 2.048 in eight epochs and then falls as a cosine, step by step. Every parameter has a
+weight decay of 5e-4, which follows the schedule and not the learning rate. The loss is a binary
+cross entropy, summed over the classes, with label smoothing of 0.08. BatchNorm uses groups of 256
+images, as on the eight A100 of the original.
 
-There are three differences: the head starts from PyTorch's uniform distribution, and in the
-original from a normal distribution; the size of the images changes between epochs, and in the
-original between steps; convolutions compute in bfloat16, and in the original in float16. BatchNorm
-uses groups of 256 images, as on the eight A100 of the original.
+The biases of the head start at -log(1000), kernels start by their fan-in, and scales start
+uniformly between 0 and 1. The inputs of convolutions that have a stride are blurred, and so is the
+max-pooling. The training images grow from 88x88 to 176x176 pixels between 40 and 80 % of the run,
+and evaluation uses 224x224 pixels. Averages of the parameters with a half-life of 100 steps are
+updated every 20 steps and evaluated.
+
+There are three differences. The head starts from PyTorch's uniform distribution, and in the
+original from a normal distribution. The size of the images changes between epochs, and in the
+original between steps. Convolutions compute in bfloat16, and in the original in float16.
 
 The published top-1 accuracies are 75 to 78.1 %, for runs of this recipe with different lengths
-(https://www.databricks.com/blog/mosaic-resnet-deep-dive). That of this experiment has not been
-measured.
+(https://www.databricks.com/blog/mosaic-resnet-deep-dive). The accuracy of this experiment has not
+been measured yet.
 
     resnet-jax train imagenet-resnet50-mosaic-mild --data.directory ~/tensorflow_datasets
 

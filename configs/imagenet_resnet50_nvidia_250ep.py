@@ -1,11 +1,11 @@
 """ResNet-50 (v1.5) on ImageNet-1k by NVIDIA's recipe for 250 epochs, with mixup.
 
-This is `imagenet-resnet50-nvidia-90ep` with 250 epochs and mixup with alpha 0.2, in which the
-images of a batch are mixed with those of a random permutation.
+This is `imagenet-resnet50-nvidia-90ep` with 250 epochs and mixup with alpha 0.2. Mixup mixes the
+images of a batch with the same images in a random order.
 
 The published top-1 accuracy is 78.43 % plus or minus 0.11 on eight A100 (README of
-PyTorch/Classification/ConvNets/resnet50v1.5 in https://github.com/NVIDIA/DeepLearningExamples).
-That of this experiment has not been measured.
+PyTorch/Classification/ConvNets/resnet50v1.5 in https://github.com/NVIDIA/DeepLearningExamples). The
+accuracy of this experiment has not been measured yet.
 
     resnet-jax train imagenet-resnet50-nvidia-250ep --data.directory ~/tensorflow_datasets
 """

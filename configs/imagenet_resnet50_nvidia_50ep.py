@@ -2,9 +2,10 @@
 
 This is `imagenet-resnet50-nvidia-90ep` with 50 epochs. Nothing else differs.
 
-The published top-1 accuracy is 75.81 % plus or minus 0.08, with a batch of 4,096 on a DGX-2 (README
-of PyTorch/Classification/ConvNets/resnet50v1.5 in https://github.com/NVIDIA/DeepLearningExamples):
-`--batch-size 4096`. That of this experiment has not been measured.
+The published top-1 accuracy is 75.81 % plus or minus 0.08 (README of
+PyTorch/Classification/ConvNets/resnet50v1.5 in https://github.com/NVIDIA/DeepLearningExamples). It
+was measured on a DGX-2 with a batch of 4,096, which is `--batch-size 4096`. The accuracy of this
+experiment has not been measured yet.
 
     resnet-jax train imagenet-resnet50-nvidia-50ep --data.directory ~/tensorflow_datasets
 """

@@ -1,27 +1,29 @@
 """ResNet-50 on ImageNet-1k by procedure A1 of "ResNet strikes back" (arXiv:2110.00476), 600 epochs.
 
-Wightman et al. 2021, with the details of timm, in which the weights resnet50.a1_in1k were trained:
-600 epochs with a batch of 2,048; LAMB with a learning rate of 0.005, which rises from 1e-4 in five
-epochs and falls to 1e-6 as a cosine, epoch by epoch, whose beginning the warm-up covers; weight
-decay of 0.01 on kernels; a binary cross entropy for each class with label smoothing of 0.1;
-RandAugment of strength 7, mixup with alpha 0.2 or CutMix; each image three times in a batch;
-stochastic depth of 0.05.
+This follows Wightman et al. 2021, with the details of timm, in which the weights resnet50.a1_in1k
+were trained. Training takes 600 epochs with a batch of 2,048. The optimizer is LAMB. The learning
+rate rises from 1e-4 to 0.005 in five epochs and falls to 1e-6 as a cosine, epoch by epoch. The
+warm-up replaces the beginning of the cosine. Kernels have a weight decay of 0.01. The loss is a
+binary cross entropy for each class with label smoothing of 0.1. Images get RandAugment of strength
+7, and mixup with alpha 0.2 or CutMix. Each image occurs three times in a batch. Stochastic depth
+has a rate of 0.05.
 
-Sources disagree in one point. The paper has label smoothing for A1, and public commands have a
-threshold of 0.2 for the targets, with which smoothing has no effect; this is the paper's.
+The sources disagree in one point. The paper has label smoothing for A1. Public commands have a
+threshold of 0.2 for the targets, with which smoothing has no effect. This experiment follows the
+paper.
 
-There are two differences: crops are always resized by bicubic interpolation, while timm draws
-bilinear or bicubic for each image; and the copies of an image follow each other in one batch, for
-which BatchNorm has one mean and variance, while in the original they are on different ones of four
-GPUs with batches of 512 of their own. Gradients are clipped to a norm of 1, as timm's LAMB does,
-although the paper says that they are not.
+There are two differences. Crops are always resized by bicubic interpolation, while timm draws
+bilinear or bicubic for each image. The copies of an image follow each other in one batch, for which
+BatchNorm has one mean and variance. In the original, the copies are on different GPUs, of which
+there are four with batches of 512 each. Gradients are clipped to a norm of 1, as timm's LAMB does,
+although the paper says that they are not clipped.
 
-The published top-1 accuracy is 80.4 % (80.38 % in timm's results). That of this experiment has not
-been measured.
+The published top-1 accuracy is 80.4 % (80.38 % in timm's results). The accuracy of this experiment
+has not been measured yet.
 
     resnet-jax train imagenet-resnet50-rsb-a1 --data.directory ~/tensorflow_datasets
 
-The data set is imagenet2012, as prepared by TensorFlow Datasets. Other members are
+The data set is imagenet2012, as prepared by TensorFlow Datasets. Other networks of the family are
 `--model.name resnet101` (81.49 %), `resnet152` (82.00 %), `resnext50_32x4d` (80.53 %), `seresnet50`
 (80.01 %) and `resnet50d` (80.73 %).
 """

@@ -1,12 +1,12 @@
 """ResNet-50 on ImageNet-1k by procedure A2 of "ResNet strikes back" (arXiv:2110.00476), 300 epochs.
 
 This is `imagenet-resnet50-rsb-a1` with half of the epochs, weight decay of 0.02, mixup with alpha
-0.1, and no label smoothing. Targets above 0.2 become 1 and the others 0, so that a mixed image
-shows two classes at once; the threshold is that of public commands. The differences are those of
-A1.
+0.1, and no label smoothing. Targets above 0.2 become 1 and the others become 0, so that a mixed
+image shows two classes at once. This threshold is that of public commands. The differences are
+those of A1.
 
-The published top-1 accuracy is 79.8 % (79.83 % in timm's results). That of this experiment has not
-been measured.
+The published top-1 accuracy is 79.8 % (79.83 % in timm's results). The accuracy of this experiment
+has not been measured yet.
 
     resnet-jax train imagenet-resnet50-rsb-a2 --data.directory ~/tensorflow_datasets
 """

@@ -4,8 +4,8 @@ This is `imagenet-resnet50-rsb-a2` with a third of the epochs, a learning rate o
 160x160 pixels and evaluation at 224x224, RandAugment of strength 6, no repeated images and no
 stochastic depth. BatchNorm uses groups of 512 images, as on four GPUs.
 
-The published top-1 accuracy is 78.1 % (78.05 % in timm's results). That of this experiment has not
-been measured.
+The published top-1 accuracy is 78.1 % (78.05 % in timm's results). The accuracy of this experiment
+has not been measured yet.
 
     resnet-jax train imagenet-resnet50-rsb-a3 --data.directory ~/tensorflow_datasets
 """

@@ -1,25 +1,27 @@
 """ResNet-50 on ImageNet-1k by torchvision's second recipe, that of its weights IMAGENET1K_V2.
 
-This follows the command that README.md of references/classification in
-https://github.com/pytorch/vision gives for ResNet-50: 600 epochs with a batch of 1,024; a learning
-rate of 0.5, which rises from a hundredth of it in five epochs and then falls as a cosine, epoch by
-epoch; weight decay of 2e-5 on everything but normalization layers; label smoothing of 0.1;
-TrivialAugment, mixup or CutMix, and random erasing; each image four times in a batch; training at
-176x176 pixels and evaluation at 224x224; averages of the parameters, which are evaluated.
+This follows the command for ResNet-50 in README.md of references/classification in
+https://github.com/pytorch/vision. Training takes 600 epochs with a batch of 1,024. The learning
+rate rises from a hundredth of its peak to 0.5 in five epochs and then falls as a cosine, epoch by
+epoch. All parameters have a weight decay of 2e-5, except those of normalization layers. Labels are
+smoothed by 0.1. Images get TrivialAugment, mixup or CutMix, and random erasing. Each image occurs
+four times in a batch. Training uses 176x176 pixels, and evaluation uses 224x224. Averages of the
+parameters are evaluated.
 
-There is one difference. The copies of an image follow each other in one batch of 1,024, and in the
-original they are on different ones of eight V100, which have batches of 128 of their own. Therefore
-BatchNorm uses groups of 512 here, which show 128 images, and the partners of mixing are random; the
-neighbor, which torchvision takes, would often be a copy of the same image.
+There is one difference. The copies of an image follow each other in one batch of 1,024. In the
+original, they are on different ones of eight V100, each of which has its own batch of 128.
+Therefore, BatchNorm uses groups of 512 here, which contain 128 different images. Mixing uses random
+partners, because torchvision's partner, the neighbor in the batch, would often be a copy of the
+same image.
 
 The published top-1 accuracy is 80.858 % (documentation of torchvision). It was evaluated with
 images whose shorter side is 232 pixels, a size that was chosen on the validation images after
-training. That of this experiment has not been measured.
+training. The accuracy of this experiment has not been measured yet.
 
     resnet-jax train imagenet-resnet50-tv-v2 --data.directory ~/tensorflow_datasets
 
 The data set is imagenet2012, as prepared by TensorFlow Datasets. torchvision has trained other
-members at 224x224 pixels without repeated images:
+networks of the family at 224x224 pixels and without repeated images. Their options are
 `--data.images.image-size 224 --data.images.repeats 1` with `--model.name resnet101` (81.886 %),
 `resnet152` (82.284 %) or `resnext50_32x4d` (81.198 %).
 """

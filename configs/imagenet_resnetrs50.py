@@ -1,20 +1,20 @@
 """ResNet-RS-50 on ImageNet-1k at 160x160 pixels (Bello et al. 2021, arXiv:2103.07579).
 
 This follows official/vision/configs/experiments/image_classification/imagenet_resnetrs50_i160.yaml
-of https://github.com/tensorflow/models: 350 epochs with a batch of 4,096; momentum of 0.9 without
-Nesterov's term; a learning rate of 1.6, which falls as a cosine, step by step, and rises in the
-first five epochs to the value that the cosine has by then; weight decay of 4e-5 on everything but
-normalization layers; label smoothing of 0.1; RandAugment with two operations of strength 10;
-dropout of 0.25 before the head; averages with a decay of 0.9999, which are evaluated. The
-activation is swish. BatchNorm keeps the statistics of the last batch only, and the averages smooth
-them.
+of https://github.com/tensorflow/models. Training takes 350 epochs with a batch of 4,096. The
+momentum is 0.9 without Nesterov's term. The learning rate falls from 1.6 as a cosine, step by step.
+In the first five epochs it rises instead, to the value that the cosine has by then. All parameters
+have a weight decay of 4e-5, except those of normalization layers. Labels are smoothed by 0.1.
+Images get RandAugment with two operations of strength 10. Dropout before the head has a rate of
+0.25. Averages with a decay of 0.9999 are evaluated. The activation is swish. BatchNorm keeps only
+the statistics of the last batch, and the averages smooth them.
 
-There are two differences: RandAugment is timm's translation of TensorFlow's, which has no Cutout;
-crops are resized with antialiasing, and in the original without. Statistics of BatchNorm are those
-of the whole batch, and in the original those of each core of a TPU.
+There are two differences. RandAugment is timm's translation of TensorFlow's, which has no Cutout.
+Crops are resized with antialiasing, and in the original without. In addition, the statistics of
+BatchNorm are those of the whole batch, and in the original those of each core of a TPU.
 
 The published top-1 accuracy is 79.1 % (documentation of the TensorFlow Model Garden). The paper,
-whose networks have ReLU, reports 78.8 %. That of this experiment has not been measured.
+whose networks have ReLU, reports 78.8 %. The accuracy of this experiment has not been measured yet.
 
     resnet-jax train imagenet-resnetrs50 --data.directory ~/tensorflow_datasets
 

@@ -1,17 +1,18 @@
 """ResNeXt-50 (32x4d) on ImageNet-1k with RandAugment, as trained in timm (Wightman 2019).
 
 This follows "Training scripts" in the documentation of
-https://github.com/huggingface/pytorch-image-models: 240 epochs with a batch of 1,536 on eight GPUs,
-which share no statistics of BatchNorm; Nesterov momentum with a learning rate of 0.6, which rises
-from 1e-4 (timm's default at the time) in five epochs and falls as a cosine, epoch by epoch, whose
-beginning the warm-up covers; weight decay of 1e-4 on kernels; label smoothing of 0.1; RandAugment
-of strength 7; one to three rectangles of noise in 40 % of the images.
+https://github.com/huggingface/pytorch-image-models. Training takes 240 epochs with a batch of 1,536
+on eight GPUs, which share no statistics of BatchNorm. The optimizer is SGD with Nesterov momentum.
+The learning rate rises from 1e-4 (timm's default at the time) to 0.6 in five epochs and falls as a
+cosine, epoch by epoch. The warm-up replaces the beginning of the cosine. Kernels have a weight
+decay of 1e-4. Labels are smoothed by 0.1. Images get RandAugment of strength 7. In 40 % of the
+images, one to three rectangles are replaced by noise.
 
 There is one difference: crops are always resized by bicubic interpolation, while timm draws
 bilinear or bicubic for each image.
 
-The published top-1 accuracy is 79.8 % (79.80 % in timm's results). That of this experiment has not
-been measured.
+The published top-1 accuracy is 79.8 % (79.80 % in timm's results). The accuracy of this experiment
+has not been measured yet.
 
     resnet-jax train imagenet-resnext50-timm-ra --data.directory ~/tensorflow_datasets
 

@@ -21,16 +21,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # this, and the tests send SIGINT to some of them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# These scripts need PyTorch, which is not a dependency of the tests.
-collect_ignore = [
-    "data/regenerate_augment.py",
-    "data/regenerate_preprocessing.py",
-    "golden/ibn_net.py",
-    "golden/regenerate.py",
-    "inference/regenerate_explain.py",
-    "nightly/preprocessing.py",
-    "training/regenerate_averaging.py",
-]
+# Scripts, most of which need PyTorch, which is not a dependency of the tests.
+collect_ignore_glob = ["*/regenerate*.py"]
+collect_ignore = ["golden/ibn_net.py", "nightly/preprocessing.py"]
 
 
 @pytest.fixture

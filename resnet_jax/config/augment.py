@@ -20,9 +20,9 @@ class AugmentConfig:
     """Probability that an image is mirrored horizontally. Set it to 0 if left and right matter, as
     for digits and text."""
     flip_mode: Literal["random", "alternating"] = "random"
-    """When an image is mirrored: "random" decides anew each time. "alternating" decides once, and
-    mirrors every image in every other epoch, so that two epochs in a row show both sides (Jordan
-    2024). It suits runs of a few epochs."""
+    """When an image is mirrored. "random" decides anew each time that an image is drawn.
+    "alternating" decides once for each image, and then mirrors every image in every other epoch, so
+    that two epochs in a row show both versions (Jordan 2024). It suits runs of a few epochs."""
     policy: Literal[
         "none",
         "randaugment",
@@ -79,11 +79,12 @@ class AugmentConfig:
     """Largest number of rectangles in an image. The number is uniform from 1 to this."""
     erasing_value: tuple[float, ...] = (0.0,)
     """Content of an erased rectangle for erasing_mode "const", after normalization: one value, or
-    one for each channel. The default is the mean."""
+    one for each channel. The default, 0, is the mean."""
     erasing_aspect_scale: Literal["logarithmic", "linear"] = "logarithmic"
-    """What is uniform between the limits of erasing_aspect: the logarithm of the ratio, as in
-    torchvision and timm, or the ratio itself, as in the code of the paper (Zhong et al. 2017).
-    "linear" makes tall rectangles more frequent than wide ones."""
+    """What is drawn uniformly between the limits of erasing_aspect. "logarithmic" draws the
+    logarithm of the ratio, as torchvision and timm do. "linear" draws the ratio itself, as the code
+    of the paper does (Zhong et al. 2017), so that tall rectangles are more frequent than wide
+    ones."""
     mixup_alpha: float = 0.0
     """Parameter of mixup. The share of the first image is drawn from Beta(alpha, alpha), so larger
     values mix more evenly. 0 turns mixup off; 0.1 to 0.8 are usual."""
@@ -95,18 +96,18 @@ class AugmentConfig:
     mix_switch_probability: float = 0.5
     """Probability that a mixed batch uses CutMix, if both mixup and CutMix are on."""
     mix_partner: Literal["flip", "roll", "random"] = "flip"
-    """Image that each one is mixed with: "flip" is the batch in reverse order (timm), "roll" the
-    image before it in the batch (torchvision), and "random" that of a random permutation (NVIDIA
-    and the code of the papers)."""
+    """Image that each image is mixed with. "flip" takes the images of the batch in reverse order
+    (timm), "roll" takes the image before it in the batch (torchvision), and "random" takes the
+    images in a random order (NVIDIA and the code of the papers)."""
     mix_draw: Literal["batch", "image"] = "batch"
-    """What one draw of mixup or CutMix, of the share and of the box applies to: the whole batch
-    (torchvision, NVIDIA, and timm's default), or one image (timm's mode "elem")."""
+    """What one random choice of mixup or CutMix, of the share and of the box applies to: the whole
+    batch (torchvision, NVIDIA, and timm's default), or one image (timm's mode "elem")."""
     cutmix_even_sides: bool = False
     """Round the sides of CutMix's box down to even numbers of pixels, as torchvision does. False
     rounds them down to whole pixels, as timm does."""
     mix_until_epoch: float | None = None
-    """Number of epochs after which mixup and CutMix are off, as timm's --mixup-off-epoch. None
-    leaves them on for the whole run."""
+    """Number of epochs after which mixup and CutMix are turned off, as with timm's
+    --mixup-off-epoch. None keeps them on for the whole run."""
 
     @property
     def mixes(self) -> bool:

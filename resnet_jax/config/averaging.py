@@ -20,35 +20,37 @@ class AveragingConfig:
     """
 
     decay: float = 0.0
-    """Share of the averages that an update keeps. 0 turns them off; 0.9999 is usual for
-    ImageNet."""
+    """Share of the averages that an update keeps, from 0 to below 1. 0 turns them off; 0.9999 is
+    usual for ImageNet."""
     half_life_steps: float = 0.0
-    """Number of steps in which the weight of a state halves, instead of decay. The averages begin
-    as a copy of the parameters after the first step, as in Composer. 0 uses decay."""
+    """Number of steps after which the weight of a state in the averages has halved. It replaces
+    decay. The averages begin as a copy of the parameters after the first step, as in Composer. 0
+    uses decay."""
     equal_weights: bool = False
-    """Average with equal weights all states that an update has seen since start_epoch (stochastic
-    weight averaging, SWA). This is usually combined with every_steps "epoch"."""
+    """Give equal weights to all states that an update has seen since start_epoch (stochastic weight
+    averaging, SWA). This is usually combined with every_steps "epoch"."""
     warmup: Literal["none", "tensorflow", "timm", "torchvision"] = "none"
-    """How the averages forget the initial parameters. "tensorflow" keeps at most
-    (1 + t) / (10 + t) of the averages after t steps. "timm" copies the parameters in the first step
-    and then keeps at most 1 - (1 + t / warmup_gamma)^(-2/3). "torchvision" copies them in the first
-    update, and scales 1 - decay by batch_size * every_steps / epochs."""
+    """How the averages forget the initial parameters. "none" uses a constant decay from the
+    beginning. "tensorflow" keeps at most (1 + t) / (10 + t) of the averages after t steps. "timm"
+    copies the parameters in the first step, and then keeps at most
+    1 - (1 + t / warmup_gamma)^(-2/3) of the averages. "torchvision" copies the parameters in the
+    first update, and multiplies 1 - decay by batch_size * every_steps / epochs."""
     warmup_gamma: float = 1.0
     """Number of steps by which timm's warm-up is stretched. Only warmup "timm" uses it."""
     every_steps: int | Literal["epoch"] = 1
     """Number of steps from one update of the averages to the next. "epoch" updates them after the
-    last step of each epoch. With warmup "torchvision" the steps are counted from the first step of
-    each epoch, which is always followed by an update."""
+    last step of each epoch. With warmup "torchvision", the count starts anew in each epoch, and the
+    first step of each epoch is always followed by an update."""
     start_epoch: float = 0.0
     """Number of epochs before the averages begin. Until then they are copies of the parameters.
-    The warm-up begins there too."""
+    The warm-up of the averages begins at this epoch too."""
     statistics: Literal["averaged", "copied", "recomputed"] = "averaged"
-    """Running statistics of BatchNorm that belong to the averages: averages as well, a copy of
-    those of the last updated step, or statistics that are recomputed before each evaluation from
-    recompute_batches batches of training images."""
+    """Running statistics of BatchNorm that belong to the averages. "averaged" averages them as
+    well. "copied" copies those of the step at the last update. "recomputed" computes them anew
+    before each evaluation, from recompute_batches batches of training images."""
     recompute_batches: int = 50
     """Number of training batches from which statistics are recomputed. They are always the first
-    batches of the run. Only statistics "recomputed" uses it."""
+    batches of the run. It has an effect only if statistics is "recomputed"."""
 
     def __post_init__(self) -> None:
         require_share(self, "decay")

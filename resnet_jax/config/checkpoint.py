@@ -16,9 +16,9 @@ class CheckpointConfig:
     keep_latest: int = 2
     """Number of newest checkpoints to keep."""
     keep_best: int = 1
-    """Number of best checkpoints to keep: by early_stopping.metric of the validation split, or by
-    training loss if the data have no validation split. Test images never take part in the choice.
-    """
+    """Number of best checkpoints to keep. They are chosen by early_stopping.metric on the
+    validation split, or by the training loss if the data have no validation split. Test images
+    never take part in the choice."""
 
     def __post_init__(self) -> None:
         require_positive(self, "every_steps", "keep_latest")

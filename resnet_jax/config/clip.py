@@ -7,16 +7,18 @@ from resnet_jax.config.validation import require_positive
 
 @dataclasses.dataclass(frozen=True)
 class ClipConfig:
-    """Limits of gradients, before the optimizer uses them. Several apply in the order of fields."""
+    """Limits of the gradients that the optimizer uses. They apply in the order of the fields."""
 
     global_norm: float | None = None
-    """Largest norm of all gradients together. Larger ones are scaled down to it. None turns it
-    off."""
+    """Largest norm of all gradients together. Gradients with a larger norm are scaled down to it.
+    None sets no limit."""
     value: float | None = None
-    """Largest magnitude of each number. None turns it off."""
+    """Largest magnitude of each number in the gradients. Larger numbers are reduced to it. None
+    sets no limit."""
     adaptive: float | None = None
-    """Largest norm of the gradient of each output channel, as a share of the norm of its weights
-    (Brock et al. 2021). The head is not clipped. 0.01 is usual. None turns it off."""
+    """Largest norm of the gradient of each output channel, as a share of the norm of the channel's
+    weights (Brock et al. 2021). The gradients of the head are not limited. 0.01 is usual. None sets
+    no limit."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -94,7 +94,7 @@ class ImageConfig:
     image_size: int = 224
     """Height and width of the network's input in pixels."""
     eval_image_size: int | None = None
-    """Height and width of evaluation images in pixels. None takes image_size. A larger size than in
+    """Height and width of evaluation images in pixels. None uses image_size. A larger size than in
     training often gives a higher accuracy (Touvron et al. 2019)."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest area of the random crop of a training image, as a share of the image.
@@ -116,8 +116,8 @@ class ImageConfig:
     repeats: int = 1
     """Number of times in a row that each drawn training image is used, with a new crop each time
     (repeated augmentation, Hoffer et al. 2019). The length of an epoch does not change, so an
-    epoch draws fewer images; torchvision and timm also shorten it, as
-    data.sampling.epoch_multiple 256 does. 1 turns it off."""
+    epoch draws fewer images. torchvision and timm also shorten the epoch, for which you set
+    data.sampling.epoch_multiple to 256. 1 turns repeated augmentation off."""
     on_unreadable: Literal["fail", "skip"] = "fail"
     """What to do with a file that is not a complete image: "fail" ends the run, "skip" leaves the
     file out and reports it."""
@@ -222,8 +222,8 @@ class TfdsConfig(_TfdsSplits):
     kind: ClassVar[str] = "tfds"
 
     sampling: SamplingConfig = SamplingConfig()
-    """Which training images an epoch visits, and how often. For classes that are not drawn
-    uniformly, every image file is read once before the training."""
+    """Which training images an epoch visits, and how often. Unless sampling.classes is "uniform",
+    every image file is read once before the training."""
     images: ImageConfig = ImageConfig()
     """Decoding, cropping and augmentation of the images."""
 
@@ -247,8 +247,8 @@ class IdxConfig:
     kind: ClassVar[str] = "idx"
 
     directory: str
-    """Directory of the files. It is read from local storage. Each file may also be compressed with
-    gzip and have the ending .gz."""
+    """Local directory that contains the files. A file may also be compressed with gzip, if its name
+    ends with .gz."""
     train_images: str = "train-images-idx3-ubyte"
     """Name of the file of the training images, without .gz."""
     train_labels: str = "train-labels-idx1-ubyte"
@@ -258,8 +258,8 @@ class IdxConfig:
     test_labels: str = "t10k-labels-idx1-ubyte"
     """Name of the file of the test labels, without .gz."""
     class_names: tuple[str, ...] = ()
-    """Name of each class, in the order of the labels. Without names, the classes have their
-    numbers."""
+    """Name of each class, in the order of the labels. If there are none, each class is named by its
+    number."""
     evaluation_split: Literal["test", "validation"] = "test"
     """Images that accuracy is reported on. "validation" holds out validation_share of the training
     images and never reads the test images; use it to tune settings."""
@@ -286,5 +286,5 @@ DataConfig = (
 
 
 def augmentation_of(config: DataConfig) -> AugmentConfig | None:
-    """Return the augmentation of a data set, or None if it has none with our fields."""
+    """Return the augmentation of a data set, or None if it has no `AugmentConfig`."""
     return getattr(getattr(config, "images", config), "augment", None)

@@ -16,14 +16,15 @@ class DistillationConfig:
 
     teacher: str | None = None
     """The teacher: the directory of a run, the name of published weights, hf://OWNER/NAME, or a
-    .npy file of logits, float[N, K] in the order of the training split. It must have the classes of
-    the data. A network sees the augmented images at its own size and with its own mean and standard
-    deviation. Every device keeps the logits of a file. None turns distillation off."""
+    .npy file of logits, float[N, K] in the order of the training split. Its classes must be those
+    of the data. A network sees the augmented images, at its own size and with its own mean and
+    standard deviation. The logits of a file are kept on every device. None turns distillation
+    off."""
     temperature: float = 4.0
-    """Number that both logits are divided by. Higher values also teach the order of the unlikely
-    classes; 1 to 5 is usual."""
+    """Number by which the logits of the network and of the teacher are divided. Higher values also
+    teach the order of the unlikely classes. 1 to 5 is usual."""
     weight: float = 0.9
-    """Share of the teacher in the loss, above 0 and at most 1."""
+    """Share of the teacher's term in the loss, above 0 and at most 1. The labels have the rest."""
 
     def __post_init__(self) -> None:
         require_positive(self, "temperature")

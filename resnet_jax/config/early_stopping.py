@@ -16,9 +16,9 @@ class EarlyStoppingConfig:
     validation split. None trains all epochs and uses the last step."""
     metric: Literal["top1", "top5", "loss"] = "top1"
     """Metric of the validation split that has to improve: a higher top-1 or top-5 accuracy, or a
-    lower loss, which is the softmax cross entropy, whatever the loss of training is. The loss is
-    the finest metric if the split is small. The best checkpoints are chosen by it too, also without
-    early stopping."""
+    lower loss, which is the softmax cross entropy, whatever the loss of training is. If the split
+    is small, the loss shows the smallest changes. This metric also chooses the best checkpoints,
+    even without early stopping."""
 
     def __post_init__(self) -> None:
         if self.patience is not None:

@@ -81,8 +81,8 @@ def load_experiment(source: str | os.PathLike[str]) -> Experiment:
 def matching_experiments(name: str) -> list[str]:
     """Return the names that a name may stand for, at most five.
 
-    They are the names that end with it, or else contain it, or else the one that is spelled most
-    like it.
+    These are the names that end with the given name. If there are none, they are the names that
+    contain it. If there are none either, it is the name with the most similar spelling.
 
     >>> matching_experiments("resnet56")
     ['cifar10-resnet56']

@@ -15,18 +15,18 @@ class _ClassBalance:
     """What every loss can do about classes of different sizes."""
 
     class_weights: ClassWeights = "none"
-    """Weight of each class in the loss. "balanced" is N / (K n) for a class with n of the N
-    training images of K classes, so that all classes count the same. "effective_number" is
-    proportional to (1 - beta) / (1 - beta^n), with a mean of 1 over the classes (Cui et al. 2019).
-    Numbers, one for each class in the order of the labels, are used as they are. The weighted
-    losses are averaged over the images of the batch."""
+    """Weight of each class in the loss. "none" gives every class the weight 1. "balanced" is
+    N / (K n) for a class with n of the N training images of K classes, so that all classes count
+    the same. "effective_number" is proportional to (1 - beta) / (1 - beta^n), with a mean of 1 over
+    the classes (Cui et al. 2019). Numbers, one for each class in the order of the labels, are used
+    unchanged. The weighted losses are averaged over the images of the batch."""
     effective_number_beta: float = 0.9999
-    """The beta of "effective_number", from 0 to below 1. 0 weights all classes alike, and values
-    near 1 approach weights that are inversely proportional to the number of images."""
+    """The beta of "effective_number", from 0 to below 1. 0 gives all classes the same weight. With
+    values near 1, the weights are nearly inversely proportional to the number of images."""
     logit_adjustment: float = 0.0
-    """Factor of the logarithm of each class's share of the training images, which is added to the
-    logits in training (Menon et al. 2021). The logits of evaluation are then those of balanced
-    classes. 1 is usual; 0 turns it off."""
+    """Factor of logit adjustment (Menon et al. 2021): the logarithm of each class's share of the
+    training images, times this factor, is added to the logits in training. Nothing is added in
+    evaluation, so its logits are those of balanced classes. 1 is usual; 0 turns it off."""
 
     def __post_init__(self) -> None:
         if isinstance(self.class_weights, tuple):
@@ -61,19 +61,19 @@ class SoftmaxConfig(_ClassBalance):
 
 @dataclasses.dataclass(frozen=True)
 class SigmoidConfig(_ClassBalance):
-    """Binary cross entropy of each class, as timm's BinaryCrossEntropy (ResNet strikes back)."""
+    """Binary cross entropy of each class, as in timm's BinaryCrossEntropy (ResNet strikes back)."""
 
     kind: ClassVar[str] = "sigmoid"
 
     label_smoothing: float = 0.0
     """Share of each target that is spread evenly over all classes, from 0 to below 1."""
     target_threshold: float | None = None
-    """Targets above this become 1 and all others 0, after smoothing and mixing, so that a mixed
-    image shows two classes at once. 0.2 is timm's for ResNet strikes back. None keeps the
-    targets."""
+    """Targets above this value become 1 and all others become 0, after smoothing and mixing. A
+    mixed image then shows two classes at once. timm uses 0.2 for ResNet strikes back. None leaves
+    the targets unchanged."""
     reduction: Literal["mean", "sum"] = "mean"
-    """How the losses of the classes become the loss of an image. "mean" makes gradients smaller by
-    the number of classes, which suits LAMB; "sum" suits SGD."""
+    """How the losses of the classes are combined into the loss of an image. "mean" divides the
+    gradients by the number of classes, which suits LAMB. "sum" suits SGD."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,21 +87,23 @@ class SigmoidConfig(_ClassBalance):
 
 @dataclasses.dataclass(frozen=True)
 class FocalConfig(_ClassBalance):
-    """Focal loss, in which well classified examples count less (Lin et al. 2017)."""
+    """Focal loss, in which well-classified examples count less (Lin et al. 2017)."""
 
     kind: ClassVar[str] = "focal"
 
     form: Literal["softmax", "sigmoid"] = "softmax"
-    """"softmax" multiplies the cross entropy of the class with (1 - p)^gamma, where p is its
-    probability. "sigmoid" is the loss of the paper, a binary one for each class, as torchvision's
-    sigmoid_focal_loss."""
+    """Form of the loss. "softmax" multiplies the cross entropy of the class by (1 - p)^gamma, where
+    p is its probability. "sigmoid" is the loss of the paper, which is a binary loss for each class,
+    as in torchvision's sigmoid_focal_loss."""
     gamma: float = 2.0
     """Exponent of the factor (1 - p). 0 gives the cross entropy; 2 is usual."""
     alpha: float | None = None
-    """Weight of the class that an image shows, from 0 to 1; all others have 1 - alpha. Used by
-    "sigmoid" only; the paper has 0.25. None weights them alike."""
+    """Weight of the class that an image shows, from 0 to 1. All other classes have the weight
+    1 - alpha. It needs form "sigmoid". The paper uses 0.25. None gives all classes the same
+    weight."""
     reduction: Literal["mean", "sum"] = "sum"
-    """How the losses of the classes become the loss of an image. Used by "sigmoid" only."""
+    """How the losses of the classes are combined into the loss of an image. It has an effect only
+    for form "sigmoid"."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

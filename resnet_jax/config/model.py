@@ -30,13 +30,14 @@ class ModelConfig:
     response normalization. The last two contain the activation and need a pre-activation network,
     such as resnetv2_50d. None keeps that of the network."""
     conv: Literal["blurred", "standardized"] | None = None
-    """Convolutions. "blurred" blurs the input of every convolution that has a stride and 16 input
-    channels or more (BlurPool, as in FFCV). "standardized" subtracts the mean of each output
-    channel's weights and divides by their standard deviation (Qiao et al. 2019), which suits
-    GroupNorm. None keeps those of the network."""
+    """Kind of the convolutions. "blurred" blurs the input of every convolution that has a stride
+    and 16 input channels or more (BlurPool, as in FFCV). "standardized" subtracts the mean of each
+    output channel's weights and divides by their standard deviation (Qiao et al. 2019), which suits
+    GroupNorm. None keeps the kind that the network has."""
     stem_pool: Literal["blurred_max"] | None = None
-    """Pooling of the stem. "blurred_max" takes the maximum of every window and blurs before it
-    subsamples (BlurPool, as in Composer). None keeps that of the network."""
+    """Pooling of the stem. "blurred_max" takes the maximum of the window at every pixel, and blurs
+    the result before it subsamples (BlurPool, as in Composer). None keeps the pooling that the
+    network has."""
     in_channels: int | None = None
     """Number of image channels that the network must accept. None takes that of the data."""
     output_stride: Literal[8, 16, 32] = 32
@@ -48,18 +49,18 @@ class ModelConfig:
     """Initialize the last scale of each block to zero, so that every block starts as the identity
     (Goyal et al. 2017, section 5.1)."""
     conv_init: Literal["fan_out", "fan_in"] = "fan_out"
-    """Initial kernels of the convolutions: normal with a variance of 2 divided by the number of
-    outputs ("fan_out", as in torchvision and timm) or of inputs ("fan_in", He et al. 2015, as in
-    NVIDIA's ResNet) that a weight is connected with."""
+    """Initial kernels of the convolutions. They are drawn from a normal distribution whose variance
+    is 2 divided by the number of outputs ("fan_out", as in torchvision and timm) or of inputs
+    ("fan_in", He et al. 2015, as in NVIDIA's ResNet) that a weight is connected to."""
     norm_scale_init: Literal["ones", "uniform"] = "ones"
-    """Initial scales of normalization layers: 1, or uniform between 0 and 1 (Composer).
-    zero_init_residual sets the last one of each block to zero nevertheless."""
+    """Initial scales of normalization layers: all 1, or drawn uniformly between 0 and 1 (Composer).
+    zero_init_residual still sets the last scale of each block to zero."""
     head_bias_init: float = 0.0
-    """Initial value of all biases of the head. With sigmoid losses, -log(number of classes) makes
-    every class as rare at first as it is; Big Transfer uses -10."""
+    """Initial value of all biases of the head. With sigmoid losses, -log(number of classes) gives
+    every class a probability of about 1 / (number of classes) at first. Big Transfer uses -10."""
     bn_decay: float = 0.9
-    """Share of BatchNorm's running statistics that a step keeps, from 0 to below 1. With 0 they are
-    those of the last batch, as in ResNet-RS, which evaluates moving averages of them."""
+    """Share of BatchNorm's running statistics that a step keeps, from 0 to below 1. With 0, they
+    are the statistics of the last batch. ResNet-RS uses 0 and evaluates moving averages of them."""
     bn_epsilon: float = 1e-5
     """Number that BatchNorm adds to the variance."""
     dropout_rate: float = 0.0
@@ -69,14 +70,14 @@ class ModelConfig:
     block to zero (Wide ResNet), 0 to below 1."""
     drop_path_rate: float = 0.0
     """Probability that an example skips the last block in training (stochastic depth), 0 to below
-    1. It is smaller in earlier blocks, see drop_path_rule."""
+    1. It is smaller in earlier blocks; see drop_path_rule."""
     drop_path_rule: Literal["block", "stage"] = "block"
-    """How that probability rises: "block" linearly from 0 at the first block (Huang et al. 2016, as
-    in timm), "stage" from stage to stage (as in TensorFlow's ResNet-RS: 2/5, 3/5, 4/5 and all of
-    it)."""
+    """How that probability rises with depth. "block" raises it linearly from 0 at the first block
+    (Huang et al. 2016, as in timm). "stage" raises it from stage to stage: 2/5, 3/5, 4/5 and all of
+    it (as in TensorFlow's ResNet-RS)."""
     drop_block_rate: float = 0.0
-    """Share of the pixels that DropBlock sets to zero in training, in squares of the third and
-    fourth stages, as in timm. 0 to below 1; 0 turns it off."""
+    """Share of the pixels that DropBlock sets to zero in training, from 0 to below 1. It drops
+    square regions in the third and fourth stages, as in timm. 0 turns it off."""
     bn_group_size: int | Literal["batch", "device"] = "batch"
     """Images that share BatchNorm statistics in training: "batch" for the whole global batch,
     "device" for the images of one device (no communication, but the result then depends on the

@@ -7,19 +7,20 @@ from resnet_jax.config.validation import require, require_positive, require_shar
 
 @dataclasses.dataclass(frozen=True)
 class RangeTestConfig:
-    """How a learning-rate range test proceeds. The defaults are fastai's."""
+    """How a learning-rate range test proceeds. The defaults are those of fastai."""
 
     lowest: float = 1e-7
     """Learning rate of the first step."""
     highest: float = 10.0
-    """Learning rate of the last step. It rises exponentially in between."""
+    """Learning rate of the last step. The learning rate rises exponentially in between."""
     steps: int = 100
-    """Number of steps, at least 20. The test ends earlier if the loss grows."""
+    """Number of steps, at least 20. The test ends earlier if the loss exceeds the limit stop_at."""
     smoothing: float = 0.98
-    """Share of the average loss that each step keeps, from 0 to below 1. Lower it for a test of few
-    steps, whose average otherwise lags behind the learning rate."""
+    """Share of the average loss that each step keeps, from 0 to below 1. Use a lower value for a
+    test of few steps, because the average otherwise reacts too late to the learning rate."""
     stop_at: float = 4.0
-    """The test ends when the average loss exceeds this multiple of its minimum, above 1."""
+    """Largest ratio of the average loss to its minimum, above 1. The test ends when the ratio
+    exceeds this value."""
 
     def __post_init__(self) -> None:
         require_positive(self, "lowest", "highest", "stop_at")

@@ -14,14 +14,17 @@ class ResizingConfig:
 
     initial_size: int | None = None
     """Height and width in pixels of the training images of the first epochs. None trains on images
-    of full size throughout, and turns all fields of resizing off."""
+    of full size in all epochs, and the other fields of resizing then have no effect."""
     start_epoch: float = 0.0
-    """Last epoch, counted from 0, with images of initial_size. After it the size grows linearly."""
+    """Last epoch, counted from 0, with images of initial_size. After it, the size grows
+    linearly."""
     end_epoch: float = 0.0
-    """First epoch, counted from 0, with images of full size, the image_size of the data."""
+    """First epoch, counted from 0, with images of full size, which is the image_size of the
+    data."""
     multiple_of: int = 32
-    """The sizes between them are rounded to multiples of this number of pixels. The training step
-    is compiled once for each size, so that a smaller number takes more compilations."""
+    """Number of pixels of which the sizes in between are multiples. They are rounded to the nearest
+    one. The training step is compiled once for each size, so a smaller number needs more
+    compilations."""
     batch_sizes: tuple[tuple[int, int], ...] = ()
     """Pairs of an image size and the batch size of the epochs with images of that size:
     ((128, 2048), (160, 1536)), or 128 2048 160 1536 on the command line. Epochs with other sizes

@@ -19,10 +19,10 @@ class SamplingConfig:
     number of images, which repeats the images of small classes less. An epoch has the same length
     in all cases, and the images of a class are drawn equally often."""
     epoch_multiple: int = 1
-    """The length of an epoch is rounded down to a multiple of this number of images, so that each
-    epoch leaves out a few, other ones each time. 256 gives the epochs of torchvision and timm with
-    repeated augmentation, and the batch size those of loaders that drop the last batch. 1 leaves
-    out none."""
+    """Number of images of which the length of an epoch is a multiple. The length is rounded down,
+    so each epoch leaves out a few images, which differ from epoch to epoch. 256 gives the epochs of
+    torchvision and timm with repeated augmentation. The batch size gives the epochs of loaders that
+    drop the last batch. 1 leaves out no images."""
 
     def __post_init__(self) -> None:
         require_positive(self, "epoch_multiple")

@@ -15,9 +15,9 @@ from resnet_jax.config.train import TrainConfig
 from resnet_jax.config.validation import ConfigError
 
 SCHEMA_VERSION = 3
-"""Version of the JSON that `to_json` writes. Version 2 had no configurations of the loss and the
-averages. Version 1 also had the schedule and the fine-tuning fields within the optimizer, and the
-names of classes for kinds."""
+"""Version of the JSON that `to_json` writes. Version 2 had no separate configurations of the loss
+and the averages. In version 1, the optimizer also contained the schedule and the fine-tuning
+fields, and the kinds were names of classes."""
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def _from_version_1(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_2(plain: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of version 2 where version 3 has them."""
+    """Return the fields of version 2 in the places where version 3 has them."""
     plain = dict(plain)
     if isinstance(optimizer := plain.get("optimizer"), dict) and "decay_norm_and_bias" in optimizer:
         decays_all = optimizer["decay_norm_and_bias"]

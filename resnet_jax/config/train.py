@@ -47,9 +47,9 @@ class TrainConfig:
     schedule: ScheduleConfig = CosineConfig()
     """How the learning rate changes during the run."""
     learning_rate_scaling: Literal["none", "linear", "square_root"] = "none"
-    """Rule that multiplies optimizer.learning_rate to give the peak of the schedule. "none" leaves
-    it. "linear" multiplies it by batch_size / 256 (Goyal et al. 2017), and "square_root" by the
-    square root of that, which is usual for LAMB and Adam."""
+    """Rule that computes the peak of the schedule from optimizer.learning_rate. "none" uses it
+    unchanged. "linear" multiplies it by batch_size / 256 (Goyal et al. 2017). "square_root"
+    multiplies it by the square root of batch_size / 256, which is usual for LAMB and Adam."""
     loss: LossConfig = SoftmaxConfig()
     """What training minimizes."""
     distillation: DistillationConfig = DistillationConfig()
@@ -71,8 +71,9 @@ class TrainConfig:
     batch_size: int = 128
     """Number of images in the global batch. The devices share it evenly."""
     accumulate_steps: int = 1
-    """Number of microbatches into which each batch is divided, so that less memory is needed. Their
-    gradients are averaged, and BatchNorm uses the statistics of each microbatch by itself."""
+    """Number of microbatches into which each batch is divided, so that a step needs less memory.
+    The gradients of the microbatches are averaged. BatchNorm uses the statistics of each microbatch
+    by itself. 1 computes the whole batch at once."""
     epochs: float = 90.0
     """Number of passes over the training split."""
     shard_optimizer: bool = False

@@ -27,7 +27,7 @@ class AdamWConfig(BaseOptimizerConfig):
     epsilon: float = 1e-8
     """Number that is added to the root of the average squared gradient."""
     weight_decay: float = 0.01
-    """Weight decay. Each step subtracts the parameter times this times the learning rate."""
+    """Weight decay. Each step subtracts the parameter times this value times the learning rate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class LambConfig(BaseOptimizerConfig):
-    """LAMB (You et al. 2020): Adam, whose updates have norms in proportion to the parameters."""
+    """LAMB (You et al. 2020): Adam with updates in proportion to the norms of the parameters."""
 
     kind: ClassVar[str] = "lamb"
 
@@ -29,15 +29,16 @@ class LambConfig(BaseOptimizerConfig):
     epsilon: float = 1e-6
     """Number that is added to the root of the average squared gradient."""
     weight_decay: float = 0.02
-    """Weight decay. The parameter times this is added to its update before the norms are taken."""
+    """Weight decay. The parameter times this value is added to its update before the norms are
+    computed."""
     decay_on: DecayOn = "kernels"
-    """Parameters that decay, and whose updates get the norm of the parameter: "kernels" for those
-    of convolutions and dense layers, "all" for scales and biases as well, "all_but_norm" for all
-    but those of normalization layers, and "all_but_named_norm" for these and the normalization
-    layers of shortcuts. The others are updated as by Adam."""
+    """Parameters that decay, and whose updates are scaled to the norm of the parameter. "kernels"
+    chooses the kernels of convolutions and dense layers, "all" also chooses scales and biases,
+    "all_but_norm" chooses all but those of normalization layers, and "all_but_named_norm" also
+    chooses the normalization layers of shortcuts. All other parameters are updated as by Adam."""
     max_gradient_norm: float | None = 1.0
-    """Largest norm of all gradients together. Larger ones are scaled down to it. None leaves them
-    unchanged."""
+    """Largest norm of all gradients together. Gradients with a larger norm are scaled down to it.
+    None leaves them unchanged."""
     trust_clip: bool = False
     """Never enlarge an update. The ratio of the norms is then at most 1, as in LAMBC."""
 
@@ -53,8 +54,9 @@ class LambConfig(BaseOptimizerConfig):
     ) -> optax.GradientTransformation:
         """Return the optimizer, which equals timm's ``Lamb``; see `SGDConfig.create`.
 
-        `optax.lamb` scales the updates of scales and biases too, and does not clip.  timm scales no
-        update at all if ``weight_decay`` is 0, and this optimizer does.
+        `optax.lamb` scales the updates of scales and biases too, and does not clip gradients.  If
+        ``weight_decay`` is 0, timm scales no update at all, whereas this optimizer still scales
+        them.
         """
         import jax.numpy as jnp
         import optax

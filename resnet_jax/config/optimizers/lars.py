@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class LarsConfig(BaseOptimizerConfig):
-    """LARS (You et al. 2017): SGD, whose updates have norms in proportion to the parameters."""
+    """LARS (You et al. 2017): SGD with updates in proportion to the norms of the parameters."""
 
     kind: ClassVar[str] = "lars"
 
@@ -32,17 +32,18 @@ class LarsConfig(BaseOptimizerConfig):
     nesterov: bool = False
     """Use Nesterov momentum."""
     weight_decay: float = 5e-5
-    """Weight decay. The parameter times this is added to its gradient."""
+    """Weight decay. The parameter times this value is added to its gradient."""
     decay_on: DecayOn = "kernels"
-    """Parameters that decay, and whose updates get the norm of the parameter: "kernels" for those
-    of convolutions and dense layers, "all" for scales and biases as well, "all_but_norm" for all
-    but those of normalization layers, and "all_but_named_norm" for these and the normalization
-    layers of shortcuts. The others are updated as by SGD without decay."""
+    """Parameters that decay, and whose updates are scaled to the norm of the parameter. "kernels"
+    chooses the kernels of convolutions and dense layers, "all" also chooses scales and biases,
+    "all_but_norm" chooses all but those of normalization layers, and "all_but_named_norm" also
+    chooses the normalization layers of shortcuts. All other parameters are updated as by SGD
+    without decay."""
     trust_coefficient: float = 0.001
     """Norm of an update as a share of the norm of its parameter, at a learning rate of 1 and
     without momentum."""
     epsilon: float = 0.0
-    """Number that is added to the norm of the gradient. MLPerf uses 0 and timm 1e-8."""
+    """Number that is added to the norm of the gradient. MLPerf uses 0, and timm uses 1e-8."""
     learning_rate_in: Literal["momentum", "update"] = "momentum"
     """Where the learning rate applies. "momentum" multiplies each gradient before it enters the
     momentum, as in TensorFlow and MLPerf. "update" multiplies the momentum, as in timm. The two
@@ -64,8 +65,8 @@ class LarsConfig(BaseOptimizerConfig):
         """Return the optimizer, which equals its reference; see `SGDConfig.create`.
 
         The references are TensorFlow's ``LARSOptimizer``, which MLPerf uses, and timm's ``Lars``.
-        `optax.lars` divides by the norm of the sum of gradient and decay, and they divide by the
-        sum of the two norms.
+        `optax.lars` divides by the norm of the sum of gradient and decay, whereas the references
+        divide by the sum of the two norms.
         """
         import jax.numpy as jnp
         import optax

@@ -23,12 +23,13 @@ class LionConfig(BaseOptimizerConfig):
     """Peak learning rate. It is scaled by the batch size if learning_rate_scaling is set. A tenth
     to a third of that of AdamW is usual."""
     beta1: float = 0.9
-    """Share of the average gradient in the update, from 0 to below 1."""
+    """Share of the average gradient in the update, from 0 to below 1. The new gradient has the
+    rest."""
     beta2: float = 0.99
     """Share of the average gradient that a step keeps, from 0 to below 1."""
     weight_decay: float = 0.1
-    """Weight decay. Each step subtracts the parameter times this times the learning rate. Three to
-    ten times that of AdamW is usual."""
+    """Weight decay. Each step subtracts the parameter times this value times the learning rate.
+    Three to ten times that of AdamW is usual."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

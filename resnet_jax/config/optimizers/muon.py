@@ -30,8 +30,8 @@ _EPSILON = 1e-7
 class MuonConfig(BaseOptimizerConfig):
     """Muon (Jordan et al. 2024) for convolutions, and AdamW or SGD for all other parameters.
 
-    The momentum of a kernel, as a matrix with one column for each output channel, is replaced by a
-    matrix with the same singular vectors whose singular values are near 1.
+    The momentum of a kernel is seen as a matrix with one column for each output channel.  It is
+    replaced by a matrix with the same singular vectors, whose singular values are near 1.
     """
 
     kind: ClassVar[str] = "muon"
@@ -47,25 +47,25 @@ class MuonConfig(BaseOptimizerConfig):
     """Number of Newton-Schulz iterations, which move the singular values toward 1."""
     scale: Literal["none", "match_adamw"] = "none"
     """Scale of the updates. "none" leaves the singular values near 1. "match_adamw" multiplies them
-    by 0.2 times the root of the longer side of the matrix, so that learning rates and decay of
-    AdamW fit (Liu et al. 2025)."""
+    by 0.2 times the square root of the longer side of the matrix, so that learning rates and weight
+    decay of AdamW fit (Liu et al. 2025)."""
     weight_decay: float = 0.0
     """Weight decay of the kernels of convolutions. Each step subtracts the parameter times this
-    times the learning rate."""
+    value times the learning rate."""
     renormalize: bool = False
-    """Before each update, scale each kernel so that its norm is the root of the number of output
-    channels, as in airbench."""
+    """Before each update, scale each kernel so that its norm is the square root of the number of
+    output channels, as in airbench."""
     others: Literal["adamw", "sgd"] = "adamw"
-    """Optimizer of all other parameters: AdamW with shares of 0.95 and 1e-10 for beta2 and epsilon,
-    or SGD with Nesterov momentum and coupled decay."""
+    """Optimizer of all other parameters: "adamw" for AdamW with a beta2 of 0.95 and an epsilon of
+    1e-10, or "sgd" for SGD with Nesterov momentum and coupled decay."""
     others_learning_rate: float = 3e-4
     """Peak learning rate of all other parameters. They follow the same schedule, including its
     changes where resizing.batch_sizes changes the batch size, but learning_rate_scaling does not
     change this peak."""
     others_momentum: float = 0.9
-    """Momentum of all other parameters, which is beta1 of AdamW, above 0 and below 1."""
+    """Momentum of all other parameters, above 0 and below 1. For AdamW this is beta1."""
     others_weight_decay: float = 0.0
-    """Weight decay of those of the other parameters that decay_on chooses."""
+    """Weight decay of all other parameters. It acts only on those that decay_on chooses."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,9 +87,9 @@ class MuonConfig(BaseOptimizerConfig):
     ) -> optax.GradientTransformation:
         """Return the optimizer, which equals Jordan's ``MuonWithAuxAdam``; see `SGDConfig.create`.
 
-        Iterations are computed in the type of the parameters, and there in bfloat16.
-        `optax.contrib.muon` differs in the first steps, because it corrects the bias of the
-        momentum, and it optimizes all other parameters by Adam with Nesterov momentum.
+        The iterations are computed in the type of the parameters; Jordan's implementation uses
+        bfloat16.  `optax.contrib.muon` differs in the first steps, because it corrects the bias of
+        the momentum, and it optimizes all other parameters by Adam with Nesterov momentum.
         """
         import jax
         import optax

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     import optax
 
 Mask = Callable[[Any], Any]
-"""From a tree of parameters to a tree of booleans with the same structure."""
+"""Function from a tree of parameters to a tree of booleans with the same structure."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
     """The kinds of parameters of a network, which the `create` of every optimizer is given.
 
-    Configurations know nothing of networks. `resnet_jax.training.optim.create_optimizer` knows the
-    paths and shapes of their parameters.
+    Configurations do not depend on networks. `resnet_jax.training.optim.create_optimizer` makes
+    this object, because it knows the paths and shapes of the parameters.
     """
 
     decayed: Mask | None
@@ -37,7 +37,7 @@ class Parameters:
         """Return a transformation of the updates of the parameters that decay.
 
         Args:
-            function: From the update of an array and the array itself to the new update.
+            function: Function from the update of an array and the array itself to the new update.
         """
         import optax
 

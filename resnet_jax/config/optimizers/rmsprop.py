@@ -27,7 +27,7 @@ class RmspropConfig(BaseOptimizerConfig):
     epsilon: float = 1e-3
     """Number that is added to the average squared gradient, before the root is taken."""
     weight_decay: float = 1e-5
-    """L2 coefficient. The parameter times this is added to its gradient."""
+    """Weight decay. The parameter times this value is added to its gradient."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

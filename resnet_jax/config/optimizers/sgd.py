@@ -27,12 +27,12 @@ class SGDConfig(BaseOptimizerConfig):
     nesterov: bool = True
     """Use Nesterov momentum."""
     weight_decay: float = 1e-4
-    """Weight decay. What it is multiplied by depends on decay."""
+    """Weight decay. The field decay says how it is applied."""
     decay: Literal["coupled", "decoupled", "schedule"] = "coupled"
     """How parameters decay. "coupled" adds the parameter times weight_decay to its gradient, as in
-    PyTorch's SGD. "decoupled" subtracts it from the parameter, times the learning rate, as in
-    timm's sgdw. "schedule" subtracts it times the learning rate divided by its peak, as in Mosaic's
-    DecoupledSGDW and in big_vision."""
+    PyTorch's SGD. "decoupled" subtracts the parameter times weight_decay times the learning rate,
+    as in timm's sgdw. "schedule" subtracts the parameter times weight_decay times the learning rate
+    divided by its peak, as in Mosaic's DecoupledSGDW and in big_vision."""
     accumulator_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which the momentum is kept. "bfloat16" halves its memory, as in big_vision."""
 

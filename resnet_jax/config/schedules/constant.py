@@ -19,5 +19,5 @@ class ConstantConfig(WarmupConfig):
     kind: ClassVar[str] = "constant"
 
     def curve(self, peak: float, clock: Clock) -> optax.Schedule:
-        """Return the learning rate by the time of a clock."""
+        """Return the learning rate as a function of the time of a clock."""
         return self.ramp(peak, peak, self.warmup_length(clock))

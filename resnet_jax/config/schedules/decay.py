@@ -1,4 +1,4 @@
-"""What the schedules have in common that fall until the end of the run."""
+"""What the schedules that fall until the end of the run have in common."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ class DecayConfig(WarmupConfig):
     """A schedule with a warm-up and a decay. A subclass defines `decay`."""
 
     hold_epochs: float = 0.0
-    """Epochs between the warm-up and the decay, in which the learning rate stays at its peak. A run
-    that is not longer than both has none."""
+    """Number of epochs between the warm-up and the decay, in which the learning rate stays at its
+    peak. A run that is not longer than the warm-up and these epochs together leaves them out."""
     end: float = 0.0
     """Learning rate at the end of the run as a share of the peak, from 0 to 1."""
     warmup_prefix: bool = True
-    """Begin the decay after the warm-up. False begins it with the run, as timm does by default: the
-    warm-up then covers the beginning of the decay, and the peak is never reached."""
+    """Begin the decay after the warm-up. False begins the decay at the start of the run, as timm
+    does by default. The warm-up then replaces the beginning of the decay, and the peak is never
+    reached."""
     warmup_target: Literal["peak", "decay"] = "peak"
-    """Learning rate that the warm-up rises to without warmup_prefix: "peak" as in timm, or "decay"
-    for the value of the decay when the warm-up ends, as in TensorFlow's Model Garden."""
+    """Learning rate that the warm-up rises to if warmup_prefix is False. "peak" rises to the peak,
+    as in timm. "decay" rises to the value of the decay when the warm-up ends, as in TensorFlow's
+    Model Garden."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +47,7 @@ class DecayConfig(WarmupConfig):
         )
 
     def curve(self, peak: float, clock: Clock) -> optax.Schedule:
-        """Return the learning rate by the time of a clock."""
+        """Return the learning rate as a function of the time of a clock."""
         import optax
 
         warmup = self.warmup_length(clock)
@@ -72,11 +74,11 @@ class DecayConfig(WarmupConfig):
         return warmup + clock.of_epochs(self.hold_epochs)
 
     def decay(self, peak: float, clock: Clock, begin: Duration) -> optax.Schedule:
-        """Return the decay by the time since its beginning.
+        """Return the decay as a function of the time since its beginning.
 
         Args:
-            peak: Learning rate at its beginning.
+            peak: Learning rate at the beginning of the decay.
             clock: The time of the run.
-            begin: The time of its beginning.
+            begin: The time at which the decay begins.
         """
         raise NotImplementedError

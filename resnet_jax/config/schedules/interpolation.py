@@ -13,8 +13,8 @@ def straight_lines(points: Sequence[tuple[float, float]]) -> optax.Schedule:
     """Return a function of time that is linear between points and constant outside of them.
 
     Args:
-        points: Times, which do not fall, and values. Of two points at the same time, the second one
-            counts from there on.
+        points: Pairs of a time and a value, in order of time. If two points have the same time, the
+            value of the second one applies from then on.
     """
     times, values = zip(*points, strict=True)
 

@@ -23,9 +23,9 @@ class LinearConfig(DecayConfig):
     kind: ClassVar[str] = "linear"
 
     points: tuple[tuple[float, float], ...] = ()
-    """Points between the warm-up and the end of the run. Each is an epoch, counted from the
-    beginning of the schedule, and the learning rate there as a share of the peak. Two points at the
-    same epoch are a jump. Without points the decay is one line."""
+    """Points between the warm-up and the end of the run. Each is a pair of an epoch, counted from
+    the beginning of the schedule, and the learning rate there as a share of the peak. Two points at
+    the same epoch make a jump. Without points, the decay is one line."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

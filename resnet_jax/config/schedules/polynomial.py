@@ -20,10 +20,11 @@ class PolynomialConfig(DecayConfig):
     kind: ClassVar[str] = "polynomial"
 
     power: float = 2.0
-    """Power of the remaining share of the decay. 1 is a straight line; MLPerf uses 2."""
+    """Power to which the remaining share of the decay is raised. 1 gives a straight line; MLPerf
+    uses 2."""
     extra_steps: int = 0
-    """Number of steps by which the decay is longer than the run. MLPerf has 1, so the last step of
-    the run is two steps before the end of its decay."""
+    """Number of steps by which the decay is longer than the run. MLPerf uses 1, so the last step of
+    the run is two steps before the end of the decay."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

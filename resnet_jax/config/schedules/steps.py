@@ -46,7 +46,7 @@ class StepsConfig(WarmupConfig):
         )
 
     def curve(self, peak: float, clock: Clock) -> optax.Schedule:
-        """Return the learning rate by the time of a clock."""
+        """Return the learning rate as a function of the time of a clock."""
         import optax
 
         warmup = self.warmup_length(clock)

@@ -25,9 +25,9 @@ class Clock(NamedTuple):
     Attributes:
         epochs: Length of the run in epochs.
         length: Length of the run in the unit.
-        of_epochs: From a number of epochs to the unit.
-        read: From the number of steps done to the time. Steps of the same epoch have the same time,
-            a whole number, if the unit is an epoch.
+        of_epochs: Function from a number of epochs to a time in the unit.
+        read: Function from the number of steps done to the time. If the unit is an epoch, all steps
+            of an epoch have the same time, which is a whole number.
     """
 
     epochs: float
@@ -41,9 +41,9 @@ class TimedConfig:
     """What every schedule has. A subclass defines `curve`."""
 
     granularity: Granularity = "step"
-    """When the learning rate changes: "step" for after every step, "epoch" for after every epoch,
-    as in torchvision, timm and NVIDIA's examples. All steps of an epoch then have the learning rate
-    of its beginning."""
+    """When the learning rate changes. "step" changes it after every step. "epoch" changes it after
+    every epoch, as in torchvision, timm and NVIDIA's examples, so that all steps of an epoch have
+    the learning rate of its beginning."""
 
     def check_epochs(self, epochs: float) -> None:
         """Raise `ConfigError` if the schedule does not fit into a run of this many epochs."""
@@ -51,14 +51,14 @@ class TimedConfig:
     def create(
         self, peak: float, *, epochs: float, steps: Callable[[float], int]
     ) -> optax.Schedule:
-        """Return the learning rate by the number of steps done.
+        """Return the learning rate as a function of the number of steps done.
 
         It is computed in float32, or in float64 if ``jax_enable_x64`` is set.
 
         Args:
             peak: Highest learning rate.
-            epochs: Length of the run.
-            steps: From a number of epochs to the nearest number of steps.
+            epochs: Length of the run in epochs.
+            steps: Function from a number of epochs to the nearest number of steps.
         """
         if self.granularity == "step":
             clock = Clock(epochs, steps(epochs), steps, _integer)
@@ -69,7 +69,7 @@ class TimedConfig:
         return lambda step: curve(clock.read(step))
 
     def curve(self, peak: float, clock: Clock) -> optax.Schedule:
-        """Return the learning rate by the time of a clock."""
+        """Return the learning rate as a function of the time of a clock."""
         raise NotImplementedError
 
 

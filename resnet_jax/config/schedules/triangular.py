@@ -35,7 +35,7 @@ class TriangularConfig(TimedConfig):
         require_from_0_to_1(self, "peak_at", "warmup_start", "end")
 
     def curve(self, peak: float, clock: Clock) -> optax.Schedule:
-        """Return the learning rate by the time of a clock."""
+        """Return the learning rate as a function of the time of a clock."""
         top = math.floor(self.peak_at * clock.length)
         return straight_lines(
             [(0.0, self.warmup_start * peak), (top, peak), (clock.length, self.end * peak)]

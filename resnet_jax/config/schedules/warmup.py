@@ -17,7 +17,7 @@ from resnet_jax.config.validation import (
 if TYPE_CHECKING:
     import optax
 
-# Share of the run that a warm-up takes if it was configured to be as long as the run.
+# Share of the run that a warm-up takes if it was configured to be at least as long as the run.
 SHORTENED_WARMUP = 0.1
 
 
@@ -26,13 +26,14 @@ class WarmupConfig(TimedConfig):
     """What every schedule with a warm-up has."""
 
     warmup_epochs: float = 5.0
-    """Epochs over which the learning rate rises linearly from warmup_start to its peak. A run that
-    is not longer than this warms up during a tenth of its epochs."""
+    """Number of epochs over which the learning rate rises linearly from warmup_start to its peak. A
+    run that is not longer than this warms up during a tenth of its epochs."""
     warmup_steps: int | None = None
-    """Number of steps of the warm-up, as in BiT. None uses warmup_epochs instead."""
+    """Number of steps of the warm-up, as in BiT. It replaces warmup_epochs. None uses
+    warmup_epochs."""
     warmup_start: float = 0.0
-    """Learning rate of the first step as a share of the peak, from 0 to 1. torchvision begins at
-    0.01. 0 begins with a step that changes nothing but running statistics."""
+    """Learning rate of the first step as a share of the peak, from 0 to 1. torchvision uses 0.01.
+    With 0, the first step changes only the running statistics."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "warmup_epochs")
@@ -51,11 +52,11 @@ class WarmupConfig(TimedConfig):
         )
 
     def warmup(self, epochs: float) -> float:
-        """Return the epochs of warm-up in a run of this many epochs, by ``warmup_epochs``."""
+        """Return the number of epochs of warm-up by ``warmup_epochs``, given those of the run."""
         return self.shortened(self.warmup_epochs, epochs)
 
     def shortened(self, warmup: float, length: float) -> float:
-        """Return the length of a warm-up that was configured for longer runs, perhaps.
+        """Return the length of a warm-up, shortened if the run is not longer than it.
 
         Args:
             warmup: The configured length.
@@ -69,18 +70,19 @@ class WarmupConfig(TimedConfig):
     def warmup_length(self, clock: Clock) -> Duration:
         """Return the length of the warm-up in the unit of a clock.
 
-        It is a whole number of steps, at least one fewer than the run has, if the unit is a step.
+        If the unit is a step, the length is a whole number, and at least one step of the run comes
+        after it.
         """
         if self.granularity == "epoch":
             return self.warmup(clock.length)
         if self.warmup_steps is not None:
             return math.floor(self.shortened(self.warmup_steps, clock.length))
         warmup = self.warmup(clock.epochs)
-        # In a run of few steps, rounding must not leave the warm-up alone.
+        # In a run of few steps, rounding must not make the warm-up as long as the run.
         return min(clock.of_epochs(warmup), clock.length - 1) if warmup else 0
 
     def ramp(self, peak: float, top: float, length: Duration) -> optax.Schedule:
-        """Return the rise to ``top``, which is constant if it has no length."""
+        """Return the linear rise to ``top``, or ``top`` at all times if the length is 0."""
         import optax
 
         return optax.linear_schedule(self.warmup_start * peak if length else top, top, length)
