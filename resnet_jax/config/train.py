@@ -149,8 +149,8 @@ class TrainConfig:
             not isinstance(self.optimizer, LambConfig)
             or self.optimizer.max_gradient_norm is None
             or self.clip.global_norm is None,
-            "the optimizer lamb limits the norm of all gradients itself; leave out clip.global_norm "
-            "and set optimizer.max_gradient_norm",
+            "the optimizer lamb limits the norm of all gradients itself; leave out "
+            "clip.global_norm and set optimizer.max_gradient_norm",
         )
         resizing = self.resizing
         require(
