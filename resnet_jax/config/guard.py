@@ -10,9 +10,9 @@ class GuardConfig:
     """What happens if the loss or a gradient of a step is infinite or not a number."""
 
     skip: bool | None = None
-    """Skip such a step: it changes neither parameters nor running statistics, optimizer state and
-    averages, and the run goes on with the next batch. False ends the run. None skips in float16
-    only, where an overflow is part of loss scaling."""
+    """Skip such a step: it changes neither parameters nor running statistics, averages and moments
+    of the optimizer, and the run goes on with the next batch and its learning rate. False ends the
+    run. None skips in float16 only, where an overflow is part of loss scaling."""
     max_in_a_row: int = 20
     """Number of skipped steps in a row after which the run ends. It is checked when the metrics are
     recorded, every log_every_steps."""
