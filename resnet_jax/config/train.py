@@ -208,6 +208,13 @@ class TrainConfig:
         """Return the number of steps nearest to a number of epochs, at least 1."""
         return max(1, math.floor(epochs * train_examples / self.batch_size + 0.5))
 
+    def check_types(self) -> None:
+        """Raise `ConfigError` if a field has a value of another type, or none of its choices.
+
+        Python accepts such a value, and ``config.json`` could not be read again.
+        """
+        type(self).from_json(self.to_json())
+
     def to_json(self) -> dict[str, Any]:
         """Return nested plain values; see `resnet_jax.config.serialization`."""
         from resnet_jax.config.serialization import to_json

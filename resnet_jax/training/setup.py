@@ -68,9 +68,11 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
         devices: Devices to train on; by default all.
 
     Raises:
-        ConfigError: The devices cannot share the global batch evenly, the processes have different
-            numbers of devices, or the network is impossible (see `create_network`).
+        ConfigError: A field has a value of another type, the devices cannot share the global batch
+            evenly, the processes have different numbers of devices, or the network is impossible
+            (see `create_network`).
     """
+    config.check_types()
     mesh = make_mesh(devices)
     config.check_devices(mesh.size)
     if mesh.size != mesh.local_mesh.size * jax.process_count():

@@ -24,7 +24,9 @@ class Program(NamedTuple):
 class TrainSteps:
     """The compiled training step for each step of a run.
 
-    A thread compiles the next program while the steps of the current one run.
+    A thread compiles the next program while the steps of the current one run.  A process that ends
+    in the meantime, which has saved its last step by then, waits for the compilation: nothing can
+    interrupt it, and Python aborts if it comes to its end in a daemon thread.
 
     Args:
         run: The run.
