@@ -39,8 +39,8 @@ class AveragingConfig:
     The warm-up begins there too."""
     statistics: Literal["averaged", "copied", "recomputed"] = "averaged"
     """Running statistics of BatchNorm that belong to the averages: averages as well, a copy of
-    those of the last updated step, or statistics that are recomputed before each evaluation from
-    recompute_batches batches of training images."""
+    those of the last updated step, or statistics that are recomputed before each evaluation and
+    each checkpoint from recompute_batches batches of training images."""
     recompute_batches: int = 50
     """Number of training batches from which statistics are recomputed. They are always the first
     batches of the run. Only statistics "recomputed" uses it."""

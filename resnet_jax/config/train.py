@@ -72,7 +72,8 @@ class TrainConfig:
     """Number of images in the global batch. The devices share it evenly."""
     accumulate_steps: int = 1
     """Number of microbatches into which each batch is divided, so that less memory is needed. Their
-    gradients are averaged, and BatchNorm uses the statistics of each microbatch by itself."""
+    gradients are averaged, and BatchNorm uses the statistics of each microbatch by itself. A
+    teacher and evaluations take as many images at once as a microbatch has."""
     epochs: float = 90.0
     """Number of passes over the training split."""
     shard_optimizer: bool = False
@@ -158,6 +159,11 @@ class TrainConfig:
         return self.model.dtype == "float16" if self.guard.skip is None else self.guard.skip
 
     @property
+    def microbatch_size(self) -> int:
+        """Number of images that the network is given at once, on all devices together."""
+        return self.batch_size // self.accumulate_steps
+
+    @property
     def learning_rate_factor(self) -> float:
         """Factor by which ``learning_rate_scaling`` multiplies the learning rate."""
         if self.learning_rate_scaling == "none":
@@ -191,7 +197,7 @@ class TrainConfig:
         Raises:
             ConfigError: the batch, or each microbatch, does not consist of whole groups.
         """
-        size, whole = self.model.bn_group_size, self.batch_size // self.accumulate_steps
+        size, whole = self.model.bn_group_size, self.microbatch_size
         if size == "batch":
             return None
         if size == "device":
