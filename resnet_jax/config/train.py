@@ -139,13 +139,12 @@ class TrainConfig:
         )
 
         averaging = self.averaging
-        counts_epochs = averaging.start_epoch > 0 or averaging.every_steps == "epoch"
+        halves = averaging.half_life_steps > 0 and averaging.every_steps == "epoch"
         require(
-            not self.resizing.batch_sizes
-            or not (counts_epochs or averaging.warmup == "torchvision"),
-            "resizing.batch_sizes makes the number of steps differ between epochs, and "
-            'averaging.start_epoch, every_steps "epoch" and warmup "torchvision" count on equal '
-            "ones; leave out either",
+            not self.resizing.batch_sizes or not (halves or averaging.warmup == "torchvision"),
+            "resizing.batch_sizes makes the number of steps differ between epochs, but the decays "
+            'of averaging.warmup "torchvision", and of half_life_steps with every_steps "epoch", '
+            "depend on it; leave out either",
         )
 
     @property

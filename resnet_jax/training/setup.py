@@ -215,9 +215,7 @@ class Run:
     @property
     def timeline(self) -> Timeline:
         """How the steps are divided into epochs."""
-        batch_size, epochs = self.config.batch_size, self.config.epochs
-        per_epoch = self.dataset.train.epoch_size / batch_size
-        return Timeline(per_epoch, self.total_steps, batch_size, epochs)
+        return Timeline(self.phases, self.total_steps, self.config.epochs)
 
     def evaluation_due(self, step: int) -> bool:
         """Return True if a step completes an interval between evaluations, or the run."""

@@ -34,6 +34,7 @@ from resnet_jax.training.loss_scale import (
     rescaled,
 )
 from resnet_jax.training.metrics import Metrics
+from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.process.goodput import Goodput
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
@@ -54,9 +55,8 @@ pytestmark = pytest.mark.xdist_group("guard")
 
 MODEL = create_model("cifar_resnet20", stage_sizes=(1,), width=8)
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
-UPDATE = averaged(
-    make_update(OPTIMIZER), AveragingConfig(decay=0.9), Timeline(6, 6, batch_size=8, epochs=1.0)
-)
+TIMELINE = Timeline(Phases((Phase(None, 8),), 48), 6, epochs=1.0)
+UPDATE = averaged(make_update(OPTIMIZER), AveragingConfig(decay=0.9), TIMELINE)
 KEY = jax.random.key(0)
 
 
