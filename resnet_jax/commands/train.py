@@ -326,7 +326,7 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
         command: The words of the command line, for the report.
         started: When the program began, by `time.perf_counter`.
     """
-    files = None
+    files, code = None, 0
     if arguments.find_lr:
         files = files_in(arguments.workdir, overwrite=arguments.overwrite)
     # The slow imports begin here, after help and most mistakes have been answered.
@@ -340,6 +340,7 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
     from resnet_jax.training.process.distributed import (
         DistributedError,
         connected,
+        end_at_once,
         is_primary,
         leave,
         leave_after,
@@ -349,6 +350,7 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
     from resnet_jax.training.range_test import RangeTestError
     from resnet_jax.training.rundir.checkpoints import CheckpointError
     from resnet_jax.training.rundir.workdir import WorkdirError
+    from resnet_jax.training.train_steps import is_compiling
 
     # Orbax logs every detail of every save and of every signal.
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -372,7 +374,7 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
                 # All processes have reached the same step, and end in an orderly way.
                 if is_primary():
                     print(error, file=sys.stderr)
-                return error.exit_code
+                code = error.exit_code
     except (
         CheckpointError,
         ConfigError,
@@ -394,4 +396,7 @@ def execute(arguments: Arguments, command: Sequence[str], started: float) -> int
         raise
     except Exception as error:
         leave_after(error, arguments.distributed)
-    return 0
+    if is_compiling():
+        # A regular exit would wait for a step that this process does not do.
+        end_at_once(code)
+    return code

@@ -47,7 +47,8 @@ class AveragingConfig:
     statistics: Literal["averaged", "copied", "recomputed"] = "averaged"
     """Running statistics of BatchNorm that belong to the averages. "averaged" averages them as
     well. "copied" copies those of the step at the last update. "recomputed" computes them anew
-    before each evaluation, from recompute_batches batches of training images."""
+    before each evaluation and each checkpoint, from recompute_batches batches of training
+    images."""
     recompute_batches: int = 50
     """Number of training batches from which statistics are recomputed. They are always the first
     batches of the run. It has an effect only if statistics is "recomputed"."""

@@ -62,13 +62,19 @@ def load_experiment(source: str | os.PathLike[str]) -> Experiment:
         source: One of `list_experiments`, or the path of a Python file.
 
     Raises:
-        ConfigError: There is no such experiment, or its file fails or defines no ``CONFIG``.
+        ConfigError: There is no such experiment, or its file fails, defines no ``CONFIG``,
+            or gives a field a value of another type.
     """
     if is_file(source):
         path = Path(source)
         if not path.is_file():
             raise ConfigError(f"{path} is not a file; give the path of a file that defines CONFIG")
-        return _load(path)
+        experiment = _load(path)
+        try:
+            experiment.config.check_types()
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        return experiment
     files = _files()
     name = os.fspath(source).replace("_", "-")
     if name not in files:

@@ -10,9 +10,10 @@ class GuardConfig:
     """What happens if the loss or a gradient of a step is infinite or not a number."""
 
     skip: bool | None = None
-    """Skip such a step. A skipped step changes no parameters, running statistics, optimizer state
-    or averages, and the run goes on with the next batch. False ends the run instead. None skips
-    steps in float16 only, where overflows are a normal part of loss scaling."""
+    """Skip such a step. A skipped step changes no parameters, running statistics, averages or
+    moments of the optimizer. The run goes on with the next batch and its learning rate. False ends
+    the run instead. None skips steps in float16 only, where overflows are a normal part of loss
+    scaling."""
     max_in_a_row: int = 20
     """Number of skipped steps in a row after which the run ends. It is checked whenever the metrics
     are recorded, which is every log_every_steps steps."""

@@ -21,8 +21,13 @@ fields, and the kinds were names of classes."""
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
-    """Return nested plain values, with a ``kind`` for each member of a union."""
-    return {"schema_version": SCHEMA_VERSION, **json.loads(json.dumps(_plain(config)))}
+    """Return nested plain values, with a ``kind`` for each member of a union.
+
+    Raises:
+        ConfigError: a value has no form in JSON.
+    """
+    fields = json.loads(json.dumps(_plain(config), default=_refuse))
+    return {"schema_version": SCHEMA_VERSION, **fields}
 
 
 def from_json(plain: Any) -> TrainConfig:
@@ -109,6 +114,14 @@ def _plain(value: Any) -> Any:
     return kind | {
         field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
     }
+
+
+def _refuse(value: Any) -> None:
+    """Raise `ConfigError` for a value that JSON does not have, such as a path."""
+    raise ConfigError(
+        f"the values of a configuration are Python's numbers, strings and tuples, but one is "
+        f"{value!r}; convert it"
+    )
 
 
 def _value(hint: Any, plain: Any, name: str) -> Any:

@@ -73,7 +73,8 @@ class TrainConfig:
     accumulate_steps: int = 1
     """Number of microbatches into which each batch is divided, so that a step needs less memory.
     The gradients of the microbatches are averaged. BatchNorm uses the statistics of each microbatch
-    by itself. 1 computes the whole batch at once."""
+    by itself. A teacher and evaluations also use batches of the size of a microbatch. 1 computes
+    the whole batch at once."""
     epochs: float = 90.0
     """Number of passes over the training split."""
     shard_optimizer: bool = False
@@ -159,13 +160,12 @@ class TrainConfig:
             "images of full size; lower it, or set resizing.initial_size to None",
         )
         averaging = self.averaging
-        counts_epochs = averaging.start_epoch > 0 or averaging.every_steps == "epoch"
+        halves = averaging.half_life_steps > 0 and averaging.every_steps == "epoch"
         require(
-            not self.resizing.batch_sizes
-            or not (counts_epochs or averaging.warmup == "torchvision"),
-            "resizing.batch_sizes makes the number of steps differ between epochs, and "
-            'averaging.start_epoch, every_steps "epoch" and warmup "torchvision" count on equal '
-            "ones; leave out either",
+            not self.resizing.batch_sizes or not (halves or averaging.warmup == "torchvision"),
+            "resizing.batch_sizes makes the number of steps differ between epochs, but the decays "
+            'of averaging.warmup "torchvision", and of half_life_steps with every_steps "epoch", '
+            "depend on it; leave out either",
         )
 
     @property
@@ -177,6 +177,11 @@ class TrainConfig:
     def skips_steps(self) -> bool:
         """Whether a step whose loss or gradients are not finite is skipped."""
         return self.model.dtype == "float16" if self.guard.skip is None else self.guard.skip
+
+    @property
+    def microbatch_size(self) -> int:
+        """Number of images that the network is given at once, on all devices together."""
+        return self.batch_size // self.accumulate_steps
 
     @property
     def learning_rate_factor(self) -> float:
@@ -212,7 +217,7 @@ class TrainConfig:
         Raises:
             ConfigError: the batch, or each microbatch, does not consist of whole groups.
         """
-        size, whole = self.model.bn_group_size, self.batch_size // self.accumulate_steps
+        size, whole = self.model.bn_group_size, self.microbatch_size
         if size == "batch":
             return None
         if size == "device":
@@ -228,6 +233,13 @@ class TrainConfig:
     def steps(self, epochs: float, train_examples: int) -> int:
         """Return the number of steps nearest to a number of epochs, at least 1."""
         return max(1, math.floor(epochs * train_examples / self.batch_size + 0.5))
+
+    def check_types(self) -> None:
+        """Raise `ConfigError` if a field has a value of another type, or none of its choices.
+
+        Python accepts such a value, and ``config.json`` could not be read again.
+        """
+        type(self).from_json(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Return nested plain values; see `resnet_jax.config.serialization`."""

@@ -56,8 +56,8 @@ def make_batch_statistics(model: ResNet) -> Callable[[dict[str, Any], Images, Im
     combines several of them.
 
     Args:
-        model: The network. Dropout, stochastic depth, groups of examples and frozen statistics are
-            turned off.
+        model: The network. Dropout, stochastic depth, DropBlock, groups of examples and frozen
+            statistics are turned off.
     """
     # With a decay of 0, the updated running statistics equal the statistics of the batch.
     batch_model = model.clone(
@@ -67,6 +67,7 @@ def make_batch_statistics(model: ResNet) -> Callable[[dict[str, Any], Images, Im
         drop_path_rate=0.0,
         dropout_rate=0.0,
         block_dropout_rate=0.0,
+        drop_block_rate=0.0,
     )
 
     def batch_statistics(variables: dict[str, Any], images: Images, mask: Images) -> Any:

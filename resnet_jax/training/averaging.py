@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from resnet_jax.config import AveragingConfig
+from resnet_jax.training.phases import Phases
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import Gradients, Update
 
@@ -22,23 +23,31 @@ step enters the averages."""
 class Timeline(NamedTuple):
     """How the steps of a run are divided into epochs.
 
+    An epoch ends with the step that completes it, after which the run may be evaluated.
+
     Attributes:
-        steps_per_epoch: Number of steps of an epoch. It is not a whole number if the batch size
-            does not divide the number of examples.
+        phases: The batch sizes of the steps.
         total_steps: Number of steps of the run.
-        batch_size: Number of examples of a step.
         epochs: Number of epochs of the run.
     """
 
-    steps_per_epoch: float
+    phases: Phases
     total_steps: int
-    batch_size: int
     epochs: float
+
+    @property
+    def batch_size(self) -> int:
+        """Number of examples of the first step."""
+        return self.phases.phases[0].batch_size
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Number of steps of an epoch of such steps, not always a whole number."""
+        return self.phases.num_examples / self.batch_size
 
     def end_of(self, epochs: float) -> int:
         """Return the number of steps after which a number of epochs is complete."""
-        # Rounding must not add a step if the epochs consist of whole steps.
-        return min(self.total_steps, math.ceil(epochs * self.steps_per_epoch - 1e-6))
+        return min(self.total_steps, self.phases.end_of(epochs))
 
     @property
     def epoch_ends(self) -> list[int]:

@@ -20,6 +20,7 @@ from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.inference.class_names import match_classes
 from resnet_jax.inference.classifier import Classifier
 from resnet_jax.models import ResNet
+from resnet_jax.training.accumulation import microbatches, whole
 from resnet_jax.training.objective import Objective
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
 
@@ -129,6 +130,7 @@ def taught(
     teacher: Teacher,
     resident: Any,
     drawn: Any,
+    steps: int = 1,
 ) -> Callable[..., tuple[jax.Array, Taught]]:
     """Return an augmentation whose targets carry the logits of a teacher.
 
@@ -137,11 +139,18 @@ def taught(
         teacher: The teacher.
         resident: Its arrays, on the devices.
         drawn: What the iterator of the training split yields, on the devices.
+        steps: Number of microbatches that the teacher is given one after the other.
     """
+
+    def ask(images: jax.Array) -> jax.Array:
+        if steps == 1:
+            return teacher.logits(resident, images, drawn)
+        parts = microbatches((images, drawn), steps)
+        return whole(jax.lax.map(lambda part: teacher.logits(resident, *part), parts))
 
     def augment_and_ask(*arguments: jax.Array) -> tuple[jax.Array, Taught]:
         images, targets = augment(*arguments)
-        return images, Taught(targets, teacher.logits(resident, images, drawn))
+        return images, Taught(targets, ask(images))
 
     return augment_and_ask
 

@@ -231,7 +231,7 @@ def _measure_evaluation(
     run: Run, eval_step: Callable[..., Any], variables: dict[str, Any]
 ) -> float:
     """Return the estimated time of an evaluation in seconds, from its first batches."""
-    size = run.config.batch_size
+    size = run.config.microbatch_size
     drawn = run.dataset.evaluation.eval_batches(size)
     total = math.ceil(len(run.dataset.evaluation) / size)
     with Prefetch(drawn, run.mesh) as batches:

@@ -29,9 +29,9 @@ def initial_guard(params: optax.Params) -> Guard:
 def guarded(update: Update) -> Update:
     """Return an update that skips the steps whose loss or gradients are not finite.
 
-    A skipped step counts as a step, so that the run goes on with the next batch.  It changes
-    nothing else: parameters, running statistics, optimizer state and averages stay the same to the
-    last bit.
+    A skipped step counts as a step, so that the run goes on with the next batch, and the learning
+    rate with its schedule.  It changes nothing else: parameters, running statistics, averages and
+    the rest of the optimizer state stay the same to the last bit.
 
     Args:
         update: An update. Averages and everything else that must not change belong to it.
@@ -48,7 +48,8 @@ def guarded(update: Update) -> Update:
                 "last": state.step + 1,
                 "not_finite": not_finite,
             }
-            return dataclasses.replace(state, step=state.step + 1, guard=guard)
+            opt_state = _after_the_step_of_a_schedule(state.opt_state)
+            return dataclasses.replace(state, step=state.step + 1, opt_state=opt_state, guard=guard)
 
         def take() -> TrainState:
             guard = state.guard | {"in_a_row": jnp.zeros((), jnp.int32)}
@@ -57,6 +58,20 @@ def guarded(update: Update) -> Update:
         return jax.lax.cond(not_finite.any(), skip, take)
 
     return guarded_update
+
+
+def _after_the_step_of_a_schedule(opt_state: optax.OptState) -> optax.OptState:
+    """Return the state of an optimizer whose schedules of the learning rate are one step on."""
+
+    def schedules(state: Any) -> bool:
+        return isinstance(state, optax.ScaleByScheduleState)
+
+    def advanced(state: Any) -> Any:
+        # As in the transformation itself, the count stays at the largest integer.
+        count = optax.safe_increment
+        return state._replace(count=count(state.count)) if schedules(state) else state
+
+    return jax.tree.map(advanced, opt_state, is_leaf=schedules)
 
 
 def diagnosis(guard: Mapping[str, Any], params: optax.Params) -> str:

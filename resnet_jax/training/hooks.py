@@ -44,8 +44,9 @@ class StepEvent:
         total_steps: Number of steps of the whole run.
         epoch: Number of epochs done.
         metrics: Means over the training images since the last record: ``loss`` in nats, ``top1``
-            and ``top5`` as shares from 0 to 1. They are missing if all steps since then were
-            skipped. A run that skips steps has more values, which describe that.
+            and ``top5`` as shares from 0 to 1. Steps whose loss is not finite are left out, and
+            the three are missing if no other step is left. A run that skips steps has more values,
+            which describe that.
         learning_rate: Learning rate of this step.
         images_per_second: Throughput since the last record, without evaluations, checkpoints and
             hooks.

@@ -334,8 +334,10 @@ class _Loop:
             saver.add(fetched)
             # A run that stops early counts its evaluations, so it does not leave one out then.
             evaluated = evaluation_due and (last or saver.ranks_evaluations or not preempted)
-            if evaluated:
+            if evaluated or save_due:
+                # Commands read checkpoints of runs that go on or were interrupted.
                 state = self.complete(state)
+            if evaluated:
                 evaluation = self.evaluate(state)
                 records.evaluation(step, evaluation.metrics)
                 saver.rank(step, evaluation)

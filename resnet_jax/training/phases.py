@@ -100,6 +100,15 @@ class Phases:
             (examples - phase.first_example) / phase.batch_size + 0.5
         )
 
+    def end_of(self, epochs: float) -> int:
+        """Return the number of the first step after which a number of epochs is complete."""
+        examples = epochs * self.num_examples
+        phase = [p for p in self.phases if p is self.phases[0] or p.first_example < examples][-1]
+        # Rounding must not add a step if the epochs consist of whole steps.
+        return phase.first_step + math.ceil(
+            (examples - phase.first_example) / phase.batch_size - 1e-6
+        )
+
     def examples(self, step: int) -> int:
         """Return the number of examples that a number of steps take."""
         phase = self.after(step)

@@ -37,7 +37,7 @@ class Records:
 
         Args:
             step: Number of steps done.
-            means: ``loss``, ``top1`` and ``top5``, unless all steps were skipped, and other facts.
+            means: ``loss``, ``top1`` and ``top5``, unless no loss is finite, and other facts.
 
         Returns:
             The record: the means, ``learning_rate`` and ``images_per_second``.

@@ -121,5 +121,5 @@ class Saver:
         if self._run.dataset.evaluation_split == "validation":
             config = self._run.config.early_stopping
             return badness(evaluation.metrics, config) if evaluation else None
-        # There are no losses if all steps since the last checkpoint were skipped.
+        # There are no losses if none was finite since the last checkpoint.
         return mean_metrics(self._losses)["loss"] if self._losses else None

@@ -20,6 +20,7 @@ from resnet_jax.inference.precise_bn import make_batch_statistics
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
+from resnet_jax.training.accumulation import microbatches
 from resnet_jax.training.averaging import Timeline
 from resnet_jax.training.class_balance import count_classes
 from resnet_jax.training.composition import create_gradient_function, create_update
@@ -55,9 +56,10 @@ from resnet_jax.training.step import (
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
 
 StatisticsStep = Callable[[dict[str, Any], Any, jax.Array, np.int32], tuple[Any, jax.Array]]
-"""From (variables, batch, key, step) to the statistics of the batch, in the structure of
-``batch_stats``, and the number of its examples. The batch is what the iterator of the training
-split yields. It is augmented as the training step does after that number of steps."""
+"""From (variables, batch, key, step) to the statistics of each of the M microbatches, arrays
+[M, ...] in the structure of ``batch_stats``, and the numbers of their examples, int32[M]. The batch
+is what the iterator of the training split yields. It is augmented as the training step does after
+that number of steps."""
 
 
 def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> tuple[ResNet, Mesh]:
@@ -68,9 +70,11 @@ def check(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> t
         devices: Devices to train on; by default all.
 
     Raises:
-        ConfigError: The devices cannot share the global batch evenly, the processes have different
-            numbers of devices, or the network is impossible (see `create_network`).
+        ConfigError: A field has a value of another type, the devices cannot share the global batch
+            evenly, the processes have different numbers of devices, or the network is impossible
+            (see `create_network`).
     """
+    config.check_types()
     mesh = make_mesh(devices)
     config.check_devices(mesh.size)
     if mesh.size != mesh.local_mesh.size * jax.process_count():
@@ -214,9 +218,7 @@ class Run:
     @property
     def timeline(self) -> Timeline:
         """How the steps are divided into epochs."""
-        batch_size, epochs = self.config.batch_size, self.config.epochs
-        per_epoch = self.dataset.train.epoch_size / batch_size
-        return Timeline(per_epoch, self.total_steps, batch_size, epochs)
+        return Timeline(self.phases, self.total_steps, self.config.epochs)
 
     def evaluation_due(self, step: int) -> bool:
         """Return True if a step completes an interval between evaluations, or the run."""
@@ -397,7 +399,7 @@ class Run:
         )
         with self._platform():
             return jitted.lower(
-                self._train_arrays, self.abstract_state, self._drawn(train), self._abstract_key
+                self._train_arrays, self.abstract_state, self._drawn_batch, self._abstract_key
             )
 
     def compile_statistics_step(self) -> StatisticsStep:
@@ -416,7 +418,9 @@ class Run:
         ) -> tuple[Any, jax.Array]:
             batch = train.fetch(resident[0] if self.teacher else resident, drawn)
             images, _ = augment(step_keys(key, step)[0], batch.image, batch.label)
-            return batch_statistics(variables, images, batch.mask), batch.mask.sum()
+            parts = microbatches((images, batch.mask), self.config.accumulate_steps)
+            found = jax.lax.map(lambda part: batch_statistics(variables, *part), parts)
+            return found, parts[1].sum(1)
 
         evaluated = self._state_shardings.evaluated
         jitted = jax.jit(
@@ -424,7 +428,7 @@ class Run:
             in_shardings=(replica, evaluated, batch_sharded(self.mesh), replica, replica),
             out_shardings=replica,
         )
-        arguments = self.abstract_state.evaluated, self._drawn(train), self._abstract_key
+        arguments = self.abstract_state.evaluated, self._drawn_batch, self._abstract_key
         with self._platform():
             lowered = jitted.lower(self._train_arrays, *arguments, np.int32(0))
         return partial(lowered.compile(), self._train_arrays)
@@ -457,10 +461,13 @@ class Run:
             drawn: What the iterator of the training split yields.
         """
         augment = self.augmentation(step)
-        return taught(augment, self.teacher, resident, drawn) if self.teacher else augment
+        if self.teacher is None:
+            return augment
+        return taught(augment, self.teacher, resident, drawn, self.config.accumulate_steps)
 
     def _lower_eval_step(self) -> jax.stages.Lowered:
         evaluation, replica = self.dataset.evaluation, replicated(self.mesh)
+        drawn = self._drawn(evaluation, self.config.microbatch_size)
         eval_batch = make_eval_step(self.model, self.dataset.prepare)
 
         def eval_step(resident: Any, variables: dict[str, Any], drawn: Any) -> BatchEvaluation:
@@ -473,9 +480,7 @@ class Run:
             out_shardings=replica,
         )
         with self._platform():
-            return jitted.lower(
-                self._evaluation_arrays, self.abstract_state.evaluated, self._drawn(evaluation)
-            )
+            return jitted.lower(self._evaluation_arrays, self.abstract_state.evaluated, drawn)
 
     @property
     def _abstract_key(self) -> jax.ShapeDtypeStruct:
@@ -495,11 +500,15 @@ class Run:
     def _evaluation_arrays(self) -> Any:
         return replicate(self.dataset.evaluation.resident, self.mesh)
 
-    def _drawn(self, split: Split) -> Any:
+    @property
+    def _drawn_batch(self) -> Any:
+        return self._drawn(self.dataset.train, self.config.batch_size)
+
+    def _drawn(self, split: Split, batch_size: int) -> Any:
         """Return shapes, dtypes and shardings of what the iterators of a split yield."""
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
-                (self.config.batch_size, *leaf.shape),
+                (batch_size, *leaf.shape),
                 leaf.dtype,
                 sharding=batch_sharded(self.mesh),
             ),

@@ -40,7 +40,7 @@ def evaluate_state(
             eval_step,
             variables,
             run.dataset.evaluation,
-            batch_size=run.config.batch_size,
+            batch_size=run.config.microbatch_size,
             mesh=run.mesh,
             watch=watch,
         )
@@ -86,9 +86,11 @@ def recompute_statistics(
     def statistics(batches: Iterator[Any]) -> Iterator[tuple[Any, int]]:
         key = run.step_key
         for step, batch in enumerate(batches):
-            found, count = statistics_step(state.ema, batch, key, np.int32(step))
-            watch(count)
-            yield found, int(count)
+            found, counts = statistics_step(state.ema, batch, key, np.int32(step))
+            watch(counts)
+            found, counts = jax.device_get((found, counts))
+            for i, count in enumerate(counts):
+                yield jax.tree.map(lambda leaf, i=i: leaf[i], found), int(count)
 
     with Prefetch(first, run.mesh) as batches:
         pooled = pooled_statistics(statistics(batches))

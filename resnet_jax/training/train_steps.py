@@ -1,5 +1,6 @@
 """The compiled training steps of a run: one for each size of images, and one for the head alone."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
@@ -21,10 +22,23 @@ class Program(NamedTuple):
     head_only: bool
 
 
+_THREAD = "compile"
+
+
+def is_compiling() -> bool:
+    """Return whether a thread of this process compiles a program.
+
+    Nothing can interrupt it, and Python waits for it when the process ends in the regular way.  A
+    daemon thread would be no remedy: Python 3.11 aborts if the compilation ends after Python.
+    """
+    return any(thread.name.startswith(_THREAD) for thread in threading.enumerate())
+
+
 class TrainSteps:
     """The compiled training step for each step of a run.
 
-    A thread compiles the next program while the steps of the current one run.
+    A thread compiles the next program while the steps of the current one run.  A process that ends
+    in the meantime would wait for it, see `is_compiling`.
 
     Args:
         run: The run.
@@ -65,7 +79,7 @@ class TrainSteps:
     def _compile(self, program: Program) -> Future[TrainStep]:
         if program not in self._compiled:
             run = self._run.of_phase(program.phase)
-            compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+            compiler = ThreadPoolExecutor(1, thread_name_prefix=_THREAD)
             compile_step = run.compile_head_step if program.head_only else run.compile_train_step
             self._compiled[program] = compiler.submit(compile_step)
             # The thread ends with its task.

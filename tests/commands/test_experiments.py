@@ -79,6 +79,10 @@ def test_a_file_of_the_user_is_an_experiment(tmp_path: Path) -> None:
             "from resnet_jax.config import SGDConfig\nSGDConfig(momentum=2)\n",
             r"own\.py: momentum must be in \[0, 1\)",
         ),
+        (
+            OWN.replace("epochs=7", 'learning_rate_scaling="sqrt"'),
+            r"own\.py: learning_rate_scaling must be one of 'none', 'linear', 'square_root', but",
+        ),
     ],
 )
 def test_a_faulty_file_gets_one_line(tmp_path: Path, content: str, message: str) -> None:

@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,10 +22,14 @@ import pytest
 from resnet_jax.commands import train
 from resnet_jax.commands.main import main
 from resnet_jax.config import TrainConfig, list_experiments
+from resnet_jax.training import experiment
+from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.process import distributed
+from resnet_jax.training.process.preemption import PreemptedError
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
+from resnet_jax.training.train_steps import TrainSteps, is_compiling
 from tests import fast_compilation
 from tests.training.tiny_train import GATE
 
@@ -481,3 +487,41 @@ def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     )
     assert match, errors
     assert (workdir / "checkpoints" / match[1]).exists()
+
+
+def test_a_run_that_ends_does_not_wait_for_the_compilation_of_the_next_size(
+    run_here: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ends, compiled = [], threading.Event()
+
+    def end(code: int) -> None:
+        ends.append(code)
+        sys.exit(code)
+
+    def interrupted(*_: object, **__: object) -> None:
+        first, second = (
+            SimpleNamespace(compile_train_step=compile_step)
+            for compile_step in (lambda: 0, compiled.wait)
+        )
+        run: Any = SimpleNamespace(
+            phases=Phases((Phase(8, 4), Phase(16, 4, first_step=3)), num_examples=20),
+            head_steps=0,
+            total_steps=6,
+            of_phase=lambda phase: second if phase.first_step else first,
+        )
+        assert TrainSteps(run).at(1) == 0
+        raise PreemptedError("ended by SIGTERM", 143)
+
+    monkeypatch.setattr(distributed, "_exit", end)
+    monkeypatch.setattr(experiment, "train", interrupted)
+    try:
+        assert run_here("--workdir", str(tmp_path))[::2] == (143, "ended by SIGTERM\n")
+        assert ends == [143]
+    finally:
+        compiled.set()
+    while is_compiling():
+        time.sleep(0.01)
+    # Without a compilation it ends in the regular way.
+    monkeypatch.setattr(experiment, "train", lambda *_, **__: None)
+    assert run_here("--workdir", str(tmp_path)).returncode == 0
+    assert ends == [143]

@@ -77,7 +77,7 @@ BASE = TrainConfig(model=ModelConfig("resnet50"), data=SyntheticConfig())
             TrainConfig,
             {
                 "resizing": ResizingConfig(initial_size=8, end_epoch=1, batch_sizes=((8, 8),)),
-                "averaging": AveragingConfig(decay=0.9, start_epoch=1.0),
+                "averaging": AveragingConfig(half_life_steps=9.0, every_steps="epoch"),
             },
             "makes the number of steps differ between epochs",
         ),

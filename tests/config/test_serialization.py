@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -29,6 +30,7 @@ from resnet_jax.config import (
 )
 from resnet_jax.config.experiments import list_experiments, load_experiment
 from resnet_jax.config.serialization import SCHEMA_VERSION
+from resnet_jax.training.opening import open_run
 
 EVERYTHING = TrainConfig(
     model=ModelConfig("resnet18", weights="hf://timm/x", act="silu", norm="group", in_channels=3),
@@ -104,6 +106,23 @@ def test_an_experiment_is_composed_from_another() -> None:
     ]  # fmt: skip
     with pytest.raises(ConfigError, match=r"decay_epochs \(10.0,\) must be below epochs \(5.0\)"):
         dataclasses.replace(config, epochs=5.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate_scaling": "sqrt"}, "learning_rate_scaling must be one of 'none'"),
+        ({"optimizer": SGDConfig(decay="couple")}, r"^optimizer\.decay must be one of 'coupled'"),  # pyrefly: ignore[bad-argument-type]
+        ({"batch_size": 8.0}, r"^batch_size must be int, but it is 8\.0"),
+        ({"data": FolderConfig(Path("images"))}, r"is (Posix|Windows)Path\('images'\)"),  # pyrefly: ignore[bad-argument-type]
+    ],
+)
+def test_a_value_of_another_type_is_refused(changes: dict[str, Any], message: str) -> None:
+    config = dataclasses.replace(EVERYTHING, **changes)
+    with pytest.raises(ConfigError, match=message):
+        config.check_types()
+    with pytest.raises(ConfigError, match=message):
+        open_run(config, read_weights=False)
 
 
 def test_a_missing_field_takes_its_default() -> None:

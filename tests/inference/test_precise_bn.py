@@ -104,6 +104,21 @@ def test_the_order_of_the_batches_does_not_matter(
     assert tree_deviation(forward, backward) < 1e-6
 
 
+@pytest.mark.parametrize(
+    "rate", ["drop_path_rate", "dropout_rate", "block_dropout_rate", "drop_block_rate"]
+)
+def test_nothing_is_dropped(rate: str, images: np.ndarray) -> None:
+    if rate == "block_dropout_rate":
+        model = create_model("wrn_16_8", num_classes=3, stage_sizes=(1,))
+    else:
+        model = create_model("resnet18", num_classes=3, width=8, stage_sizes=(1, 1, 1, 1))
+    variables = random_variables(model, images)
+    expected, found = (
+        precise_batch_stats(of, variables, [images]) for of in (model, model.clone(**{rate: 0.5}))
+    )
+    assert tree_deviation(found, expected) == 0
+
+
 def test_without_batches_there_is_an_error(model: ResNet, variables: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no image"):
         precise_batch_stats(model, variables, [])

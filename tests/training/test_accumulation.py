@@ -104,13 +104,17 @@ def test_a_run_with_microbatches_needs_less_memory() -> None:
         epochs=2.0,
     )
 
-    def temporary_bytes(steps: int) -> int:
+    def temporary_bytes(steps: int) -> tuple[int, ...]:
         run = Run.create(dataclasses.replace(config, accumulate_steps=steps), jax.devices()[:1])
         options: dict[str, Any] = {"xla_backend_optimization_level": 0}
-        analysis: Any = run.lower_train_step().compile(options).memory_analysis()
-        return analysis.temp_size_in_bytes
+        each: list[Any] = [
+            lowered.compile(options).memory_analysis()
+            for lowered in (run.lower_train_step(), run._lower_eval_step())
+        ]
+        return tuple(analysis.temp_size_in_bytes for analysis in each)
 
-    whole, parts = map(temporary_bytes, (1, 8))
+    (whole, whole_evaluation), (parts, parts_evaluation) = map(temporary_bytes, (1, 8))
     # The input of each of three convolutions is kept for the backward pass.
     activations = 32 * 32 * (3 + 8 + 8) * 4
     assert whole - parts > 40 * activations
+    assert parts_evaluation < whole_evaluation / 4

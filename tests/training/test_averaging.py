@@ -13,11 +13,19 @@ import pytest
 
 from resnet_jax.config import AveragingConfig
 from resnet_jax.training.averaging import Timeline, averaged, create_averaging_weight
+from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import Gradients
 
 STEPS, STEPS_PER_EPOCH = 24, 6
-TIMELINE = Timeline(STEPS_PER_EPOCH, STEPS, batch_size=128, epochs=4.0)
+
+
+def timeline_of(batch_size: int) -> Timeline:
+    phases = Phases((Phase(None, batch_size),), batch_size * STEPS_PER_EPOCH)
+    return Timeline(phases, STEPS, epochs=4.0)
+
+
+TIMELINE = timeline_of(128)
 # `regenerate_averaging.py` wrote it.
 REFERENCE: dict[str, Any] = json.loads(Path(__file__).with_name("averaging.json").read_text())
 
@@ -68,7 +76,7 @@ def history(config: AveragingConfig, timeline: Timeline = TIMELINE) -> np.ndarra
         (
             "torchvision_without_warmup",
             AveragingConfig(decay=0.9, warmup="torchvision", every_steps=5),
-            TIMELINE._replace(batch_size=2),
+            timeline_of(2),
         ),
     ],
 )
@@ -111,7 +119,7 @@ def test_half_lives_are_those_of_composer() -> None:
 
 def test_epochs_of_any_length_end_with_an_update() -> None:
     # 10 examples in batches of 4: the epochs end with steps 3, 5, 8 and, rounded, 10.
-    timeline = Timeline(2.5, 10, batch_size=4, epochs=4.0)
+    timeline = Timeline(Phases((Phase(None, 4),), 10), 10, epochs=4.0)
     assert timeline.epoch_ends == [3, 5, 8, 10]
     config = AveragingConfig(decay=0.9, every_steps="epoch")
     weight = create_averaging_weight(config, timeline)

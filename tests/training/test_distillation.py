@@ -25,7 +25,7 @@ from resnet_jax.data import Selection
 from resnet_jax.data.augment import normalize
 from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.inference import Classifier
-from resnet_jax.training.distillation import NetworkTeacher, Taught, distilled, open_teacher
+from resnet_jax.training.distillation import NetworkTeacher, Taught, distilled, open_teacher, taught
 from resnet_jax.training.loop import _first_state
 from resnet_jax.training.objective import create_objective
 from resnet_jax.training.rundir.checkpoints import CheckpointError
@@ -187,6 +187,27 @@ def test_a_step_compares_each_image_with_its_logits(
     lowered = run.lower_train_step()
     assert lowered.args_info[0][0][1].shape == (1437, 10)
     assert "dense_resource" not in lowered.as_text()
+
+
+def test_a_teacher_is_given_microbatches() -> None:
+    given = []
+
+    class Recording:
+        resident = ()
+
+        def logits(self, resident: Any, images: jax.Array, drawn: Any) -> jax.Array:
+            del resident
+            given.append(len(images))
+            return images.reshape(len(images), -1) + drawn.index[:, None]
+
+    def ask(steps: int) -> jax.Array:
+        drawn = Selection(jnp.arange(6), jnp.ones(6, bool))
+        augment = taught(lambda _, *arrays: arrays, Recording(), (), drawn, steps)
+        images = jnp.arange(24.0).reshape(6, 2, 2, 1)
+        return augment(jax.random.key(0), images, jnp.arange(6))[1].logits
+
+    np.testing.assert_array_equal(ask(3), ask(1))
+    assert given == [2, 6]
 
 
 def test_a_run_is_only_continued_with_its_teacher(

@@ -14,6 +14,7 @@ from resnet_jax.config import AveragingConfig, CheckpointConfig
 from resnet_jax.data import Batch
 from resnet_jax.training.averaging import Timeline, averaged
 from resnet_jax.training.evaluate import make_eval_step
+from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.rundir.checkpoints import Checkpoints
 from resnet_jax.training.sharding import make_mesh, replicated
 from resnet_jax.training.state import TrainState, state_of
@@ -54,7 +55,7 @@ def test_averages_are_those_of_the_closed_form(initial: TrainState, warmup: bool
     step = compose_train_step(
         lambda _, images, labels: (images, labels),
         make_gradients(make_loss(MODEL)),
-        averaged(make_update(OPTIMIZER), config, Timeline(6, 6, 8, 1.0)),
+        averaged(make_update(OPTIMIZER), config, Timeline(Phases((Phase(None, 8),), 48), 6, 1.0)),
     )
     jitted = jax.jit(step, compiler_options=DEFAULT_CODE_GENERATOR)
     state, history = initial, [initial.variables]

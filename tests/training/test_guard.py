@@ -33,11 +33,14 @@ from resnet_jax.training.loss_scale import (
     next_loss_scale,
     rescaled,
 )
+from resnet_jax.training.metrics import Metrics
+from resnet_jax.training.phases import Phase, Phases
 from resnet_jax.training.process.goodput import Goodput
 from resnet_jax.training.rundir.workdir import Workdir
 from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState, state_of
 from resnet_jax.training.step import (
+    Gradients,
     TrainStep,
     compose_train_step,
     make_gradients,
@@ -52,9 +55,8 @@ pytestmark = pytest.mark.xdist_group("guard")
 
 MODEL = create_model("cifar_resnet20", stage_sizes=(1,), width=8)
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
-UPDATE = averaged(
-    make_update(OPTIMIZER), AveragingConfig(decay=0.9), Timeline(6, 6, batch_size=8, epochs=1.0)
-)
+TIMELINE = Timeline(Phases((Phase(None, 8),), 48), 6, epochs=1.0)
+UPDATE = averaged(make_update(OPTIMIZER), AveragingConfig(decay=0.9), TIMELINE)
 KEY = jax.random.key(0)
 
 
@@ -103,6 +105,24 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_next_ones_count() -> 
     state, _ = step(state, batch(), KEY)
     assert (int(state.step), int(state.guard["skipped"]), int(state.guard["in_a_row"])) == (4, 2, 0)
     assert not np.array_equal(state.params["head"]["bias"], before.params["head"]["bias"])
+
+
+def test_the_learning_rate_follows_the_number_of_the_step() -> None:
+    rates = jnp.asarray([1.0, 10.0, 100.0])
+    optimizer = optax.chain(
+        optax.scale_by_adam(b1=0.0, b2=0.0), optax.scale_by_learning_rate(lambda step: rates[step])
+    )
+    update = jax.jit(guarded(make_update(optimizer)))
+    state = state_of({"params": {"weight": jnp.zeros(2)}}, optimizer, ema=False)
+    state = dataclasses.replace(state, guard=initial_guard(state.params))
+    for gradient in (1.0, np.nan, 1.0):
+        loss = jnp.float32(1)
+        metrics = Metrics(loss, loss, loss, loss)
+        state = update(state, Gradients({"weight": jnp.full(2, gradient)}, metrics, {}))
+    # Without moments, each of the two updates is the learning rate of its step.
+    np.testing.assert_allclose(state.params["weight"], -101.0, rtol=1e-5)
+    adam, schedule = state.opt_state
+    assert (int(adam.count), int(schedule.count), int(state.step)) == (2, 3, 3)
 
 
 def test_the_diagnosis_names_the_gradients() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from resnet_jax.config import (
     AugmentConfig,
+    AveragingConfig,
     CheckpointConfig,
     ConfigError,
     ConstantConfig,
@@ -31,6 +33,7 @@ from resnet_jax.config import (
 )
 from resnet_jax.data import open_dataset
 from resnet_jax.models.variants import _VARIANTS
+from resnet_jax.training.averaging import create_averaging_weight
 from resnet_jax.training.description import describe
 from resnet_jax.training.loop import train
 from resnet_jax.training.phases import Phase, Phases
@@ -102,6 +105,19 @@ def test_the_sizes_change_at_the_steps_nearest_to_epochs() -> None:
     plain = run_of(resizing=ResizingConfig())
     for epochs in np.linspace(0.1, 3, 20):
         assert max(1, plain.phases.steps(epochs)) == CONFIG.steps(epochs, 20)
+
+
+def test_averages_follow_the_epochs() -> None:
+    averaging = AveragingConfig(equal_weights=True, every_steps="epoch", start_epoch=1.0)
+    run = run_of(averaging=averaging, evaluate_every_epochs=1.0)
+    evaluated = [step for step in range(1, 12) if run.evaluation_due(step)]
+    assert run.timeline.epoch_ends == evaluated == [3, 6, 11]
+    weight = create_averaging_weight(averaging, run.timeline)
+    weights = [float(weight(jnp.asarray(step))) for step in range(11)]
+    np.testing.assert_allclose(weights, [1, 1, 1, 0, 0, 1 / 2, 0, 0, 0, 0, 1 / 3], rtol=1e-6)
+    # With batches of 4 alone, every epoch has five steps.
+    plain = run_of(averaging=averaging, resizing=ResizingConfig())
+    assert plain.timeline.epoch_ends == [5, 10, 15]
 
 
 def test_an_epoch_shorter_than_half_a_batch_has_no_phase_of_its_own() -> None:
