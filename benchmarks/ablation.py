@@ -3,10 +3,11 @@
     python -m benchmarks.ablation
     python -m benchmarks.ablation --only "SAM" "AdamW" --seeds 5
 
-Accuracies are those of the validation images, which `--data.evaluate-on validation` holds out of
-the training images; the test images are never read.  Each run is a process of its own, and seed
-follows seed with all variants in turn, so that a slow minute of the machine hits all of them
-alike.  It writes `docs/results/ablation-digits.json` and prints the rows of a table.
+The accuracy is measured on validation images. `--data.evaluate-on validation` takes them from the
+training images, and the test images are never read.  Each run is a separate process.  All variants
+are trained with one seed before any is trained with the next seed, so that a slow minute of the
+machine affects all variants about equally.  The script writes `docs/results/ablation-digits.json`
+and prints the rows of a table.
 """
 
 import argparse

@@ -6,12 +6,12 @@ images of 28x28 pixels. Training takes 300 epochs with a batch of 128 and no war
 rate is 0.1, and is divided by 10 after 150 and 225 epochs. Every parameter has a weight decay of
 5e-4.
 
-The published test error is 4.39 % (README of the repository), which is that of the best epoch. It
-is not comparable with today's data. It was measured on the Fashion-MNIST from before August 31,
-2017, whose training images overlapped with the test images. Its authors expect about 0.4 points
-more on the corrected data (issue 9 of the repository). A user of their code reports 4.82 % plus or
-minus 0.04 on the corrected data (issue 10). This experiment reports the last epoch. Its test error
-has not been measured yet.
+The published test error is 4.39 % (README of the repository). The authors report the lowest error
+of all epochs. The number cannot be compared with results on today's data, because it was measured
+before August 31, 2017, when Fashion-MNIST still had some images in both the training and the test
+set. Its authors expect about 0.4 points more on the corrected data (issue 9 of the repository). A
+user of their code reports 4.82 % plus or minus 0.04 on the corrected data (issue 10). This
+experiment reports the last epoch. Its test error has not been measured yet.
 
     resnet-jax train fashionmnist-resnet20 --data.directory /usr/share/datasets/fashion-mnist
 
@@ -37,7 +37,7 @@ CONFIG = TrainConfig(
             *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
             *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         ),
-        # The statistics are those of MNIST.
+        # The original uses the mean and the standard deviation of MNIST.
         augment=AugmentConfig(crop_padding=4, mean=(0.1307,), std=(0.3081,)),
     ),
     optimizer=SGDConfig(learning_rate=0.1, nesterov=False, weight_decay=5e-4, decay_on="all"),

@@ -5,10 +5,10 @@ https://github.com/zhunzhong07/Random-Erasing. After the normalization, half of 
 rectangle with the value 0.4914. The rectangle covers 2 to 40 % of the area. Its height divided by
 its width is drawn uniformly from 0.3 to 3.33.
 
-The published test error is 4.02 %, which is that of the best epoch on data that have been corrected
-since; see `fashionmnist-resnet20`. A user of their code reports 4.45 % plus or minus 0.04 on the
-corrected data (issue 10 of the repository). This experiment reports the last epoch. Its test error
-has not been measured yet.
+The published test error is 4.02 %. It is the lowest error of all epochs, and was measured before
+the data were corrected; see `fashionmnist-resnet20`. A user of their code reports 4.45 % plus or
+minus 0.04 on the corrected data (issue 10 of the repository). This experiment reports the last
+epoch. Its test error has not been measured yet.
 
     resnet-jax train fashionmnist-resnet20-erasing
 """

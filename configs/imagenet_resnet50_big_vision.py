@@ -12,8 +12,9 @@ The levels of the images are scaled to the range from -1 to 1.
 
 There are three differences. The head starts from PyTorch's uniform distribution, and in the
 original from zero. Crops are resized with antialiasing, and in the original without. The small
-numbers that are added to variances are those of PyTorch and BiT, 1e-5 and 1e-8. In the original
-they are 1e-6 and, for the standard deviation of a kernel, 1e-5.
+numbers that prevent a division by zero differ: GroupNorm adds 1e-5 to the variance as in PyTorch,
+and the original adds 1e-6; standardized kernels add 1e-8 to the variance as in BiT, and the
+original adds 1e-5 to the standard deviation.
 
 No accuracy is published. The accuracy of this experiment has not been measured yet. The original
 takes about 32 minutes on a TPU v3-128.

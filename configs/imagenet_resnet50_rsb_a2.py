@@ -2,8 +2,8 @@
 
 This is `imagenet-resnet50-rsb-a1` with half of the epochs, weight decay of 0.02, mixup with alpha
 0.1, and no label smoothing. Targets above 0.2 become 1 and the others become 0, so that a mixed
-image shows two classes at once. This threshold is that of public commands. The differences are
-those of A1.
+image shows two classes at once. The threshold of 0.2 comes from commands that others have published
+for A2. This experiment differs from the original in the same points as A1.
 
 The published top-1 accuracy is 79.8 % (79.83 % in timm's results). The accuracy of this experiment
 has not been measured yet.

@@ -10,8 +10,8 @@ Images get RandAugment with two operations of strength 10. Dropout before the he
 the statistics of the last batch, and the averages smooth them.
 
 There are two differences. RandAugment is timm's translation of TensorFlow's, which has no Cutout.
-Crops are resized with antialiasing, and in the original without. In addition, the statistics of
-BatchNorm are those of the whole batch, and in the original those of each core of a TPU.
+Crops are resized with antialiasing, and in the original without. In addition, BatchNorm computes
+its statistics over the whole batch here, and over the images of one TPU core in the original.
 
 The published top-1 accuracy is 79.1 % (documentation of the TensorFlow Model Garden). The paper,
 whose networks have ReLU, reports 78.8 %. The accuracy of this experiment has not been measured yet.
