@@ -11,6 +11,8 @@ part of each is erased with probability 0.5.
 This is the directory of Debian's package dataset-fashion-mnist.
 """
 
+import dataclasses
+
 from resnet_jax.config import (
     AugmentConfig,
     IdxConfig,
@@ -19,16 +21,16 @@ from resnet_jax.config import (
     SoftmaxConfig,
     TrainConfig,
     TriangularConfig,
+    load_experiment,
 )
+
+DATA = load_experiment("fashionmnist-resnet20").config.data
+assert isinstance(DATA, IdxConfig)
 
 CONFIG = TrainConfig(
     model=ModelConfig("cifar_resnet8_w64"),
-    data=IdxConfig(
-        "/usr/share/datasets/fashion-mnist",
-        class_names=(
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
+    data=dataclasses.replace(
+        DATA,
         augment=AugmentConfig(
             crop_padding=2,
             mean=(0.2860,),

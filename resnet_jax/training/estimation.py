@@ -204,11 +204,8 @@ def _measure_steps(
     run: Run, train_step: Callable[..., Any], state: TrainState, seconds: float
 ) -> tuple[float, int]:
     """Return the time of a training step in seconds, and the number of steps that were measured."""
-    drawn = run.dataset.train.train_batches(
-        run.config.batch_size, seed=run.config.seed, start_step=0
-    )
     key = run.step_key
-    with Prefetch(drawn, run.mesh) as batches:
+    with Prefetch(run.first_batches(), run.mesh) as batches:
 
         def do_steps(state: TrainState, count: int) -> TrainState:
             metrics = None

@@ -81,16 +81,9 @@ def create_preview(run: Run, *, images: int, facts: Mapping[str, str] | None = N
         in_shardings=(replica, batch_sharded(run.mesh), replica, replica),
         out_shardings=replica,
     )
-    drawn = train.train_batches(
-        config.batch_size,
-        seed=config.seed,
-        start_step=0,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
     resident, key = replicate(train.resident, run.mesh), run.step_key
     previews = []
-    with Prefetch(drawn, run.mesh) as batches:
+    with Prefetch(run.first_batches(), run.mesh) as batches:
         for step in range(min(STEPS, run.total_steps)):
             found = jax.device_get(jitted(resident, next(batches), key, jnp.int32(step)))
             previews.append(

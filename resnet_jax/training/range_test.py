@@ -169,14 +169,7 @@ def outcome_of(losses: Iterable[float], config: RangeTestConfig) -> RangeTest:
 def _losses(run: Run) -> Iterator[float]:
     """Train, and yield the mean loss of the batch of each step."""
     train_step, state, key = run.compile_train_step(), run.create_state(), run.step_key
-    drawn = run.dataset.train.train_batches(
-        run.config.batch_size,
-        seed=run.config.seed,
-        start_step=0,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    with Prefetch(drawn, run.mesh) as batches:
+    with Prefetch(run.first_batches(), run.mesh) as batches:
         for _ in range(run.total_steps):
             state, metrics = train_step(state, next(batches), key)
             yield mean_metrics([metrics])["loss"]

@@ -1,9 +1,10 @@
 """Everything that stays the same throughout a run, made from its configuration."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from functools import cached_property, partial
 from typing import Any, Self
 
@@ -210,6 +211,24 @@ class Run:
             total_steps=total_steps,
             head_steps=0,
         )
+
+    def first_batches(self, count: int | None = None) -> Iterator[Any]:
+        """Yield this process's part of the first training batches, all of the size in ``config``.
+
+        What loads them ends with the iterator.
+
+        Args:
+            count: Number of batches. None yields batches without end.
+        """
+        drawn: Any = self.dataset.train.train_batches(
+            self.config.batch_size,
+            seed=self.config.seed,
+            start_step=0,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        with closing(drawn):
+            yield from itertools.islice(drawn, count)
 
     def epochs_done(self, step: int) -> float:
         """Return the number of passes over the training split after a number of steps."""

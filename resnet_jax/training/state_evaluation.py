@@ -1,7 +1,6 @@
 """Evaluation of a state: of its averages, and of the parameters that they are averages of."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -74,14 +73,7 @@ def recompute_statistics(
     """
     if not state.batch_stats:
         return state
-    drawn = run.dataset.train.train_batches(
-        run.config.batch_size,
-        seed=run.config.seed,
-        start_step=0,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    first = itertools.islice(drawn, run.config.averaging.recompute_batches)
+    first = run.first_batches(run.config.averaging.recompute_batches)
 
     def statistics(batches: Iterator[Any]) -> Iterator[tuple[Any, int]]:
         key = run.step_key
