@@ -144,8 +144,8 @@ def main() -> None:
             losses = (found.exchange, found.stragglers, found.checkpoints, found.failures)
             shares = " | ".join(f"{100 * loss:.2f} %" for loss in losses)
             print(
-                f"| {devices:,} x {name.partition(',')[0]} | {found.images_per_second:,.0f} | {minutes:,.1f} min "
-                f"| {shares} |"
+                f"| {devices:,} x {name.partition(',')[0]} | {found.images_per_second:,.0f} "
+                f"| {minutes:,.1f} min | {shares} |"
             )
             if devices == min(options.devices):
                 hosts.append(
