@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import cached_property, partial
 from typing import Any, Self
@@ -125,7 +125,12 @@ class Run:
 
     @classmethod
     def open(
-        cls, config: TrainConfig, model: ResNet, mesh: Mesh, weights: Tensors | None = None
+        cls,
+        config: TrainConfig,
+        model: ResNet,
+        mesh: Mesh,
+        weights: Tensors | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
         """Return the run of an experiment that `check` has accepted; opens the data.
 
@@ -134,6 +139,7 @@ class Run:
             model: The network.
             mesh: The devices.
             weights: Tensors to start from. By default `create_state` reads them.
+            arrays: Arrays by their names, for data without a path; see `ArraysConfig`.
 
         Raises:
             ConfigError: The images do not have ``config.model.in_channels`` channels, the run
@@ -142,7 +148,7 @@ class Run:
             DataError: There are no such images.
             ImportError: The libraries that read the images are not installed.
         """
-        dataset = open_dataset(config.data)
+        dataset = open_dataset(config.data, arrays)
         if config.distillation.is_file:
             # The logits of an image are found by its position in the training split.
             dataset = dataclasses.replace(dataset, train=dataset.train.with_index())
@@ -157,7 +163,7 @@ class Run:
                 f"early_stopping needs a validation split, but the images of {dataset.name} are "
                 "evaluated on a test split, which must not choose a checkpoint; set "
                 "data.hold_out_validation (folders), data.evaluate_on (digits) or "
-                "data.evaluation_split (TFDS, IDX), or early_stopping.patience to None"
+                "data.evaluation_split (TFDS, IDX, arrays), or early_stopping.patience to None"
             )
         phases = Phases.create(config, dataset)
         for batch_size in {phase.batch_size for phase in phases.phases} - {config.batch_size}:
