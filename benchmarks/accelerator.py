@@ -4,12 +4,14 @@
 
 - ``train_step`` and ``inference``: the benchmarks of these names at several batch sizes, together
   with PyTorch and timm if ``--torch-python`` names a Python interpreter that has them.
-- ``variants``: training with 1x1 convolutions as matrix products, with the stem on squares of 2x2
-  pixels, with BatchNorm statistics of groups, and with several steps in one dispatch.
-- ``flags``: training with the XLA flags of JAX's GPU guide, each in a process of its own.
+- ``variants``: training with each lever that is off by default turned on: kernels for BatchNorm,
+  addition and ReLU, 1x1 convolutions as matrix products, the stem on squares of 2x2 pixels,
+  BatchNorm statistics of groups, several steps in one dispatch, and all that may help together.
+- ``kernels``: each kernel next to what XLA makes of its formula.
+- ``flags``: training with flags of XLA, each in a process of its own.
 
 Each part runs in a process that ends when the rest of ``--budget`` is used up.  A part that fails
-leaves its error in the file, and the others continue.
+leaves its error in the file, and the others continue.  ``--parts`` runs some of them.
 
     python -m benchmarks.accelerator --json accelerator.json
 """
@@ -33,7 +35,7 @@ from benchmarks.peers import Stepper, interleaved, timed, write_json
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
-from resnet_jax.ops.platform import Formulation, formulation
+from resnet_jax.ops.platform import Formulation, formulation, fused_normalization
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
@@ -46,10 +48,16 @@ STEPS = 8
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
+    "fused normalization": {"fused": True},
     "product": {"how": "product"},
     "space to depth": {"how": "space_to_depth"},
     "BatchNorm in groups of 32": {"bn_group_size": 32},
     f"{STEPS} steps a dispatch": {"steps": STEPS},
+    "fused, space to depth, several steps": {
+        "fused": True,
+        "how": "space_to_depth",
+        "steps": STEPS,
+    },
 }
 
 # https://docs.jax.dev/en/latest/gpu_performance_tips.html
@@ -67,6 +75,7 @@ def variant(
     how: Formulation | None = None,
     bn_group_size: int | None = None,
     steps: int = 1,
+    fused: bool = False,
 ) -> Stepper:
     """Return the training step of one variant; several steps return the metrics of the last."""
     size = None if bn_group_size is None else min(bn_group_size, images.shape[0])
@@ -80,7 +89,8 @@ def variant(
         state, metrics = jax.lax.scan(lambda s, _: step(s, batch, key), state, length=steps)
         return state, jax.tree.map(lambda x: x[-1], metrics)
 
-    with formulation(how) if how else nullcontext():
+    kernels = fused_normalization("accelerator" if fused else "off")
+    with kernels, formulation(how) if how else nullcontext():
         return Stepper(step if steps == 1 else several, state, batch, jax.random.key(1))
 
 
