@@ -45,9 +45,7 @@ def measure(part: Pass, shape: tuple[int, ...], dtype: Any, rounds: int) -> dict
         "kernel": jax.jit(partial(run, kernel, "accelerator")),
         "XLA": jax.jit(kernel.formula),
     }
-    calls = {
-        name: timed(partial(program, *images, vectors)) for name, program in programs.items()
-    }
+    calls = {name: timed(partial(program, *images, vectors)) for name, program in programs.items()}
     seconds = interleaved(rounds, calls)
     moved = (reads + writes) * math.prod(shape) * jnp.dtype(dtype).itemsize
     return {"shape": shape, "shortcut": with_shortcut, "bytes": moved, "seconds": seconds}

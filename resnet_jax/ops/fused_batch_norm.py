@@ -207,9 +207,7 @@ def _gradients(
     """Return the gradients of x and of the shortcut, which is None if there is no shortcut."""
     images = [gradient, x] if y is None else [gradient, x, y]
     dtypes = (x.dtype,) if y is None else (x.dtype, y.dtype)
-    of_x, *others = _run(
-        Kernel(Pass.GRADIENTS, fusion.relu, dtypes), images, values, axis, fusion
-    )
+    of_x, *others = _run(Kernel(Pass.GRADIENTS, fusion.relu, dtypes), images, values, axis, fusion)
     of_shortcut = others[0].reshape(x.shape) if others else None
     return of_x.reshape(x.shape), of_shortcut
 

@@ -212,8 +212,9 @@ def _rule(
     image, others = "n p c", "n l c" if per_example else "v l c"
     result = "n s c" if kernel.part is Pass.SUMS else image
     rule = f"{', '.join([image] * len(images))}, {others} -> {', '.join([result] * len(results))}"
-    whole = {factor for factor in "pls" if f" {factor} " in rule}
-    return rule, {"need_replication_factors": tuple(sorted(whole))}
+    # Shardy wants them in the order in which they occur.
+    whole = tuple(factor for factor in "pls" if f" {factor} " in rule)
+    return rule, {"need_replication_factors": whole}
 
 
 def _partition(

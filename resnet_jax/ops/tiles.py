@@ -105,15 +105,16 @@ def map_tiles(
     Returns:
         [N, P, C] for each type.
     """
-    number, pixels, channels = images[0].shape
+    _, pixels, channels = images[0].shape
     tiles = tiling(pixels, channels, target, sums=False)
 
     def kernel(*refs: Any) -> None:
         *inputs, rows = refs[: len(images) + 1]
-        inside = _inside(tiles, 0)
+        block = _Block(tiles)
+        inside = block.inside(0)
         results = function(
             [_read(ref, tiles, 0, inside, target) for ref in inputs],
-            _read_vectors(rows, tiles, target),
+            _read_vectors(rows, block, target),
         )
         for ref, result in zip(refs[len(images) + 1 :], results, strict=True):
             _write(ref, 0, result.astype(ref.dtype), inside, target)
@@ -149,10 +150,11 @@ def sum_tiles(
 
     def kernel(*refs: Any) -> None:
         *inputs, rows, output = refs
-        values = _read_vectors(rows, tiles, target)
+        block = _Block(tiles)
+        values = _read_vectors(rows, block, target)
 
         def summands(step: Any) -> list[jax.Array]:
-            inside = _inside(tiles, step)
+            inside = block.inside(step)
             read = [_read(ref, tiles, step, inside, target) for ref in inputs]
             found = function(read, values)
             return [x if inside is None else jnp.where(inside, x, 0.0) for x in found]
@@ -167,14 +169,13 @@ def sum_tiles(
                 lambda i, totals: [a + b for a, b in zip(totals, summands(i), strict=True)],
                 zeros,
             )
-        columns = _columns_inside(tiles, 1)
+        columns = block.columns_inside(1)
         for i, total in enumerate(totals):
             _write(output, i, jnp.sum(total, axis=0, keepdims=True), columns, target)
 
     parts = tiles.grid[1]
-    block = (None, None, count, tiles.columns), lambda j, i, n: (n, i, 0, j)
-    shape = (number, parts, count, channels)
-    outputs = [(shape, jnp.float32, block)]
+    of_sums: Block = ((None, None, count, tiles.columns), lambda j, i, n: (n, i, 0, j))
+    outputs = [((number, parts, count, channels), jnp.float32, of_sums)]
     [sums] = _call(kernel, images, vectors, outputs, tiles, target=target, name=name)
     return jnp.sum(sums, axis=1)
 
@@ -203,7 +204,7 @@ def _call(
     repeated = vectors.shape[0] == 1
     of_vectors: Block = (
         (None, vectors.shape[1], tiles.columns),
-        lambda j, i, n: (0 if repeated else n, 0, j),
+        lambda j, _, n: (0 if repeated else n, 0, j),
     )
     varying = jax.typeof(images[0]).mat
     return pl.pallas_call(
@@ -236,54 +237,59 @@ def _compiler_params(target: Target) -> Any:
     return None
 
 
-def _inside(tiles: Tiling, step: Any) -> jax.Array | None:
-    """Return which elements of a tile are inside the array, or None for all of them.
+class _Block:
+    """The block of one program, and what of it is inside the array.
 
-    Args:
-        tiles: the tiling.
-        step: number of the tile in its program.
-
-    Returns:
-        bool[rows, columns].
+    The number of the program is read once, because the interpreter does not know it within loops.
     """
-    from jax.experimental import pallas as pl
 
-    columns = _columns_inside(tiles, tiles.rows)
-    if tiles.pixels % tiles.block_rows == 0:
-        return columns
-    first = pl.program_id(1) * tiles.block_rows + step * tiles.rows
-    shape = tiles.rows, tiles.columns
-    rows = first + jax.lax.broadcasted_iota(jnp.int32, shape, 0) < tiles.pixels
-    return rows if columns is None else jnp.logical_and(rows, columns)
+    def __init__(self, tiles: Tiling) -> None:
+        from jax.experimental import pallas as pl
 
+        self.tiles = tiles
+        self.first_column = pl.program_id(0) * tiles.columns
+        self.first_row = pl.program_id(1) * tiles.block_rows
 
-def _columns_inside(tiles: Tiling, rows: int) -> jax.Array | None:
-    """Return which channels are inside the array, bool[rows, columns], or None for all of them."""
-    from jax.experimental import pallas as pl
+    def inside(self, step: Any) -> jax.Array | None:
+        """Return which elements of a tile are inside the array, or None for all of them.
 
-    if tiles.channels % tiles.columns == 0:
-        return None
-    first = pl.program_id(0) * tiles.columns
-    columns = jax.lax.broadcasted_iota(jnp.int32, (rows, tiles.columns), 1)
-    return first + columns < tiles.channels
+        Args:
+            step: number of the tile in the block.
+
+        Returns:
+            bool[rows, columns].
+        """
+        tiles, columns = self.tiles, self.columns_inside(self.tiles.rows)
+        if tiles.pixels % tiles.block_rows == 0:
+            return columns
+        first = self.first_row + step * tiles.rows
+        shape = tiles.rows, tiles.columns
+        rows = first + jax.lax.broadcasted_iota(jnp.int32, shape, 0) < tiles.pixels
+        return rows if columns is None else jnp.logical_and(rows, columns)
+
+    def columns_inside(self, rows: int) -> jax.Array | None:
+        """Return which channels are inside, bool[rows, columns], or None for all of them."""
+        tiles = self.tiles
+        if tiles.channels % tiles.columns == 0:
+            return None
+        columns = jax.lax.broadcasted_iota(jnp.int32, (rows, tiles.columns), 1)
+        return self.first_column + columns < tiles.channels
 
 
 def _read(
     ref: Any, tiles: Tiling, step: Any, inside: jax.Array | None, target: Target
 ) -> jax.Array:
-    """Return a tile in float32; what is outside the array is zero on GPUs, and undefined on TPUs."""
+    """Return a tile in float32.  Outside the array it is zero on GPUs and undefined on TPUs."""
     return _load(ref, step * tiles.rows, tiles.rows, inside, target).astype(jnp.float32)
 
 
-def _read_vectors(ref: Any, tiles: Tiling, target: Target) -> list[jax.Array]:
+def _read_vectors(ref: Any, block: _Block, target: Target) -> list[jax.Array]:
     """Return float32[1, columns] of each vector."""
-    columns = _columns_inside(tiles, 1)
+    columns = block.columns_inside(1)
     return [_load(ref, i, 1, columns, target) for i in range(ref.shape[0])]
 
 
-def _load(
-    ref: Any, first: Any, rows: int, inside: jax.Array | None, target: Target
-) -> jax.Array:
+def _load(ref: Any, first: Any, rows: int, inside: jax.Array | None, target: Target) -> jax.Array:
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 

@@ -1,6 +1,5 @@
 """Networks whose BatchNorm, additions and ReLU are kernels compute what they compute without."""
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
-from resnet_jax import BatchNorm, automatic_gradients, create_model
-from resnet_jax.ops import platform
+from resnet_jax import BatchNorm, create_model
 from resnet_jax.ops.platform import fused_normalization
-from tests.comparison import deviation, tree_deviation
-from tests.variables import abstract_variables, random_variables
+from tests.comparison import tree_deviation
+from tests.variables import random_variables
 
 TRITON, MOSAIC = "__gpu$xla.gpu.triton", "tpu_custom_call"
 

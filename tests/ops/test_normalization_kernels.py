@@ -117,8 +117,9 @@ def test_the_tiles_of_every_layer_cover_it(target: Target, shared: bool) -> None
             assert found.columns == channels or found.columns % 128 == 0
 
 
-def lowered(platform: str, compute: Callable[..., Any], *inputs: Any) -> str:
-    return jax.jit(compute).trace(*inputs).lower(lowering_platforms=(platform,)).as_text()
+def lowered(platform: str, kernel: Kernel, *inputs: Any) -> str:
+    traced = jax.jit(partial(run, kernel, "accelerator")).trace(*inputs)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 # The channels of the first and last layers of CIFAR and ImageNet networks, and odd ones; the pixels
@@ -132,11 +133,10 @@ def test_kernels_become_input_of_triton_and_mosaic(name: str) -> None:
         kernel, images, vectors = kernels_of(dtype)[name]
         shapes = [jax.ShapeDtypeStruct((4, pixels, channels), dtype)] * images
         shapes += [jax.ShapeDtypeStruct((1, vectors, channels), FLOAT)]
-        compute = partial(run, kernel, "accelerator")
         for platform, target in (("cuda", TRITON), ("tpu", MOSAIC)):
-            text = lowered(platform, lambda *x: compute(*x), *shapes)
+            text = lowered(platform, kernel, *shapes)
             assert re.findall(r"custom_call @(\S+)\(", text) == [target]
-        assert "custom_call" not in lowered("cpu", lambda *x: compute(*x), *shapes)
+        assert "custom_call" not in lowered("cpu", kernel, *shapes)
 
 
 def mesh() -> Mesh:
