@@ -68,15 +68,14 @@ def check(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("target", ["interpreter", "mosaic interpreter"])
-def test_every_kernel_computes_its_formula(name: str, target: Target) -> None:
+def test_every_kernel_computes_its_formula(name: str) -> None:
     # Neither number is a power of two, so that tiles reach beyond the array.
-    check(name, (2, 5, 6), HALF if "shortcut" in name else FLOAT, target)
+    check(name, (2, 5, 6), HALF if "shortcut" in name else FLOAT, "interpreter")
 
 
 @pytest.mark.parametrize("name", ["sums, shortcut", "gradients, shortcut"])
 @pytest.mark.parametrize("target", ["interpreter", "mosaic interpreter"])
-@pytest.mark.parametrize(("pixels", "channels"), [(1, 16), (7, 24), (33, 16), (16, 8)])
+@pytest.mark.parametrize(("pixels", "channels"), [(7, 24), (33, 16)])
 def test_arrays_of_several_tiles_are_computed_once_each(
     name: str, target: Target, pixels: int, channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,21 +121,21 @@ def lowered(platform: str, kernel: Kernel, *inputs: Any) -> str:
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
-# The channels of the first and last layers of CIFAR and ImageNet networks, and odd ones; the pixels
-# of 224x224 and 32x32 images.
+# Pixels and channels of the first and last layers of CIFAR and ImageNet networks, and odd ones.
 LAYERS = [(3136, 64), (49, 2048), (1024, 16), (12544, 24), (1, 26), (49, 4096)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_kernels_become_input_of_triton_and_mosaic(name: str) -> None:
-    for (pixels, channels), dtype in zip(LAYERS, [HALF, FLOAT] * 3, strict=True):
+    # Each kernel is tried with a third of the layers, and each layer with three kernels.
+    layers = LAYERS[NAMES.index(name) % 3 :: 3]
+    for (pixels, channels), dtype in zip(layers, (HALF, FLOAT), strict=True):
         kernel, images, vectors = kernels_of(dtype)[name]
         shapes = [jax.ShapeDtypeStruct((4, pixels, channels), dtype)] * images
         shapes += [jax.ShapeDtypeStruct((1, vectors, channels), FLOAT)]
-        for platform, target in (("cuda", TRITON), ("tpu", MOSAIC)):
+        for platform, expected in (("cuda", [TRITON]), ("tpu", [MOSAIC]), ("cpu", [])):
             text = lowered(platform, kernel, *shapes)
-            assert re.findall(r"custom_call @(\S+)\(", text) == [target]
-        assert "custom_call" not in lowered("cpu", kernel, *shapes)
+            assert re.findall(r"custom_call @(\S+)\(", text) == expected
 
 
 def mesh() -> Mesh:
