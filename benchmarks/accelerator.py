@@ -11,7 +11,8 @@
 - ``flags``: training with flags of XLA, each in a process of its own.
 
 Each part runs in a process that ends when the rest of ``--budget`` is used up.  A part that fails
-leaves its error in the file, and the others continue.  ``--parts`` runs some of them.
+leaves its error in the file, and the others continue.  ``--parts`` runs some of them, and keeps the
+other parts that the file has.
 
     python -m benchmarks.accelerator --json accelerator.json
 """
@@ -46,6 +47,8 @@ SHARED = ("image-size", "rounds", "dtype")
 STEPS = 8
 """Number of steps in one dispatch, in the variant that has several."""
 
+PARTS = ("train_step", "variants", "kernels", "inference", "flags")
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "fused normalization": {"fused": True},
@@ -60,12 +63,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
-# https://docs.jax.dev/en/latest/gpu_performance_tips.html
+# The first two flags are from https://docs.jax.dev/en/latest/gpu_performance_tips.html, the others
+# from the flags that jaxlib 0.10.2 knows.
 FLAGS = {
     "default": "",
     "latency hiding": "--xla_gpu_enable_latency_hiding_scheduler=true",
     "triton gemm": "--xla_gpu_triton_gemm_any=true",
+    "convolution fusion": "--xla_gpu_experimental_enable_conv_fusion=true",
+    "cuDNN runtime fusion": "--xla_gpu_use_runtime_fusion=true",
+    "NHWC": "--xla_gpu_force_conv_nhwc=true",
+    "multi-output fusion": "--xla_gpu_unsupported_enable_triton_multi_output_fusion=true",
     "no command buffers": "--xla_gpu_enable_command_buffer=",
+    # The second of these finds the results of the first, which only shortens its compilation.
+    "autotuning cache, empty": "--xla_gpu_per_fusion_autotune_cache_dir={cache}",
+    "autotuning cache, filled": "--xla_gpu_per_fusion_autotune_cache_dir={cache}",
 }
 
 
@@ -147,6 +158,7 @@ def main() -> None:
     parser.add_argument("--torch-python", help="a Python with PyTorch, torchvision and timm")
     parser.add_argument("--budget", type=float, default=460, help="total number of seconds")
     parser.add_argument("--flags", nargs="*", default=list(FLAGS), choices=list(FLAGS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="run only these parts")
     parser.add_argument(
         "--variants",
         nargs="+",
@@ -165,12 +177,22 @@ def main() -> None:
     parts: dict[str, tuple[list[str], str]] = {
         "train_step": (["benchmarks.train_step", *shared, *torch, *sizes], ""),
         "variants": ([*here, *VARIANTS], ""),
+        "kernels": (["benchmarks.normalization_kernels", *shared, here[-2]], ""),
         "inference": (["benchmarks.inference", *shared, *torch, *sizes], ""),
     }
-    for name in options.flags:
-        parts[f"flags: {name}"] = ([*here, "default"], FLAGS[name])
+    with tempfile.TemporaryDirectory() as cache:
+        for name in options.flags:
+            parts[f"flags: {name}"] = ([*here, "default"], FLAGS[name].format(cache=cache))
+        run_parts(parts, options)
+
+
+def run_parts(parts: dict[str, tuple[list[str], str]], options: argparse.Namespace) -> None:
+    """Run parts, each a command and flags of XLA, and write their results by name."""
     ends = time.monotonic() + options.budget
     results = {}
+    if options.parts:
+        parts = {name: part for name, part in parts.items() if name.split(":")[0] in options.parts}
+        results = json.loads(options.json.read_text()) if options.json.exists() else {}
     for name, (command, flags) in parts.items():
         started = time.monotonic()
         results[name] = run_part(command, max(1.0, ends - started), flags)

@@ -220,13 +220,18 @@ def _rule(
 def _partition(
     kernel: Kernel, target: Target, mesh: Mesh, arrays: Any, results: Any
 ) -> tuple[Mesh, Any, Any, Any]:
-    """Return the program of one device, and the shardings of its operands and results."""
+    """Return the program of one device, and the shardings of its operands and results.
+
+    Raises:
+        NotImplementedError: the program has no mesh.
+    """
     x, vectors = arrays[0], arrays[-1]
-    if isinstance(x.sharding, NamedSharding):
-        mesh = x.sharding.mesh
-        examples, _, channels = (*x.sharding.spec, None, None, None)[:3]
-    else:
-        raise NotImplementedError(f"unknown sharding {x.sharding}")
+    if not isinstance(x.sharding, NamedSharding):
+        raise NotImplementedError(
+            f"fused_normalization needs arrays whose sharding is a NamedSharding over a mesh, but "
+            f"found {x.sharding}; leave it off, or place the arrays with a NamedSharding"
+        )
+    examples, _, channels = (*x.sharding.spec, None, None, None)[:3]
     of_images = NamedSharding(mesh, PartitionSpec(examples, None, channels))
     shared = vectors.shape[0] != x.shape[0]
     of_vectors = NamedSharding(mesh, PartitionSpec(None if shared else examples, None, channels))
