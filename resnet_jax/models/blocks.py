@@ -315,7 +315,8 @@ class PostActivationBlock(ResidualBlock):
         zero = {"scale_init": nn.initializers.zeros} if self.zero_init_residual else {}
         norm = self.norm(name=f"norm{index}", **zero)
         drops = train and drop_path_rate is not None
-        if activates_itself(norm, self.act) and not (self.attention or self.ibn == "b" or drops):
+        only_added = self.attention is None and self.ibn != "b" and not drops
+        if only_added and activates_itself(norm, self.act):
             return norm(y, train=train, shortcut=self.fitting(x, y, train=train), activate=True)
         y = norm(y, train=train)
         return self.activated_sum(x, y, train=train, drop_path_rate=drop_path_rate)

@@ -150,6 +150,8 @@ class BatchNorm(nn.Module):
 
     def _kernels(self, x: jax.Array, shortcut: jax.Array | None, *, activate: bool) -> Kernels:
         """Return where kernels are used; ``"off"`` if there are none for these arguments."""
+        if not kernels_are_on():
+            return "off"
         arrays = (x,) if shortcut is None else (x, shortcut)
         has_kernel = (
             all(jnp.dtype(dtype) in _KERNEL_TYPES for dtype in (x.dtype, self.dtype))
