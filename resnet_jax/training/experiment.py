@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -196,9 +195,7 @@ def _record(
             mask=evaluation.mask,
             image=dataset.evaluation.image,
             name=dataset.evaluation.name,
-            explain=explainer(
-                run.model, variables, lambda images: run.dataset.prepare(jnp.asarray(images))
-            ),
+            explain=explainer(run.model, variables, dataset.prepare),
         ),
         kernels=_first_kernels(variables["params"]),
     )

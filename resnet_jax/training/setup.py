@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from functools import cached_property, partial
 from typing import Any, Self
@@ -21,6 +22,7 @@ from resnet_jax.inference.precise_bn import make_batch_statistics
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
+from resnet_jax.ops.compilation import run_once_options
 from resnet_jax.training.accumulation import microbatches
 from resnet_jax.training.averaging import Timeline
 from resnet_jax.training.class_balance import count_classes
@@ -266,21 +268,20 @@ class Run:
             ConfigError: The run starts from weights, and they cannot be read, belong to another
                 network, or differ between the processes.
         """
-        # No step has the number 2**32 - 1, so this key is used nowhere else.
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 2**32 - 1)
         jit = partial(
             jax.jit,
             out_shardings=self._state_shardings,
-            # The program runs once, and optimizing it would take longer than it could save.
-            compiler_options={"xla_backend_optimization_level": 0},
+            compiler_options=run_once_options(),
         )
         config = self.config.model
         if config.weights is None:
-            return jit(self._create_state)(key)
+            return jit(self._initialize)(self.config.seed)
         tensors = (
             read_starting_weights(config, self.model) if self.weights is None else self.weights
         )
-        variables = starting_variables(config, tensors, self.model, key)
+        variables = starting_variables(
+            config, tensors, self.model, _parameter_key(self.config.seed)
+        )
         found = gather("weights", json_digest(describe_arrays(variables)))
         if len(set(found)) > 1:
             raise ConfigError(
@@ -289,9 +290,19 @@ class Run:
             )
         return jit(self._state_of)(replicate(variables, self.mesh))
 
-    def _create_state(self, key: jax.Array) -> TrainState:
-        images = jnp.zeros((1, *_prepared_shape(self.dataset)))
-        return self._state_of(self.model.init(key, images, train=False))
+    @cached_property
+    def _initialize(self) -> Callable[[int], TrainState]:
+        """Function from the seed to the state before the first step.
+
+        JAX traces a function once, so it is the same object for the shapes and for the values.
+        """
+        shape = (1, *_prepared_shape(self.dataset))
+
+        def initialize(seed: int) -> TrainState:
+            key = _parameter_key(seed)
+            return self._state_of(self.model.init(key, jnp.zeros(shape), train=False))
+
+        return initialize
 
     def _state_of(self, variables: Any) -> TrainState:
         """Return the state before the first step, with all fields that the experiment needs."""
@@ -305,7 +316,7 @@ class Run:
 
     @cached_property
     def _state_shapes(self) -> TrainState:
-        return jax.eval_shape(self._create_state, jax.random.key(0))
+        return jax.eval_shape(self._initialize, self.config.seed)
 
     @property
     def _state_shardings(self) -> TrainState:
@@ -366,7 +377,12 @@ class Run:
         Their batches are what the iterators of the splits yield, on the devices.  The training step
         donates its state.
         """
-        return self.compile_train_step(), self.compile_eval_step()
+        lowered = self.lower_train_step()
+        # XLA does not hold the global interpreter lock, so the evaluation step is traced meanwhile.
+        with ThreadPoolExecutor(1, thread_name_prefix="compile") as compiler:
+            compiling = compiler.submit(lowered.compile)
+            eval_step = self.compile_eval_step()
+            return partial(compiling.result(), self._train_arrays), eval_step
 
     def compile_eval_step(self) -> EvalStep:
         """Return the evaluation step alone, compiled like that of `compile`."""
@@ -541,6 +557,14 @@ class Run:
         )
 
 
+def _parameter_key(seed: int) -> jax.Array:
+    """Return the PRNG key of the parameters.
+
+    No step has the number 2**32 - 1, so this key is used nowhere else.
+    """
+    return jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
+
+
 def _scaled_by_batches(
     schedule: optax.Schedule, config: TrainConfig, phases: Phases
 ) -> optax.Schedule:
@@ -550,11 +574,12 @@ def _scaled_by_batches(
         of_phase = dataclasses.replace(config, batch_size=phase.batch_size)
         return of_phase.learning_rate_factor / config.learning_rate_factor
 
-    factors = jnp.asarray([factor(phase) for phase in phases.phases], jnp.float32)
+    factors = np.asarray([factor(phase) for phase in phases.phases], np.float32)
     if (factors == 1).all():
         return schedule
     ends = jnp.asarray([phase.first_step for phase in phases.phases[1:]])
-    return lambda step: schedule(step) * factors[jnp.searchsorted(ends, step, side="right")]
+    rates = jnp.asarray(factors)
+    return lambda step: schedule(step) * rates[jnp.searchsorted(ends, step, side="right")]
 
 
 def _create_optimizer(
