@@ -275,7 +275,7 @@ class Run:
         )
         config = self.config.model
         if config.weights is None:
-            return jit(self._initialize)(self.config.seed)
+            return jit(self._initialize)(_as_argument(self.config.seed))
         tensors = (
             read_starting_weights(config, self.model) if self.weights is None else self.weights
         )
@@ -291,14 +291,14 @@ class Run:
         return jit(self._state_of)(replicate(variables, self.mesh))
 
     @cached_property
-    def _initialize(self) -> Callable[[int], TrainState]:
+    def _initialize(self) -> Callable[[Any], TrainState]:
         """Function from the seed to the state before the first step.
 
         JAX traces a function once, so it is the same object for the shapes and for the values.
         """
         shape = (1, *_prepared_shape(self.dataset))
 
-        def initialize(seed: int) -> TrainState:
+        def initialize(seed: jax.Array) -> TrainState:
             key = _parameter_key(seed)
             return self._state_of(self.model.init(key, jnp.zeros(shape), train=False))
 
@@ -316,7 +316,7 @@ class Run:
 
     @cached_property
     def _state_shapes(self) -> TrainState:
-        return jax.eval_shape(self._initialize, self.config.seed)
+        return jax.eval_shape(self._initialize, _as_argument(self.config.seed))
 
     @property
     def _state_shardings(self) -> TrainState:
@@ -557,7 +557,15 @@ class Run:
         )
 
 
-def _parameter_key(seed: int) -> jax.Array:
+def _as_argument(seed: int) -> np.int64:
+    """Return a seed as an argument of a program, which takes the same 32 bits as `jax.random.key`.
+
+    JAX refuses a Python integer of more than 31 bits.
+    """
+    return np.int64(seed)
+
+
+def _parameter_key(seed: int | jax.Array) -> jax.Array:
     """Return the PRNG key of the parameters.
 
     No step has the number 2**32 - 1, so this key is used nowhere else.
