@@ -98,6 +98,8 @@ def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
         write_photos(tmp_path)
     environment = {
         **os.environ,
+        # Two devices, so that loops over devices exchange something.
+        "XLA_FLAGS": f"{FLAGS} --xla_force_host_platform_device_count=2",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_CACHE": str(tmp_path / "hub"),
     }
