@@ -50,9 +50,7 @@ def test_every_layer_gets_the_moments_that_numpy_pools(
 ) -> None:
     batches = [images[:4], images[4:12], images[12:]]
     each = []
-    train = jax.jit(
-        partial(model.clone(bn_decay=0.0).apply, train=True, mutable=["batch_stats"])
-    )
+    train = jax.jit(partial(model.clone(bn_decay=0.0).apply, train=True, mutable=["batch_stats"]))
     for batch in batches:
         _, updated = train(variables, batch)
         each.append(flatten_dict(jax.tree.map(np.float64, updated["batch_stats"])))

@@ -22,10 +22,10 @@ from resnet_jax import (
 from resnet_jax.models.blocks import NormalizerFreeBlock
 from resnet_jax.models.layers import conv
 from resnet_jax.weights.dialects.torch import torch_name, torch_rules
+from resnet_jax.weights.structure import structure
 from tests.comparison import deviation
 from tests.golden import golden
 from tests.models.test_variants import torch_shape
-from resnet_jax.weights.structure import structure
 from tests.variables import abstract_variables, random_variables
 
 # Our names of timm's arguments, where they differ.

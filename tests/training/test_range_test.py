@@ -29,7 +29,6 @@ from resnet_jax.training.range_test import (
 )
 from tests.training.tiny_train import NETWORKS
 
-
 RANGE_TEST = RangeTestConfig(steps=50, smoothing=0.9)
 
 
