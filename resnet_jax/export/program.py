@@ -41,7 +41,7 @@ class Program:
         variables: Nested dictionaries of NumPy arrays, float32. They have no running statistics if
             BatchNorm is folded.
         image_shape: Height, width and channels of an image.
-        input_type: Type of the images, see `InputType`.
+        input_dtype: Type of the images, see `InputType`.
         output: What the function returns, see `OutputType`.
         folded: Whether BatchNorm is folded into the convolutions.
         why_not_folded: Why it is not, although it was asked for. Empty otherwise.
@@ -50,15 +50,10 @@ class Program:
     function: Callable[[Any, jax.Array], jax.Array]
     variables: dict[str, Any]
     image_shape: tuple[int, int, int]
-    input_type: InputType
+    input_dtype: InputType
     output: OutputType
     folded: bool
     why_not_folded: str = ""
-
-    @property
-    def input_dtype(self) -> np.dtype:
-        """Type of the images as a dtype of NumPy."""
-        return np.dtype(self.input_type)
 
 
 def build_program(
@@ -121,7 +116,7 @@ def build_program(
         function=compute,
         variables=jax.tree.map(np.asarray, variables),
         image_shape=(height, width, channels),
-        input_type=input_dtype,
+        input_dtype=input_dtype,
         output=output,
         folded=fold and not reason,
         why_not_folded=reason,
@@ -146,7 +141,7 @@ def abstract_images(
     height, width, channels = program.image_shape
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
-    return jax.ShapeDtypeStruct((batch, height, width, channels), jnp.dtype(program.input_type))
+    return jax.ShapeDtypeStruct((batch, height, width, channels), jnp.dtype(program.input_dtype))
 
 
 def describe(
