@@ -25,9 +25,15 @@ _LOOPS = ("scan", "while", "cond")
 # Operations on constants that repeat their values along axes of unknown size.
 _REARRANGEMENTS = {"concatenate", "iota", "pad", "reshape", "rev", "slice", "split"}
 
-# Their translations keep less of a constant than their values: one element for repeated values, or
-# what the number of values is.
-_NEVER_COMPUTED = {"broadcast_in_dim", "reduce_window_sum", "squeeze", "transpose"}
+# Their translations know more about a constant than its values, such as along which axes it repeats
+# them. The size of an axis has no operands and may be unknown.
+_NEVER_COMPUTED = {
+    "broadcast_in_dim",
+    "dim_as_value",
+    "reduce_window_sum",
+    "squeeze",
+    "transpose",
+}
 
 
 def convert(

@@ -46,13 +46,16 @@ class Graph:
     Args:
         input_name: Name of the input.
         input_shape: Its shape.
+        output_names: Names of the outputs, which no other tensor gets.
     """
 
-    def __init__(self, input_name: str, input_shape: Shape) -> None:
+    def __init__(
+        self, input_name: str, input_shape: Shape, output_names: Sequence[str] = ()
+    ) -> None:
         self.scope = ""
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
-        self._names = {input_name}
+        self._names = {input_name, *output_names}
         self._input_name = input_name
         self._axis_of = {str(size): i for i, size in enumerate(input_shape) if is_symbolic(size)}
         self._integers: dict[tuple[int, ...], str] = {}

@@ -87,7 +87,11 @@ def to_onnx(
             f"the function needs images of a fixed size: {str(error).splitlines()[0]}"
         ) from None
 
-    graph = Graph(input_name, images.shape)
+    names = [
+        _label(path, first=0) or output_name
+        for path, _ in jax.tree_util.tree_leaves_with_path(results)
+    ]
+    graph = Graph(input_name, images.shape, names)
     values = [
         tensor(input_name, leaf.shape, leaf.dtype, identity(len(leaf.shape)))
         if isinstance(leaf, jax.ShapeDtypeStruct)
@@ -95,9 +99,6 @@ def to_onnx(
         for path, leaf in leaves
     ]
     outputs = convert(graph, closed.jaxpr, closed.consts, values)
-    names = [
-        _label(path, first=0) or output_name for path, _ in jax.tree_util.tree_leaves_with_path(results)
-    ]
     nodes = _finished(graph, outputs, names)
 
     used = {name for node in nodes for name in node.input}
@@ -221,14 +222,14 @@ def save_model(model: onnx.ModelProto, file: Path) -> None:
 
 def needs_two_files(model: onnx.ModelProto) -> bool:
     """Return whether the weights of a model do not fit into the same file as its nodes."""
-    sizes = (len(initializer.raw_data) for initializer in model.graph.initializer)
+    sizes = (initializer.ByteSize() for initializer in model.graph.initializer)
     return sum(sizes) > _LARGEST_FILE
 
 
 def text_of(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Return metadata as ONNX stores them: strings, and all other values as JSON text."""
     return {
-        key: value if isinstance(value, str) else json.dumps(value)
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for key, value in metadata.items()
     }
 

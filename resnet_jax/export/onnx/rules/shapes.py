@@ -14,6 +14,7 @@ from resnet_jax.export.onnx.values import (
     constant,
     expanded,
     identity,
+    onnx_type,
     stored,
     tensor,
 )
@@ -30,16 +31,13 @@ def _unchanged(graph: Graph, equation: Equation, *operands: Value) -> list[Value
 @translates("dim_as_value")
 def _size_of_axis(graph: Graph, equation: Equation) -> Value:
     size, dtype = equation.params["dim"], result_of(equation).dtype
-    from resnet_jax.export.onnx.values import onnx_type
-
     scalar = graph.node("Squeeze", [graph.size(size), graph.integers([0])])
     name = graph.node("Cast", [scalar], to=onnx_type(dtype))
     return dataclasses.replace(tensor(name, (), dtype, ()), size=size)
 
 
 @translates("broadcast_in_dim")
-def _broadcast(graph: Graph, equation: Equation, x: Value, *sizes: Value) -> Value:
-    # The sizes of symbolic axes are operands, too, and the shape contains them already.
+def _broadcast(graph: Graph, equation: Equation, x: Value) -> Value:
     shape, axes = equation.params["shape"], equation.params["broadcast_dimensions"]
     new = [axis for axis in range(len(shape)) if axis not in axes]
     tensor_sizes = [1] * len(shape)
@@ -99,7 +97,7 @@ def changed_axes(old: Shape, new: Shape) -> tuple[range, range]:
 
 
 @translates("reshape")
-def _reshape(graph: Graph, equation: Equation, x: Value, *sizes: Value) -> Value:
+def _reshape(graph: Graph, equation: Equation, x: Value) -> Value:
     return reshaped(graph, x, equation.params["new_sizes"])
 
 
@@ -145,7 +143,7 @@ def _target(graph: Graph, sizes: Sequence[Size], changed: int) -> str:
     """
     # 0 keeps the size at the same place, and -1 is what remains.
     known = [0 if is_symbolic(size) and i < changed else size for i, size in enumerate(sizes)]
-    if sum(map(is_symbolic, known)) == 1 and 0 not in [s for s in known[changed:] if not is_symbolic(s)]:
+    if sum(map(is_symbolic, known)) == 1:
         known = [-1 if is_symbolic(size) else size for size in known]
     return graph.shape(known)
 
