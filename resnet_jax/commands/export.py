@@ -212,7 +212,11 @@ def _changed(classifier: "Classifier", **changes: Any) -> "Classifier":
     """Return the classifier with another network or another preprocessing."""
     from resnet_jax.inference import Classifier
 
-    fields = {"model": classifier.model, "preprocessing": classifier.preprocessing} | changes
+    fields: dict[str, Any] = {
+        "model": classifier.model,
+        "preprocessing": classifier.preprocessing,
+        **changes,
+    }
     return Classifier(
         variables=classifier.variables,
         class_names=classifier.class_names,
