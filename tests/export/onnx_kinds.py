@@ -11,7 +11,7 @@ REPRESENTATIVES: list[tuple[str, dict[str, Any]]] = [
     ("resnet18", {"width": 8, "stage_sizes": (1, 1)}),
     ("resnet50d", {"width": 8, "stage_sizes": (1, 1)}),
     ("resnext50_32x4d", {"width": 16, "stage_sizes": (1, 1)}),
-    ("senet154", {"width": 16, "cardinality": 16, "stage_sizes": (1, 1)}),
+    ("senet154", {"width": 32, "cardinality": 16, "stage_sizes": (1, 1)}),
     ("ecaresnet50t", {"width": 8, "stage_sizes": (1, 1)}),
     ("skresnet18", {"width": 16, "stage_sizes": (1, 1)}),
     ("resnest50d_4s2x40d", {"width": 16, "stage_sizes": (1, 1)}),

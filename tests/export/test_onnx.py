@@ -1,4 +1,4 @@
-"""ONNX models compute what the networks compute, and a function that has no translation is named."""
+"""ONNX models compute what the networks compute, and what has no translation is named."""
 
 import stat
 from pathlib import Path
@@ -16,6 +16,7 @@ from resnet_jax import GroupNorm, create_model, list_models
 from resnet_jax.data.augment.normalization import normalize
 from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.export.onnx import UnsupportedError, to_onnx, write_onnx, writing
+from resnet_jax.inference.fold import fold_batch_norm
 from resnet_jax.models import layers
 from tests.comparison import deviation
 from tests.export.onnx_kinds import REPRESENTATIVES, kinds_of
@@ -105,9 +106,7 @@ def test_bytes_are_normalized_and_resampled_inside() -> None:
 
 
 def test_images_are_transposed_once_and_biases_are_merged() -> None:
-    function, variables = network("resnet18", width=8)
-    from resnet_jax.inference.fold import fold_batch_norm
-
+    _, variables = network("resnet18", width=8)
     model, variables = fold_batch_norm(create_model("resnet18", num_classes=5, width=8), variables)
 
     def function(variables: Any, images: jax.Array) -> Any:
@@ -262,5 +261,5 @@ def test_weights_that_are_too_large_are_beside_the_file(
 
 
 def test_there_must_be_one_input() -> None:
-    with pytest.raises(ValueError, match="one argument must be a jax.ShapeDtypeStruct"):
+    with pytest.raises(ValueError, match=r"one argument must be a jax\.ShapeDtypeStruct"):
         to_onnx(jnp.sin, (np.float32(1),))

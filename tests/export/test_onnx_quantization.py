@@ -81,7 +81,11 @@ def test_every_convolution_computes_with_integers(
         assert scales.shape == weights.shape[:1]
         # Seven bits.
         assert np.abs(weights).max() <= 64
-    assert not any(x.data_type == onnx.TensorProto.FLOAT for x in model.graph.initializer if x.dims and max(x.dims) > 64)
+    assert not any(
+        x.data_type == onnx.TensorProto.FLOAT
+        for x in model.graph.initializer
+        if x.dims and max(x.dims) > 64
+    )
 
 
 def test_what_cannot_be_quantized_is_refused(

@@ -113,6 +113,8 @@ def write_table() -> None:
     rows = stored()
     done = [rows[name] for name in list_models() if name in rows]
     rule = (__doc__ or "").split("\n\n")
+    columns = ["network", "deviation", "nodes", "transposes", "MB", "s", "passed"]
+    columns += ["date", "machine", "versions"]
     operators = sorted({operator for row in done for operator in row["operators"]})
     lines = [
         "# Equality of ONNX models, network by network",
@@ -126,8 +128,8 @@ def write_table() -> None:
         "",
         f"The models use {len(operators)} operators: {', '.join(operators)}.",
         "",
-        "| network | deviation | nodes | transposes | MB | s | passed | date | machine | versions |",
-        "|---|---:|---:|---:|---:|---:|---|---|---|---|",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
     ]
     for row in done:
         judged = row.get("from float64")

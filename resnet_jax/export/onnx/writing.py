@@ -106,10 +106,7 @@ def to_onnx(
         nodes,
         "resnet_jax",
         [_info(input_name, images.dtype, images.shape)],
-        [
-            _info(name, value.dtype, value.shape)
-            for name, value in zip(names, outputs, strict=True)
-        ],
+        [_info(name, value.dtype, value.shape) for name, value in zip(names, outputs, strict=True)],
         [
             numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
             for name, array in graph.constants.items()

@@ -80,9 +80,7 @@ def _along_axis(graph: Graph, equation: Equation, x: Value, indices: Value) -> V
     positions = without_axes(graph, expanded(graph, indices), [indices.rank - 1])
     x = expanded(graph, x)
     # The axes of the positions, in the order of those of x.
-    of_axis = [
-        i for i in range(positions.rank) if i not in numbers.start_indices_batching_dims
-    ]
+    of_axis = [i for i in range(positions.rank) if i not in numbers.start_indices_batching_dims]
     if sorted((*batch, axis)) != list(range(x.rank)) or len(of_axis) != 1:
         raise UnsupportedError("this kind of 'gather' has no translation to ONNX")
     of_x = dict(zip(batch, numbers.start_indices_batching_dims, strict=True)) | {axis: of_axis[0]}

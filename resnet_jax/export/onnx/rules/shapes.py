@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from resnet_jax.export.onnx.errors import UnsupportedError
-from resnet_jax.export.onnx.graph import Graph, Order, Shape, Size, is_symbolic
+from resnet_jax.export.onnx.graph import Graph, Shape, Size, is_symbolic
 from resnet_jax.export.onnx.rules.registry import Equation, result_of, translates
 from resnet_jax.export.onnx.values import (
     Value,
@@ -119,7 +119,9 @@ def reshaped(graph: Graph, x: Value, shape: Shape) -> Value:
     else:
         old_order, place = identity(x.rank), before.start
     added = len(after) - len(before)
-    rest = [axis if axis < before.start else axis + added for axis in old_order if axis not in before]
+    rest = [
+        axis if axis < before.start else axis + added for axis in old_order if axis not in before
+    ]
     order = (*rest[:place], *after, *rest[place:])
     tensor_sizes = (
         *x.sizes[: before.start],
@@ -213,9 +215,7 @@ def _pad(graph: Graph, equation: Equation, x: Value, value: Value) -> Value:
         raise UnsupportedError("padding between elements has no translation to ONNX")
     x = expanded(graph, x, [axis for axis in range(x.rank) if config[axis] != (0, 0, 0)])
     shape = result_of(equation).shape
-    sizes = [
-        x.sizes[axis] if config[axis] == (0, 0, 0) else shape[axis] for axis in range(x.rank)
-    ]
+    sizes = [x.sizes[axis] if config[axis] == (0, 0, 0) else shape[axis] for axis in range(x.rank)]
     pads = [config[axis][end] for end in (0, 1) for axis in x.order]
     names = [stored(graph, x, x.order), graph.shape(pads), stored(graph, value, ())]
     return tensor(graph.node("Pad", names), shape, x.dtype, x.order, sizes)
