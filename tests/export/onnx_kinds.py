@@ -14,7 +14,7 @@ REPRESENTATIVES: list[tuple[str, dict[str, Any]]] = [
     ("senet154", {"width": 32, "cardinality": 16, "stage_sizes": (1, 1)}),
     ("ecaresnet50t", {"width": 8, "stage_sizes": (1, 1)}),
     ("skresnet18", {"width": 16, "stage_sizes": (1, 1)}),
-    ("resnest50d_4s2x40d", {"width": 16, "stage_sizes": (1, 1)}),
+    ("resnest50d_4s2x40d", {"width": 32, "stage_sizes": (1, 1)}),
     ("resnest14d", {"width": 16, "stage_sizes": (1, 1)}),
     ("res2net50_26w_4s", {"width": 32, "stage_sizes": (2, 1)}),
     ("resnetblur18", {"width": 8, "stage_sizes": (1, 1)}),

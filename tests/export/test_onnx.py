@@ -30,8 +30,8 @@ def run(model: onnx.ModelProto | Path, images: np.ndarray) -> np.ndarray:
     return result
 
 
-def symbolic(shape: str, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), dtype)
+def symbolic(shape: str, dtype: Any = np.float32, constraints: Any = ()) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape, constraints=constraints), dtype)
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -81,7 +81,9 @@ def test_logits_are_equal(name: str, overrides: dict[str, Any]) -> None:
 )
 def test_one_model_takes_images_of_every_size(name: str, overrides: dict[str, Any]) -> None:
     function, variables = network(name, **overrides)
-    model = to_onnx(function, (variables, symbolic("batch, height, width, 3")))
+    constraints = ["height >= 16", "width >= 16"]
+    images = symbolic("batch, height, width, 3", constraints=constraints)
+    model = to_onnx(function, (variables, images))
     compiled = jax.jit(function)
     for shape in ((1, 32, 32, 3), (3, 45, 38, 3)):
         images = noise(*shape)

@@ -23,7 +23,7 @@ _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _LOOPS = ("scan", "while", "cond")
 
 # Operations on constants that repeat their values along axes of unknown size.
-_REARRANGEMENTS = {"concatenate", "iota", "pad", "reshape", "rev", "slice", "split"}
+_REARRANGEMENTS = {"concatenate", "iota", "pad", "reshape", "rev", "slice", "split", "stack"}
 
 # Their translations know more about a constant than its values, such as along which axes it repeats
 # them. The size of an axis has no operands and may be unknown.

@@ -82,9 +82,13 @@ def to_onnx(
     try:
         with formulation("convolution"):
             closed, results = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    except core.InconclusiveDimensionOperation as error:
+    except (ValueError, core.InconclusiveDimensionOperation) as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, core.InconclusiveDimensionOperation):
+            raise
         raise UnsupportedError(
-            f"the function needs images of a fixed size: {str(error).splitlines()[0]}"
+            "the function needs images of a fixed size, or symbolic sizes with constraints such as "
+            f"'height >= 32': {str(cause).splitlines()[0]}"
         ) from None
 
     names = [
