@@ -22,10 +22,10 @@ from safetensors.numpy import save_file
 
 from benchmarks import digits
 from resnet_jax import create_model, list_models, list_pretrained
-from resnet_jax.weights.structure import structure
 from resnet_jax.export.program import build_program, describe
 from resnet_jax.export.stablehlo import write_stablehlo
 from resnet_jax.export.transformers import write_transformers
+from resnet_jax.weights.structure import structure
 from tests.export.networks import pixels, tiny
 from tests.fast_compilation import FLAGS
 from tests.golden import golden

@@ -7,10 +7,10 @@ import numpy as np
 
 from resnet_jax.weights.formats.diagnosis import HEAD, diagnosis
 from resnet_jax.weights.formats.dtypes import widened
+from resnet_jax.weights.formats.int8 import dequantized_tensors
 from resnet_jax.weights.formats.safetensors import is_safetensors, read_safetensors
 from resnet_jax.weights.formats.shards import is_index, read_index
 from resnet_jax.weights.formats.torch_file import LEGACY_MAGIC, is_torch_zip, read_torch
-from resnet_jax.weights.formats.int8 import dequantized_tensors
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
