@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.export
 import numpy as np
 
 from resnet_jax import Classifier, Preprocessing, create_model
@@ -50,9 +49,8 @@ def contenders(name: str, size: int, directory: Path) -> dict[str, Callable[[np.
     compiled = jax.jit(program.function)
 
     portable = build_program(classifier)
-    [batch] = jax.export.symbolic_shape("batch")
     floats, integers = directory / f"{name}.onnx", directory / f"{name}-int8.onnx"
-    arguments = (portable.variables, abstract_images(portable, batch))
+    arguments = (portable.variables, abstract_images(portable))
     seconds = time.perf_counter()
     write_onnx(portable.function, arguments, floats)
     seconds = time.perf_counter() - seconds
