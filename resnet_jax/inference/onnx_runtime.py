@@ -3,6 +3,7 @@
 On CPUs, onnxruntime computes most networks faster than XLA does; docs/export.md has the ratios.
 """
 
+import contextlib
 import json
 import os
 import tempfile
@@ -24,7 +25,9 @@ class Forward(Protocol):
 
     def __call__(
         self, variables: Any, images: np.ndarray, *, logits: bool, features: bool
-    ) -> Outputs: ...
+    ) -> Outputs:
+        """Return what is asked for of images uint8[B, H, W, C]."""
+        ...
 
 
 class OnnxModel:
@@ -49,7 +52,9 @@ class OnnxModel:
         ImportError: onnxruntime is not installed.
     """
 
-    def __init__(self, model: str | os.PathLike[str] | bytes, *, threads: int | None = None) -> None:
+    def __init__(
+        self, model: str | os.PathLike[str] | bytes, *, threads: int | None = None
+    ) -> None:
         runtime = _onnxruntime()
         name = "the model" if isinstance(model, bytes) else os.fspath(model)
         if not isinstance(model, bytes) and not Path(model).exists():
@@ -122,10 +127,9 @@ def compile_forward(
     from resnet_jax.export.onnx.writing import needs_two_files, save_model, to_onnx
 
     model = model.clone(dtype=np.float32)
-    try:
+    # Networks with another normalization, or with BatchNorm elsewhere, are refused.
+    with contextlib.suppress(ValueError):
         model, variables = fold_batch_norm(model, variables)
-    except ValueError:  # The network has another normalization, or BatchNorm elsewhere.
-        pass
     model, variables = model.clone(scan=False, remat=False), unstack_blocks(variables)
 
     def function(variables: Any, images: jax.Array) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""ONNX models compute what the networks compute, and a function that has no translation is named."""
+"""ONNX models compute what the networks compute, and what has no translation is named."""
 
 import stat
 from pathlib import Path
@@ -16,6 +16,7 @@ from resnet_jax import GroupNorm, create_model, list_models
 from resnet_jax.data.augment.normalization import normalize
 from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.export.onnx import UnsupportedError, to_onnx, write_onnx, writing
+from resnet_jax.inference.fold import fold_batch_norm
 from resnet_jax.models import layers
 from tests.comparison import deviation
 from tests.export.onnx_kinds import REPRESENTATIVES, kinds_of
@@ -29,8 +30,8 @@ def run(model: onnx.ModelProto | Path, images: np.ndarray) -> np.ndarray:
     return result
 
 
-def symbolic(shape: str, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), dtype)
+def symbolic(shape: str, dtype: Any = np.float32, constraints: Any = ()) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape, constraints=constraints), dtype)
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -80,7 +81,9 @@ def test_logits_are_equal(name: str, overrides: dict[str, Any]) -> None:
 )
 def test_one_model_takes_images_of_every_size(name: str, overrides: dict[str, Any]) -> None:
     function, variables = network(name, **overrides)
-    model = to_onnx(function, (variables, symbolic("batch, height, width, 3")))
+    constraints = ["height >= 16", "width >= 16"]
+    images = symbolic("batch, height, width, 3", constraints=constraints)
+    model = to_onnx(function, (variables, images))
     compiled = jax.jit(function)
     for shape in ((1, 32, 32, 3), (3, 45, 38, 3)):
         images = noise(*shape)
@@ -105,9 +108,7 @@ def test_bytes_are_normalized_and_resampled_inside() -> None:
 
 
 def test_images_are_transposed_once_and_biases_are_merged() -> None:
-    function, variables = network("resnet18", width=8)
-    from resnet_jax.inference.fold import fold_batch_norm
-
+    _, variables = network("resnet18", width=8)
     model, variables = fold_batch_norm(create_model("resnet18", num_classes=5, width=8), variables)
 
     def function(variables: Any, images: jax.Array) -> Any:
@@ -262,5 +263,5 @@ def test_weights_that_are_too_large_are_beside_the_file(
 
 
 def test_there_must_be_one_input() -> None:
-    with pytest.raises(ValueError, match="one argument must be a jax.ShapeDtypeStruct"):
+    with pytest.raises(ValueError, match=r"one argument must be a jax\.ShapeDtypeStruct"):
         to_onnx(jnp.sin, (np.float32(1),))

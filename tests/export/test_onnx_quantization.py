@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import jax
-import jax.export
 import numpy as np
 import onnx
 import pytest
@@ -20,10 +18,9 @@ from tests.export.networks import pixels
 def onnx_file(tiny_classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
     program = build_program(tiny_classifier, output="logits")
-    [batch] = jax.export.symbolic_shape("batch")
     write_onnx(
         program.function,
-        (program.variables, abstract_images(program, batch)),
+        (program.variables, abstract_images(program)),
         file,
         metadata={"class_names": list(tiny_classifier.class_names)},
         output_name="logits",
@@ -81,7 +78,11 @@ def test_every_convolution_computes_with_integers(
         assert scales.shape == weights.shape[:1]
         # Seven bits.
         assert np.abs(weights).max() <= 64
-    assert not any(x.data_type == onnx.TensorProto.FLOAT for x in model.graph.initializer if x.dims and max(x.dims) > 64)
+    assert not any(
+        x.data_type == onnx.TensorProto.FLOAT
+        for x in model.graph.initializer
+        if x.dims and max(x.dims) > 64
+    )
 
 
 def test_what_cannot_be_quantized_is_refused(

@@ -1,7 +1,7 @@
 """Networks as ONNX models, which other programs than Python can run, and their quantization.
 
-`write_onnx` converts any function of this library that JAX can trace.  It knows nothing of networks:
-it translates the primitives that JAX finds in the function.
+`write_onnx` converts any function that JAX can trace.  It knows nothing of networks: it translates
+the primitives of JAX that the function consists of.
 """
 
 try:

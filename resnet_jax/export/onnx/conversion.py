@@ -23,7 +23,7 @@ _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _LOOPS = ("scan", "while", "cond")
 
 # Operations on constants that repeat their values along axes of unknown size.
-_REARRANGEMENTS = {"concatenate", "iota", "pad", "reshape", "rev", "slice", "split"}
+_REARRANGEMENTS = {"concatenate", "iota", "pad", "reshape", "rev", "slice", "split", "stack"}
 
 # Their translations know more about a constant than its values, such as along which axes it repeats
 # them. The size of an axis has no operands and may be unknown.
@@ -139,7 +139,9 @@ def _unrolled(graph: Graph, equation: Any, operands: list[Value], layer: str) ->
     carried = operands[num_constants : num_constants + num_carried]
     stacked = [operand.array for operand in operands[num_constants + num_carried :]]
     if is_symbolic(params["length"]) or len(equation.outvars) > num_carried:
-        raise UnsupportedError("a loop of unknown length or with stacked results has no translation to ONNX")
+        raise UnsupportedError(
+            "a loop of unknown length or with stacked results has no translation to ONNX"
+        )
     steps = range(params["length"])
     for i in reversed(steps) if params["reverse"] else steps:
         if any(array is None for array in stacked):
@@ -236,5 +238,5 @@ def _evaluated(
 
 def _joined(scope: str, name: str) -> str:
     """Return the name of a layer within another one, without the names of classes and methods."""
-    parts = [scope, *(part for part in name.split("/") if part and not part[0].isupper())]
-    return "/".join(filter(None, parts))
+    parts = [part for part in name.split("/") if part and "." not in part and part[0].islower()]
+    return "/".join(filter(None, [scope, *parts]))

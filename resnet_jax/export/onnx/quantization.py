@@ -255,5 +255,3 @@ def _size(file: Path) -> int:
     """Return the size of a model in bytes, with the weights beside it."""
     data = file.with_name(f"{file.name}.data")
     return file.stat().st_size + (data.stat().st_size if data.exists() else 0)
-
-

@@ -82,9 +82,13 @@ def to_onnx(
     try:
         with formulation("convolution"):
             closed, results = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    except core.InconclusiveDimensionOperation as error:
+    except (ValueError, core.InconclusiveDimensionOperation) as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, core.InconclusiveDimensionOperation):
+            raise
         raise UnsupportedError(
-            f"the function needs images of a fixed size: {str(error).splitlines()[0]}"
+            "the function needs images of a fixed size, or symbolic sizes with constraints such as "
+            f"'height >= 32': {str(cause).splitlines()[0]}"
         ) from None
 
     names = [
@@ -106,10 +110,7 @@ def to_onnx(
         nodes,
         "resnet_jax",
         [_info(input_name, images.dtype, images.shape)],
-        [
-            _info(name, value.dtype, value.shape)
-            for name, value in zip(names, outputs, strict=True)
-        ],
+        [_info(name, value.dtype, value.shape) for name, value in zip(names, outputs, strict=True)],
         [
             numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
             for name, array in graph.constants.items()

@@ -39,19 +39,17 @@ def _reduce(graph: Graph, equation: Equation, x: Value) -> Value:
 def _reduced(graph: Graph, operator: str, x: Value, axes: Sequence[int], shape: Shape) -> Value:
     kept = [axis for axis in range(x.rank) if axis not in axes]
     places = sorted(x.order.index(axis) for axis in axes)
-    name = graph.node(
-        operator, [stored(graph, x, x.order), graph.integers(places)], keepdims=0
-    )
+    name = graph.node(operator, [stored(graph, x, x.order), graph.integers(places)], keepdims=0)
     order = tuple(kept.index(axis) for axis in x.order if axis in kept)
     return tensor(name, shape, x.dtype, order, [x.sizes[axis] for axis in kept])
+
+
 @translates("argmax", "argmin")
 def _position(graph: Graph, equation: Equation, x: Value) -> Value:
     [axis] = equation.params["axes"]
     x = expanded(graph, x, [axis])
     operator = {"argmax": "ArgMax", "argmin": "ArgMin"}[equation.primitive.name]
-    name = graph.node(
-        operator, [stored(graph, x, x.order)], axis=x.order.index(axis), keepdims=0
-    )
+    name = graph.node(operator, [stored(graph, x, x.order)], axis=x.order.index(axis), keepdims=0)
     dtype = result_of(equation).dtype
     name = graph.node("Cast", [name], to=onnx_type(dtype))
     kept = [other for other in range(x.rank) if other != axis]

@@ -34,5 +34,3 @@ def result_of(equation: Equation) -> Any:
     """Return the shape and dtype of the only result of an equation."""
     [variable] = equation.outvars
     return variable.aval
-
-

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from resnet_jax.export.onnx.errors import UnsupportedError
-from resnet_jax.export.onnx.graph import Graph, Order, Shape, Size, is_symbolic
+from resnet_jax.export.onnx.graph import Graph, Shape, Size, is_symbolic
 from resnet_jax.export.onnx.rules.registry import Equation, result_of, translates
 from resnet_jax.export.onnx.values import (
     Value,
@@ -23,7 +24,7 @@ from resnet_jax.export.onnx.values import (
 _END, _BEGINNING = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
-@translates("copy", "copy_p", "name", "optimization_barrier", "pvary", "reduce_precision")
+@translates("copy", "copy_p", "name", "optimization_barrier", "pvary", "stop_gradient")
 def _unchanged(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
     return list(operands)
 
@@ -38,7 +39,19 @@ def _size_of_axis(graph: Graph, equation: Equation) -> Value:
 
 @translates("broadcast_in_dim")
 def _broadcast(graph: Graph, equation: Equation, x: Value) -> Value:
-    shape, axes = equation.params["shape"], equation.params["broadcast_dimensions"]
+    return with_axes(graph, x, equation.params["shape"], equation.params["broadcast_dimensions"])
+
+
+def with_axes(graph: Graph, x: Value, shape: Sequence[Size], axes: Sequence[int]) -> Value:
+    """Return the value with new axes, along which it repeats its elements.
+
+    Args:
+        graph: The graph.
+        x: The value.
+        shape: Shape of the result.
+        axes: For each axis of ``x``, which axis of the result it becomes.
+    """
+    axes = [int(axis) for axis in axes]
     new = [axis for axis in range(len(shape)) if axis not in axes]
     tensor_sizes = [1] * len(shape)
     for axis, size in zip(axes, x.sizes, strict=True):
@@ -119,7 +132,9 @@ def reshaped(graph: Graph, x: Value, shape: Shape) -> Value:
     else:
         old_order, place = identity(x.rank), before.start
     added = len(after) - len(before)
-    rest = [axis if axis < before.start else axis + added for axis in old_order if axis not in before]
+    rest = [
+        axis if axis < before.start else axis + added for axis in old_order if axis not in before
+    ]
     order = (*rest[:place], *after, *rest[place:])
     tensor_sizes = (
         *x.sizes[: before.start],
@@ -151,30 +166,46 @@ def _target(graph: Graph, sizes: Sequence[Size], changed: int) -> str:
 @translates("slice")
 def _slice(graph: Graph, equation: Equation, x: Value) -> Value:
     params = equation.params
-    starts, limits = params["start_indices"], params["limit_indices"]
     strides = params["strides"] or (1,) * x.rank
     shape = result_of(equation).shape
+    return sliced(graph, x, params["start_indices"], params["limit_indices"], strides, shape)
+
+
+def sliced(
+    graph: Graph,
+    x: Value,
+    starts: Sequence[Size],
+    limits: Sequence[Size],
+    strides: Sequence[int],
+    shape: Sequence[Size],
+) -> Value:
+    """Return a part of the value.
+
+    Args:
+        graph: The graph.
+        x: The value.
+        starts: First index along each axis.
+        limits: Index after the last one along each axis.
+        strides: Distance between indices along each axis.
+        shape: Shape of the part.
+    """
     cut = [
         axis
         for axis in range(x.rank)
         if x.sizes[axis] != 1
-        and not (starts[axis] == 0 and limits[axis] == x.shape[axis] and strides[axis] == 1)
+        and (starts[axis] != 0 or limits[axis] != x.shape[axis] or strides[axis] != 1)
     ]
     sizes = [shape[axis] if axis in cut else x.sizes[axis] for axis in range(x.rank)]
     if not cut:
-        return dataclasses.replace(x, shape=shape, mean=None)
-    ends = [_end(limits[axis], x.shape[axis]) for axis in cut]
-    name = graph.node(
-        "Slice",
-        [
-            stored(graph, x, x.order),
-            graph.shape([starts[axis] for axis in cut]),
-            graph.shape(ends),
-            graph.integers([x.order.index(axis) for axis in cut]),
-            graph.integers([strides[axis] for axis in cut]),
-        ],
-    )
-    return tensor(name, shape, x.dtype, x.order, sizes)
+        return dataclasses.replace(x, shape=tuple(shape), sizes=tuple(sizes), mean=None)
+    names = [
+        stored(graph, x, x.order),
+        graph.shape([starts[axis] for axis in cut]),
+        graph.shape([_end(limits[axis], x.shape[axis]) for axis in cut]),
+        graph.integers([x.order.index(axis) for axis in cut]),
+        graph.integers([strides[axis] for axis in cut]),
+    ]
+    return tensor(graph.node("Slice", names), shape, x.dtype, x.order, sizes)
 
 
 def _end(limit: Size, size: Size) -> Size:
@@ -213,9 +244,7 @@ def _pad(graph: Graph, equation: Equation, x: Value, value: Value) -> Value:
         raise UnsupportedError("padding between elements has no translation to ONNX")
     x = expanded(graph, x, [axis for axis in range(x.rank) if config[axis] != (0, 0, 0)])
     shape = result_of(equation).shape
-    sizes = [
-        x.sizes[axis] if config[axis] == (0, 0, 0) else shape[axis] for axis in range(x.rank)
-    ]
+    sizes = [x.sizes[axis] if config[axis] == (0, 0, 0) else shape[axis] for axis in range(x.rank)]
     pads = [config[axis][end] for end in (0, 1) for axis in x.order]
     names = [stored(graph, x, x.order), graph.shape(pads), stored(graph, value, ())]
     return tensor(graph.node("Pad", names), shape, x.dtype, x.order, sizes)
@@ -223,11 +252,36 @@ def _pad(graph: Graph, equation: Equation, x: Value, value: Value) -> Value:
 
 @translates("concatenate")
 def _concatenate(graph: Graph, equation: Equation, *parts: Value) -> Value:
+    parts = tuple(expanded(graph, part) for part in parts)
+    return _joined(graph, parts, equation.params["dimension"], result_of(equation))
+
+
+def _joined(graph: Graph, parts: Sequence[Value], axis: int, result: Any) -> Value:
+    """Return the concatenation of values along an axis, of the shape and type of the result."""
     order = common_order(parts)
-    result, axis = result_of(equation), equation.params["dimension"]
-    names = [stored(graph, expanded(graph, part), order) for part in parts]
+    names = [stored(graph, part, order) for part in parts]
     name = graph.node("Concat", names, axis=order.index(axis))
     return tensor(name, result.shape, result.dtype, order)
+
+
+@translates("stack")
+def _stack(graph: Graph, equation: Equation, *parts: Value) -> Value:
+    result, axis = result_of(equation), equation.params["axis"]
+    axes = [other for other in range(len(result.shape)) if other != axis]
+    shape = [1 if i == axis else size for i, size in enumerate(result.shape)]
+    layers = [expanded(graph, with_axes(graph, part, shape, axes)) for part in parts]
+    return _joined(graph, layers, axis, result)
+
+
+@translates("tile")
+def _tile(graph: Graph, equation: Equation, x: Value) -> Value:
+    x, result = expanded(graph, x), result_of(equation)
+    repetitions = equation.params["reps"]
+    names = [
+        stored(graph, x, x.order),
+        graph.integers([repetitions[axis] for axis in x.order]),
+    ]
+    return tensor(graph.node("Tile", names), result.shape, result.dtype, x.order)
 
 
 @translates("split")
