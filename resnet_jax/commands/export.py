@@ -33,7 +33,7 @@ _OF_FORMATS: dict[str, tuple[Format, ...]] = {
     "size": ("stablehlo", "onnx"),
     "input": ("stablehlo", "onnx"),
     "returns": ("stablehlo", "onnx"),
-    "fold": ("stablehlo", "onnx"),
+    "no_fold": ("stablehlo", "onnx"),
     "platforms": ("stablehlo",),
     "calibration": ("onnx",),
 }
@@ -77,8 +77,9 @@ class Arguments:
     network."""
     returns: Literal["probabilities", "logits"] = "probabilities"
     """What the export returns for each class."""
-    fold: Flag = True
-    """Multiply BatchNorm into the convolutions before it, where the network allows it."""
+    no_fold: Flag = False
+    """Keep BatchNorm. By default it is multiplied into the convolutions before it, where the
+    network allows this."""
     int8: Flag = False
     """Store kernels as int8, which makes the file about a quarter as large. onnx also computes with
     integers, whose ranges it measures on --calibration. The accuracy before and after is measured
@@ -121,8 +122,8 @@ def _check(arguments: Arguments) -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
     for name, formats in _OF_FORMATS.items():
         if arguments.format not in formats and getattr(arguments, name) != defaults[name]:
-            option = "--no-fold" if name == "fold" else f"--{name}"
-            raise UsageError(f"{option} is for {' and '.join(formats)}; leave it out")
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} is for {' and '.join(formats)}; leave it out")
     for name in ("batch", "size"):
         value = getattr(arguments, name)
         if isinstance(value, int) and value < 1:
@@ -289,7 +290,7 @@ def _program(arguments: Arguments, classifier: "Classifier", *, by_platform: boo
     program = build_program(
         classifier,
         input_dtype=arguments.input,
-        fold=arguments.fold,
+        fold=not arguments.no_fold,
         output=arguments.returns,
         by_platform=by_platform,
     )
