@@ -19,6 +19,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "compare": "compare",
     "explain": "explain",
+    "export": "export",
+    "benchmark": "benchmark",
     "runs": "runs",
     "data describe": "data.describe",
     "data prepare": "data.prepare",
