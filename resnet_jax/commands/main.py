@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "compare": "compare",
     "explain": "explain",
+    "serve": "serve",
     "runs": "runs",
     "data describe": "data.describe",
     "data prepare": "data.prepare",
