@@ -224,7 +224,9 @@ def compare(
                 assert not load.unintended, load.unintended[0]
                 rates[size].append(len(load.answered) / load.wall)
                 loads[size] += load.answered
-    print(f"photographs only, {options.clients} clients, {options.model}, {options.image_size} px\n")
+    print(
+        f"photographs only, {options.clients} clients, {options.model}, {options.image_size} px\n"
+    )
     print("| largest batch | images/s | min - max | x batch 1 | p50 s | p99 s |")
     print("|---|---|---|---|---|---|")
     for size in sizes:
@@ -312,9 +314,8 @@ def report(load: Load) -> None:
         first, last = (load.wall * i / parts for i in (part, part + 1))
         values = [mib for at, mib in load.memory if first <= at < last]
         if values:
-            print(
-                f"| {first:.0f} - {last:.0f} | {statistics.median(values):.0f} | {max(values):.0f} |"
-            )
+            middle, most = statistics.median(values), max(values)
+            print(f"| {first:.0f} - {last:.0f} | {middle:.0f} | {most:.0f} |")
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -200,8 +200,8 @@ def _serve(arguments: Arguments, token: str | None, listener: socket.socket) -> 
     server = uvicorn.Server(config)
     if arguments.host not in ("127.0.0.1", "localhost", "::1") and token is None:
         print(
-            f"warning: everyone who can reach this machine can use the server; set {TOKEN_VARIABLE} "
-            "to ask for a token",
+            "warning: everyone who can reach this machine can use the server; set "
+            f"{TOKEN_VARIABLE} to ask for a token",
             file=sys.stderr,
         )
     try:

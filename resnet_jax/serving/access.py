@@ -102,14 +102,15 @@ class RequireToken:
 
     def __init__(self, app: ASGIApp, token: str, public: Collection[str]) -> None:
         self._app, self._public = app, frozenset(public)
-        self._wanted = b"Bearer " + token.encode()
+        self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] == "http" and scope["path"] not in self._public:
             given = dict(scope["headers"]).get(b"authorization", b"")
+            kind, _, token = given.partition(b" ")
             # The time that the comparison takes does not depend on how much of the token is right.
-            if not hmac.compare_digest(given, self._wanted):
+            if kind.lower() != b"bearer" or not hmac.compare_digest(token, self._token):
                 refusal = error_response(401, "the token is missing or wrong")
                 refusal.headers["WWW-Authenticate"] = "Bearer"
                 await refusal(scope, receive, send)

@@ -80,12 +80,14 @@ def create_app(
         )
     if token is not None:
         middleware.append(Middleware(RequireToken, token=token, public=("/", _LIVE, _READY)))
-    return Starlette(
+    app = Starlette(
         routes=endpoints.routes(),
         middleware=middleware,
         exception_handlers={HTTPException: answer_refusal},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Endpoints:
@@ -159,7 +161,8 @@ class _Endpoints:
         """Answer with the classes of an image, and with the image and its heatmap."""
         if self._model.heat is None:
             raise HTTPException(
-                404, "an exported network has no gradients; serve the run to explain its predictions"
+                404,
+                "an exported network has no gradients; serve the run to explain its predictions",
             )
         top, target = _top(request), self._target(request)
         with contextlib.ExitStack() as admitted:
@@ -239,10 +242,8 @@ class _Endpoints:
             )
             self._admit(admitted, len(wanted.images) - 1)
             async with answering(self._limits):
-                rows = await self._service.probabilities(wanted.images)
-        content, headers = protocol.answer(
-            wanted, self._model.name, rows, self._model.class_names
-        )
+                rows = await self._service.probabilities(list(wanted.images))
+        content, headers = protocol.answer(wanted, self._model.name, rows, self._model.class_names)
         return Response(content, headers=headers)
 
     def _admit(self, admitted: contextlib.ExitStack, images: int) -> None:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -61,15 +60,10 @@ async def read_images(request: Request, limits: Limits) -> list[ImageFile]:
         if not data:
             raise HTTPException(400, "the body is empty; send the bytes of an image file")
         return [ImageFile(None, data)]
-    try:
-        form = request.form(
-            max_files=limits.images, max_fields=_FIELDS, max_part_size=_FIELD_BYTES
-        )
-        async with form as parts:
-            uploads = [part for _, part in parts.multi_items() if isinstance(part, UploadFile)]
-            files = [ImageFile(upload.filename, await upload.read()) for upload in uploads]
-    except FormParserError:
-        raise HTTPException(400, "the form is not valid multipart/form-data") from None
+    form = request.form(max_files=limits.images, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
+    async with form as parts:
+        uploads = [part for _, part in parts.multi_items() if isinstance(part, UploadFile)]
+        files = [ImageFile(upload.filename, await upload.read()) for upload in uploads]
     if not files:
         raise HTTPException(400, "the form has no file; send one, such as -F image=@cat.jpg")
     return files

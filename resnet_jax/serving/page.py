@@ -4,8 +4,6 @@ import base64
 import hashlib
 import re
 
-import jinja2
-
 from resnet_jax.report.page import create_environment
 from resnet_jax.serving.limits import Limits
 from resnet_jax.serving.model import Model
@@ -19,9 +17,7 @@ def render_page(model: Model, limits: Limits, *, requires_token: bool) -> str:
         limits: What a request may cost.
         requires_token: Whether the page asks for a token.
     """
-    environment = create_environment()
-    templates = jinja2.PackageLoader("resnet_jax.serving", "templates")
-    environment.loader = jinja2.ChoiceLoader([templates, environment.loader])
+    environment = create_environment("resnet_jax.serving", "resnet_jax.report")
     return environment.get_template("serve.html.jinja").render(
         model=model, limits=limits, requires_token=requires_token
     )

@@ -124,7 +124,7 @@ def _images(
 ) -> np.ndarray:
     """Return the images of a tensor, uint8[N, H, W, C]."""
     _require(tensor.get("datatype") == "UINT8", f"{INPUT} must have the datatype UINT8")
-    shape = tensor.get("shape")
+    shape: Any = tensor.get("shape")
     wanted = f"{INPUT} must have the shape [N, {', '.join(map(str, image_shape))}]"
     _require(isinstance(shape, list) and all(map(_is_whole, shape)), wanted)
     count, *rest = shape or [0]
@@ -170,10 +170,7 @@ def _parameters(owner: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _classes(row: np.ndarray, class_names: Sequence[str], top: int) -> list[str]:
     """Return the most probable classes as Triton writes them: probability, index, name."""
-    return [
-        f"{row[k]:.6f}:{k}:{class_names[k]}"
-        for k in np.argsort(-row, kind="stable")[:top]
-    ]
+    return [f"{row[k]:.6f}:{k}:{class_names[k]}" for k in np.argsort(-row, kind="stable")[:top]]
 
 
 def _strings(texts: Sequence[str]) -> bytes:

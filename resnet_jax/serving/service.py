@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from starlette.exceptions import HTTPException
@@ -96,11 +96,13 @@ class Service:
             on_failure: Called with the error if they cannot be compiled.
         """
         thread = ModelThread()
-        create = partial(
-            Batcher, delay=self._max_delay, thread=thread, observe=self.metrics.observe_batch
-        )
-        self._predict: Batcher[np.ndarray, np.ndarray] = create(self._run_network, self._sizes)
-        self._explain: Batcher[_Question, _Heat] = create(self._run_explanation, (1,))
+        options: dict[str, Any] = {
+            "delay": self._max_delay,
+            "thread": thread,
+            "observe": self.metrics.observe_batch,
+        }
+        self._predict = Batcher(self._run_network, self._sizes, **options)
+        self._explain = Batcher(self._run_explanation, (1,), **options)
         self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
         tasks = [
             asyncio.create_task(self._compile(thread, on_ready, on_failure)),
@@ -201,9 +203,9 @@ class Service:
             self.ready = True
             on_ready()
 
-    def _run_network(self, images: Sequence[np.ndarray], size: int) -> np.ndarray:
-        """Return the probabilities of images, float32[N, K]."""
-        return self.model.probabilities(_padded(images, size))[: len(images)]
+    def _run_network(self, images: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+        """Return the probabilities of each image, float32[K]."""
+        return list(self.model.probabilities(_padded(images, size)))[: len(images)]
 
     def _run_explanation(self, questions: Sequence[_Question], size: int) -> list[_Heat]:  # noqa: ARG002
         """Return the heatmap of the only question of a batch."""

@@ -120,6 +120,7 @@ class Server:
         return code
 
     def connect(self) -> http.client.HTTPConnection:
+        """Return a new connection."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
 
     def _read(self) -> None:

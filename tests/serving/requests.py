@@ -42,6 +42,11 @@ def damaged_files(draw: st.DrawFn) -> bytes:
 
 
 _BODIES = damaged_files() | st.binary(max_size=200)
+_PART_HEADER = (
+    (b"Content-Disposition: form-data; ", b"Content-Type: ", b": "),
+    (b'name="a"', b"name=", b"", b"name*=utf-8''a", b'name="\xff"'),
+    (b'; filename="a.png"', b"; filename=", b"", b'; filename="../a"'),
+)
 
 
 @st.composite
@@ -50,9 +55,15 @@ def forms(draw: st.DrawFn) -> tuple[bytes, dict[str, str]]:
     boundary = draw(st.sampled_from((b"x", b"x" * 80, b"--", b"\xff")))
     lines = []
     for _ in range(draw(st.integers(0, 5))):
-        name = draw(st.sampled_from((b'name="a"', b"name=", b"", b"name*=utf-8''a", b'name="\xff"')))
-        file = draw(st.sampled_from((b'; filename="a.png"', b"; filename=", b"", b'; filename="../a"')))
-        kind = draw(st.sampled_from((b"Content-Disposition: form-data; ", b"Content-Type: ", b": ")))
+        name = draw(
+            st.sampled_from((b'name="a"', b"name=", b"", b"name*=utf-8''a", b'name="\xff"'))
+        )
+        file = draw(
+            st.sampled_from((b'; filename="a.png"', b"; filename=", b"", b'; filename="../a"'))
+        )
+        kind = draw(
+            st.sampled_from((b"Content-Disposition: form-data; ", b"Content-Type: ", b": "))
+        )
         lines += [b"--" + boundary, kind + name + file, b"", draw(_BODIES)]
     lines += [b"--" + boundary + draw(st.sampled_from((b"--", b"", b"-")))]
     body = draw(st.sampled_from((b"\r\n", b"\r\n", b"\n"))).join(lines)
@@ -119,7 +130,9 @@ def requests(
 ) -> tuple[str, str, dict[str, Any]]:
     """Return the method, the path and the rest of a request."""
     infer = f"/v2/models/{model}/infer"
-    path = draw(st.sampled_from(("/predict", "/predict", "/explain", "/explain", infer, infer, "*")))
+    path = draw(
+        st.sampled_from(("/predict", "/predict", "/explain", "/explain", infer, infer, "*"))
+    )
     if path == "*":
         path = draw(st.sampled_from(PATHS))
     content = draw(

@@ -1,11 +1,13 @@
 """A network that knows colors, computed by NumPy, so that requests have known answers."""
 
+import asyncio
 import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -13,6 +15,8 @@ from starlette.testclient import TestClient
 
 from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.serving import Limits, Model, create_app
+
+Result = TypeVar("Result")
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 LIMITS = Limits(body_bytes=100_000, pixels=90_000, images=3, waiting=6, seconds=60)
@@ -38,6 +42,15 @@ MODEL = Model(
     probabilities,
     heat,
 )
+
+
+def run_alone(main: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of a coroutine, which gets a thread and an event loop of its own.
+
+    The thread of the tests has a running event loop after a browser was started.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, main).result()
 
 
 def changed(**fields: Any) -> Model:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from resnet_jax.serving.batching import Batcher, ModelThread
+from tests.serving.stub import run_alone
 
 
 class Recorder:
@@ -16,6 +17,7 @@ class Recorder:
         self.batches: list[tuple[list[int], int]] = []
 
     def __call__(self, items: Sequence[int], size: int) -> list[int]:
+        """Return the results of a batch."""
         self.batches.append((list(items), size))
         if 13 in items:
             raise OverflowError("13 is too much")
@@ -40,7 +42,7 @@ def run(
             task.cancel()
             thread.close()
 
-    return asyncio.run(main()), recorder.batches
+    return run_alone(main()), recorder.batches
 
 
 def test_items_that_arrive_together_are_computed_together() -> None:

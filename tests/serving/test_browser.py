@@ -182,7 +182,8 @@ def test_a_token_is_asked_for(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scheme", "width"), [("plain", "light", 1200), ("plain", "dark", 400), ("closed", "dark", 1200)]
+    ("name", "scheme", "width"),
+    [("plain", "light", 1200), ("plain", "dark", 400), ("closed", "dark", 1200)],
 )
 def test_people_who_do_not_see_the_page_can_use_it(
     visit: Visit, name: str, scheme: str, width: int
@@ -203,7 +204,7 @@ def test_every_control_has_a_visible_focus(visit: Visit) -> None:
     page = visit()
     choose(page)
     seen = set()
-    for _ in range(12):
+    for _ in range(8):
         page.keyboard.press("Tab")
         name, outline = page.evaluate(
             """() => {
@@ -215,7 +216,7 @@ def test_every_control_has_a_visible_focus(visit: Visit) -> None:
         )
         assert outline != "none", name
         seen.add(name)
-    assert {"skip", "file", "show-heat", "BUTTON", "commands"} - seen <= {"skip"}
+    assert {"file", "show-heat", "BUTTON", "commands"} <= seen
 
 
 def test_the_page_says_what_to_do_without_its_script(visit: Visit) -> None:

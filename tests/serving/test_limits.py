@@ -14,10 +14,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from resnet_jax.serving import Limits, Model, create_app
-from tests.serving.stub import LIMITS, MODEL, changed, image_file, probabilities, serving
+from tests.serving.stub import LIMITS, MODEL, changed, image_file, probabilities, run_alone, serving
 
 
 class Answer(NamedTuple):
+    """Status, headers and reason of an answer, and the bytes that were received before."""
+
     status: int
     headers: dict[str, str]
     error: str
@@ -60,7 +62,7 @@ def post(
             raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
             await app({**scope, "method": "POST", "path": path, "headers": raw}, count, send)
 
-    asyncio.run(main())
+    run_alone(main())
     found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return Answer(sent[0]["status"], found, json.loads(sent[1]["body"])["error"], received)
 
@@ -127,12 +129,14 @@ class Gate:
         self.closed, self.entered, self.opened = False, threading.Event(), threading.Event()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the probabilities."""
         if self.closed:
             self.entered.set()
             assert self.opened.wait(300)
         return probabilities(images)
 
     def model(self) -> Model:
+        """Return the model."""
         return changed(probabilities=self)
 
 

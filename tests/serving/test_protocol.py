@@ -48,9 +48,7 @@ def test_tensors_in_json(client: TestClient, data: Any) -> None:
         "FP32",
         [2, 3],
     ]
-    np.testing.assert_allclose(
-        np.reshape(output["data"], (2, 3)), probabilities(IMAGES), rtol=1e-6
-    )
+    np.testing.assert_allclose(np.reshape(output["data"], (2, 3)), probabilities(IMAGES), rtol=1e-6)
 
 
 def test_tensors_as_bytes(client: TestClient) -> None:
@@ -107,9 +105,7 @@ def test_the_most_probable_classes_as_strings(client: TestClient) -> None:
         ({"name": "image"}, "inputs must be a list of one tensor with the name 'images'"),
     ],
 )
-def test_a_wrong_tensor_is_refused(
-    client: TestClient, fields: dict[str, Any], reason: str
-) -> None:
+def test_a_wrong_tensor_is_refused(client: TestClient, fields: dict[str, Any], reason: str) -> None:
     answer = client.post(INFER, json={"inputs": [tensor(**fields)]})
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(reason)
