@@ -201,19 +201,24 @@ def test_the_commands_of_the_documentation_run(server: Server, tmp_path: Path) -
     assert blocks
     (tmp_path / "cat.jpg").write_bytes(image_file(kind="JPEG"))
     (tmp_path / "dog.png").write_bytes(image_file("blue"))
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    script = "set -eo pipefail\ncurl() { command curl --silent --fail-with-body --show-error "
-    script += '"$@"; }\n' + "\n".join(blocks).replace(":8000", f":{server.port}")
+    lines = [
+        "set -eo pipefail",
+        'curl() { command curl --silent --show-error --fail-with-body "$@"; }',
+        f'python() {{ {sys.executable} "$@"; }}',
+        *(
+            block.replace(":8000", f":{server.port}").replace("resnet50", "tiny")
+            for block in blocks
+        ),
+    ]
     process = subprocess.run(
-        ["bash", "-c", script.replace("resnet50", "tiny")],
+        ["bash", "-c", "\n".join(lines)],
         cwd=tmp_path,
-        env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert process.returncode == 0, process.stderr + process.stdout
+    assert process.stdout.endswith("(2, 3)\n")
     assert (tmp_path / "heat.jpg").read_bytes().startswith(b"\xff\xd8\xff")
 
 
