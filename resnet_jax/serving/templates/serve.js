@@ -117,6 +117,7 @@
     file.value = "";  // The same file can be chosen again.
   });
   showHeat?.addEventListener("change", showImage);
+  one("token")?.addEventListener("change", () => { if (image) ask(); });
   for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
     document.addEventListener(type, (event) => {
       event.preventDefault();
