@@ -17,6 +17,7 @@ EXTRAS = {
         "simplejpeg",
         "tensorflow_datasets",
     ),
+    "export": ("flatbuffers", "onnx", "onnxruntime"),
     "predict": ("aiohttp", "pyarrow"),
     "serve": ("prometheus_client", "python_multipart", "starlette", "uvicorn"),
     "weights": ("huggingface_hub", "safetensors"),

@@ -20,6 +20,8 @@ COMMANDS = {
     "compare": "compare",
     "explain": "explain",
     "serve": "serve",
+    "export": "export",
+    "benchmark": "benchmark",
     "runs": "runs",
     "data describe": "data.describe",
     "data prepare": "data.prepare",

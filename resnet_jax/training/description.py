@@ -67,6 +67,7 @@ def describe(run: Run, workdir: Workdir | None = None) -> dict[str, str]:
         "loss": _loss(config),
         **({"teacher": _teacher(config)} if config.distillation.teacher else {}),
         "augmentation": _augmentation(config),
+        **({"evaluation": "each image and its mirror image"} if config.tta == "flip" else {}),
         "seed": str(config.seed),
         "steps": f"{run.total_steps:,} ({config.epochs:g} epochs of "
         f"{dataset.train.epoch_size:,} images)",
