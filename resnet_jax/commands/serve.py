@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -15,7 +15,7 @@ from resnet_jax.commands.interrupts import Interrupted, Interrupts
 from resnet_jax.commands.run_directory import as_file_name
 
 if TYPE_CHECKING:
-    from resnet_jax.serving import Limits, Model
+    from resnet_jax.serving import Model
 
 TOKEN_VARIABLE = "RESNET_JAX_TOKEN"
 # Fewer characters can be guessed.
@@ -37,15 +37,18 @@ class Arguments:
     exit code is 1 if the network cannot be run, and 2 after a mistake.
     """
 
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """The network: a run directory or a checkpoint, the name of published weights such as
-    resnet50.a1_in1k, a repository such as hf://microsoft/resnet-50 or a copy of one, or a file of
-    weights together with --model."""
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|EXPORT")]
+    """The network: a run directory or a checkpoint, an export (.onnx or .stablehlo), the name of
+    published weights such as resnet50.a1_in1k, a repository such as hf://microsoft/resnet-50 or a
+    copy of one, or a file of weights together with --model."""
     model: str | None = None
     """Name of the network of a file of weights, such as resnet50, or resnet50.tv2_in1k to use the
     preprocessing of these published weights as well."""
     name: str | None = None
     """Name of the network in addresses and answers. By default it is the last part of RUN."""
+    backend: Literal["jax", "onnxruntime"] = "jax"
+    """What computes the network. onnxruntime is faster on many CPUs. Explanations are always
+    computed by JAX. An export has its own: onnxruntime for .onnx, and JAX for .stablehlo."""
     host: str = "127.0.0.1"
     """Address at which the server listens. By default, only programs on this machine can reach it.
     0.0.0.0 lets other machines reach it as well."""
@@ -93,11 +96,15 @@ def run(argv: list[str], prog: str) -> int:
 
 def _check(arguments: Arguments) -> None:
     """Raise `UsageError` for mistakes that need no network."""
-    if arguments.model is None and Path(arguments.run).expanduser().is_file():
+    source = Path(arguments.run).expanduser()
+    is_export = source.suffix in (".onnx", ".stablehlo")
+    if arguments.model is None and source.is_file() and not is_export:
         raise UsageError(
             f"{arguments.run}: a file of weights does not name its network; add its name, such as "
             "--model resnet50"
         )
+    if is_export and (arguments.model is not None or arguments.backend != "jax"):
+        raise UsageError(f"{arguments.run} is an export; leave out --model and --backend")
     for option in ("max_batch", "max_megabytes", "max_pixels", "max_images", "timeout"):
         value = getattr(arguments, option)
         if value is not None and not value > 0:
@@ -168,7 +175,7 @@ def _serve(arguments: Arguments, token: str | None, listener: socket.socket) -> 
         waiting=arguments.max_waiting,
         seconds=arguments.timeout,
     )
-    model = _load(arguments, limits)
+    model = _load(arguments)
     _log_as_json()
     failures: list[Exception] = []
 
@@ -214,18 +221,14 @@ def _serve(arguments: Arguments, token: str | None, listener: socket.socket) -> 
     return 0
 
 
-def _load(arguments: Arguments, limits: "Limits") -> "Model":
+def _load(arguments: Arguments) -> "Model":
     import numpy as np
 
-    from resnet_jax.inference import Classifier
-    from resnet_jax.serving import Model
+    from resnet_jax.serving.opening import open_model
 
     name = as_file_name(arguments.name or arguments.run.partition("@")[0])
     try:
-        classifier = Classifier.from_pretrained(
-            arguments.run, arguments.model, max_pixels=limits.pixels
-        )
-        model = Model.from_classifier(classifier, name)
+        model = open_model(arguments.run, arguments.model, name=name, backend=arguments.backend)
         # A package that the preprocessing needs may be missing.
         model.preprocessing.on_host(np.zeros((8, 8, 3), np.uint8))
     except ModuleNotFoundError:

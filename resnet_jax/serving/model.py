@@ -7,6 +7,7 @@ import numpy as np
 
 from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.inference import Classifier, fold_batch_norm
+from resnet_jax.inference.classifier import Backend
 from resnet_jax.inference.explain import explainer
 
 
@@ -37,19 +38,23 @@ class Model:
     batch_size: int | None = None
 
     @classmethod
-    def from_classifier(cls, classifier: Classifier, name: str) -> "Model":
+    def from_classifier(
+        cls, classifier: Classifier, name: str, *, backend: Backend = "jax"
+    ) -> "Model":
         """Return the model of a classifier. BatchNorm is folded into convolutions where it can be.
 
         Args:
             classifier: A network with a head.
             name: Name of the network in addresses and answers.
+            backend: What computes the probabilities, see `Classifier.with_backend`.
 
         Raises:
-            ValueError: The network has no head.
+            ValueError: The network has no head, or the backend cannot compute it.
+            ImportError: The backend is not installed.
         """
         if not classifier.class_names:
             raise ValueError("the network has no head and predicts no classes")
-        folded = _folded(classifier)
+        folded = _folded(classifier).with_backend(backend)
         preprocessing = folded.preprocessing
 
         def probabilities(images: np.ndarray) -> np.ndarray:
@@ -57,7 +62,7 @@ class Model:
 
         prepare = preprocessing.on_device
         heat = explainer(folded.model, folded.variables, prepare, batch_size=1)
-        return cls(name, "jax", folded.class_names, preprocessing, probabilities, heat)
+        return cls(name, backend, folded.class_names, preprocessing, probabilities, heat)
 
 
 def _folded(classifier: Classifier) -> Classifier:

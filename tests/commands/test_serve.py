@@ -60,6 +60,11 @@ def test_mistakes_are_answered_in_one_line(
     assert message in refused(capsys, "absent", *options)
 
 
+def test_options_of_classifiers_are_not_for_exports(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "small.onnx", "--backend", "onnxruntime")
+    assert message == "error: small.onnx is an export; leave out --model and --backend\n"
+
+
 def test_a_port_that_is_taken_is_reported_before_the_network_is_loaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

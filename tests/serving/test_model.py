@@ -13,7 +13,7 @@ PREPROCESSING = Preprocessing(32, 1.0, "pil_bilinear", (0.45,), (0.25,), 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
 
 
-def classifier(name: str) -> Classifier:
+def small_classifier(name: str) -> Classifier:
     network = create_model(name, num_classes=3, width=8, stage_sizes=(1, 1))
     variables = random_variables(network, np.zeros((1, 32, 32, 3), np.float32))
     calibration = Calibration(temperature=2.0)
@@ -21,7 +21,7 @@ def classifier(name: str) -> Classifier:
 
 
 def test_probabilities_and_heat_are_those_of_the_classifier() -> None:
-    ours = classifier("resnet18")
+    ours = small_classifier("resnet18")
     model = Model.from_classifier(ours, "tiny")
     assert model.class_names == ("a", "b", "c")
     np.testing.assert_allclose(model.probabilities(IMAGES), ours(IMAGES), rtol=1e-4)
@@ -33,7 +33,7 @@ def test_probabilities_and_heat_are_those_of_the_classifier() -> None:
 
 
 def test_a_network_without_batch_norm_to_fold_is_served_unchanged() -> None:
-    ours = classifier("resnetv2_18")
+    ours = small_classifier("resnetv2_18")
     model = Model.from_classifier(ours, "tiny")
     np.testing.assert_array_equal(model.probabilities(IMAGES), ours(IMAGES))
 
