@@ -239,15 +239,16 @@ def _load(arguments: Arguments) -> "Model":
 
 
 def _log_as_json() -> None:
-    """Write what the server logs to the error stream, a line of JSON for each record."""
+    """Write all logs and warnings to the error stream, a line of JSON for each of them."""
     from resnet_jax.serving.access import JsonFormatter, logger
 
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
-    for each, level in ((logger, logging.INFO), (logging.getLogger("uvicorn"), logging.WARNING)):
-        each.addHandler(handler)
-        each.setLevel(level)
-        each.propagate = False
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.captureWarnings(True)
+    logger.setLevel(logging.INFO)
+    # It warns of every wrong form, which is answered with 400.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def _announce(model: "Model", listener: socket.socket) -> None:

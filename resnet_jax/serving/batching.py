@@ -124,6 +124,8 @@ class Batcher(Generic[Item, Result]):
         start = time.perf_counter()
         try:
             results = await self._thread(lambda: self._run(items, size))
+            if len(results) != len(items):
+                raise ValueError(f"a batch of {len(items)} items has {len(results)} results")
         except Exception as error:  # It is raised again in every request of the batch.
             for waiting in batch:
                 if not waiting.result.done():

@@ -158,6 +158,13 @@ def test_predictions_are_those_of_the_classifier(server: Server, repository: Pat
     assert predicted == pytest.approx(dict(zip(CLASSES, expected, strict=True)), rel=1e-4)
 
 
+def test_a_wrong_form_is_answered(server: Server) -> None:
+    connection = server.connect()
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    connection.request("POST", "/predict", b"--y", headers)
+    assert connection.getresponse().status == 400
+
+
 def test_a_large_body_is_answered_and_the_connection_stays(server: Server) -> None:
     connection = server.connect()
     for _ in range(2):
@@ -255,4 +262,6 @@ def test_sigterm_lets_the_requests_finish(server: Server) -> None:
     assert last == "stopped after answering all requests\n"
     records = [json.loads(line) for line in requests]
     assert {"time", "request", "method", "path", "status", "seconds"} <= set(records[-1])
-    assert all(record["level"] == "info" for record in records)
+    # Nothing else was logged, also for requests that were wrong.
+    assert {record["message"] for record in records} == {"request"}
+    assert {200, 400, 413} <= {record["status"] for record in records}

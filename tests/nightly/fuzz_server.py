@@ -9,6 +9,7 @@ classified.
 """
 
 import collections
+import logging
 import sys
 import time
 from typing import Any
@@ -37,6 +38,8 @@ def small_model() -> Model:
 
 def main() -> None:
     """Fuzz until the time is over."""
+    # It warns of every wrong form.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10
     model = small_model()
     counts: collections.Counter[tuple[str, int]] = collections.Counter()

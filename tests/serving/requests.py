@@ -138,8 +138,8 @@ def requests(
     content = draw(
         tensors(image_shape) if path == infer else forms() | st.tuples(_BODIES, st.just({}))
     )
-    headers = {**content[1], **draw(_HEADERS)}
-    method = draw(st.sampled_from(("POST", "POST", "POST", "GET", "PUT", "HEAD", "OPTIONS")))
+    headers = {**content[1], **draw(st.just({}) | _HEADERS)}
+    method = draw(st.sampled_from(("POST",) * 8 + ("GET", "PUT", "HEAD", "OPTIONS")))
     encoded = {name: value.encode("latin-1") for name, value in headers.items()}
     rest = {"content": content[0], "headers": encoded, "params": draw(_QUERIES)}
     return method, path, rest

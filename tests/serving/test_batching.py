@@ -21,6 +21,8 @@ class Recorder:
         self.batches.append((list(items), size))
         if 13 in items:
             raise OverflowError("13 is too much")
+        if 17 in items:
+            return []
         return [2 * item for item in items]
 
 
@@ -106,6 +108,15 @@ def test_an_error_reaches_the_callers_of_its_batch_and_no_others() -> None:
     assert isinstance(second, OverflowError)
     assert third == 6
     assert batches == [([13, 1], 2), ([3], 1)]
+
+
+def test_a_network_that_loses_results_does_not_stop_the_others() -> None:
+    async def use(batcher: Batcher[int, int]) -> int:
+        with pytest.raises(ValueError, match="a batch of 1 items has 0 results"):
+            await batcher(17)
+        return await batcher(3)
+
+    assert run(use)[0] == 6
 
 
 @pytest.mark.parametrize("sizes", [(3,), (1, 2, 3)])
