@@ -12,8 +12,8 @@ send one request after another:
   pixels, which are answered.
 
 Every answer must be one of the intended ones: 200, the 4xx of its kind, or 503 with Retry-After.
-The tables have the throughput, the percentiles of the time until an answer, and the memory of the
-server over time.  The clients share the machine with the server.
+The tables have the throughput, the percentiles of the time until an answer, the processor time of
+the server, and its memory over time.  The clients share the machine with the server.
 """
 
 import argparse
@@ -66,12 +66,14 @@ class Load:
         unintended: Answers that should not have been given.
         memory: Time since the start in seconds, and memory of the server in MiB.
         wall: Duration in seconds.
+        cpu: Processor time of the server in seconds.
     """
 
     seconds: dict[tuple[str, int], list[float]]
     unintended: list[str]
     memory: list[tuple[float, float]]
     wall: float
+    cpu: float
 
     @property
     def answered(self) -> list[float]:
@@ -209,6 +211,7 @@ def compare(
     sizes = (1, options.max_batch)
     rates: dict[int, list[float]] = {size: [] for size in sizes}
     loads: dict[int, list[float]] = {size: [] for size in sizes}
+    cpu: dict[int, list[float]] = {size: [] for size in sizes}
     with contextlib.ExitStack() as stack:
         servers = {size: stack.enter_context(served(repository, size)) for size in sizes}
         for _ in range(options.rounds):
@@ -224,17 +227,19 @@ def compare(
                 assert not load.unintended, load.unintended[0]
                 rates[size].append(len(load.answered) / load.wall)
                 loads[size] += load.answered
+                cpu[size].append(1000 * load.cpu / len(load.answered))
     print(
         f"photographs only, {options.clients} clients, {options.model}, {options.image_size} px\n"
     )
-    print("| largest batch | images/s | min - max | x batch 1 | p50 s | p99 s |")
-    print("|---|---|---|---|---|---|")
+    print("| largest batch | images/s | min - max | x batch 1 | p50 s | p99 s | CPU ms/image |")
+    print("|---|---|---|---|---|---|---|")
     for size in sizes:
         median = statistics.median(rates[size])
         times = [percentile(loads[size], share) for share in (0.5, 0.99)]
         print(
             f"| {size} | {median:.1f} | {min(rates[size]):.1f} - {max(rates[size]):.1f} "
-            f"| {median / statistics.median(rates[1]):.2f} | {times[0]:.2f} | {times[1]:.2f} |"
+            f"| {median / statistics.median(rates[1]):.2f} | {times[0]:.2f} | {times[1]:.2f} "
+            f"| {statistics.median(cpu[size]):.1f} |"
         )
     return rates
 
@@ -248,7 +253,7 @@ def run(
     seconds: float,
 ) -> Load:
     """Send requests from several clients for some seconds."""
-    load = Load(collections.defaultdict(list), [], [], 0.0)
+    load = Load(collections.defaultdict(list), [], [], 0.0, -cpu_seconds(pid))
     start = time.perf_counter()
     end = start + seconds
     threads = [
@@ -261,6 +266,7 @@ def run(
         load.memory.append((time.perf_counter() - start, resident_mib(pid)))
         time.sleep(_INTERVAL)
     load.wall = time.perf_counter() - start
+    load.cpu += cpu_seconds(pid)
     return load
 
 
@@ -322,6 +328,12 @@ def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that is not exceeded by a share of the values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib(pid: int) -> float:

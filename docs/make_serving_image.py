@@ -17,7 +17,7 @@ from make_explanation_image import PHOTOS, collage, train
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-_WIDTH, _HEIGHT = 1200, 860
+_WIDTH, _HEIGHT = 1200, 900
 
 
 def main() -> None:
