@@ -105,10 +105,14 @@ def _check(arguments: Arguments) -> None:
         )
     if is_export and (arguments.model is not None or arguments.backend != "jax"):
         raise UsageError(f"{arguments.run} is an export; leave out --model and --backend")
-    for option in ("max_batch", "max_megabytes", "max_pixels", "max_images", "timeout"):
+    for option in ("max_batch", "max_megabytes", "max_pixels", "max_images"):
         value = getattr(arguments, option)
         if value is not None and not value > 0:
             raise UsageError(f"--{option.replace('_', '-')} must be positive, but it is {value}")
+    if not 0 < arguments.timeout <= 3600:
+        raise UsageError(
+            f"--timeout must be from 0 to 3600 seconds, but it is {arguments.timeout:g}"
+        )
     if not 0 <= arguments.max_delay <= 1000:
         raise UsageError(
             f"--max-delay must be from 0 to 1000 milliseconds, but it is {arguments.max_delay:g}"

@@ -45,7 +45,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     ("options", "message"),
     [
         (["--max-batch", "0"], "--max-batch must be positive, but it is 0"),
-        (["--timeout", "nan"], "--timeout must be positive, but it is nan"),
+        (["--timeout", "inf"], "--timeout must be from 0 to 3600 seconds, but it is inf"),
         (["--max-delay", "-1"], "--max-delay must be from 0 to 1000 milliseconds, but it is -1"),
         (["--port", "70000"], "--port must be from 0 to 65535, but it is 70000"),
         (["--max-images", "65"], "raise it or lower --max-images"),

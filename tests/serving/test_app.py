@@ -68,11 +68,12 @@ def test_top_must_be_a_number(client: TestClient, top: str) -> None:
         (b"", "the body is empty"),
         (b"no image", "not an image of a known format (JPEG, PNG, WebP, GIF, BMP, TIFF)"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
+        (b"%!PS-AdoWEBP\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
         (image_file()[:60], "no whole image, 60 bytes"),
         (image_file(kind="JPEG")[:300], "no whole image, 300 bytes"),
         (b"\xff\xd8\xff" + bytes(99), "no whole image, 102 bytes"),
     ],
-    ids=["empty", "text", "eps", "png", "jpeg", "header"],
+    ids=["empty", "text", "eps", "eps as webp", "png", "jpeg", "header"],
 )
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
 def test_a_damaged_image_is_refused(
