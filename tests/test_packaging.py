@@ -136,6 +136,7 @@ def test_a_plain_installation_answers_what_it_can(installed: Installed) -> None:
     for arguments, extra in (
         (["train", "--epochs=0.1"], "train"),
         (["data", "describe", "."], "data"),
+        (["serve", "runs/photos"], "serve"),
     ):
         process = installed.run("resnet-jax", *arguments, without=missing)
         assert process.returncode == 2, process.stdout

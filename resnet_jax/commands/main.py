@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "compare": "compare",
     "explain": "explain",
+    "serve": "serve",
     "export": "export",
     "benchmark": "benchmark",
     "runs": "runs",
