@@ -19,6 +19,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "compare": "compare",
     "explain": "explain",
+    "card": "card",
+    "push": "push",
     "runs": "runs",
     "data describe": "data.describe",
     "data prepare": "data.prepare",

@@ -1,13 +1,15 @@
 """Reading of the JSON files of a repository of weights.
 
 timm and ``transformers`` each write a ``config.json`` of their own layout; ``transformers`` writes
-the preprocessing into ``preprocessor_config.json``.
+the preprocessing into ``preprocessor_config.json``. The repositories that we write have the layout
+of timm, with a description of our own in addition.
 """
 
 import json
 from pathlib import Path
 
 from resnet_jax.inference.hub_layouts.description import Description, Json
+from resnet_jax.inference.hub_layouts.ours import is_ours, our_description
 from resnet_jax.inference.hub_layouts.timm import timm_description
 from resnet_jax.inference.hub_layouts.transformers import MODEL_TYPES, transformers_description
 
@@ -16,12 +18,14 @@ def describe(config: Json, preprocessor: Json | None) -> Description:
     """Return what the configuration of a repository describes.
 
     Args:
-        config: Content of ``config.json``, in the layout of timm or ``transformers``.
+        config: Content of ``config.json``, in our layout or that of timm or ``transformers``.
         preprocessor: Content of ``preprocessor_config.json``, if there is one.
 
     Raises:
         ValueError: It describes a network or a preprocessing that does not exist here.
     """
+    if is_ours(config):
+        return our_description(config)
     if "architecture" in config:
         return timm_description(config)
     kind = config.get("model_type")
