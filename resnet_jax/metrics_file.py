@@ -20,7 +20,7 @@ def _records(jsonl: Path) -> dict[tuple[str, int], dict[str, Any]]:
     for line in jsonl.read_text().splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (RecursionError, ValueError):
             continue
         records[record["kind"], record["step"]] = record
     return records

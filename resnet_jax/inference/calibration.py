@@ -268,7 +268,7 @@ def read_calibration(path: str | os.PathLike[str], variables: Mapping[str, Any])
         return Calibration()
     try:
         calibration = Calibration.from_json(json.loads(file.read_text("utf-8")))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{file}: {error}; remove it, or fit it again") from None
     return valid_calibration(calibration, variables, file)
 

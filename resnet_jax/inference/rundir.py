@@ -56,7 +56,7 @@ def _spec(path: Path, checkpoint: Path, content: dict[str, Any]) -> ModelSpec:
         elif file.exists():
             try:
                 plain = json.loads(file.read_text())
-            except ValueError as error:
+            except (RecursionError, ValueError) as error:
                 raise ValueError(f"{file} is damaged ({error}); restore it from a copy") from None
         else:
             continue
@@ -125,7 +125,7 @@ def read_config(path: Path) -> TrainConfig | None:
         return TrainConfig.from_json(json.loads(file.read_text()))
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ConfigError(f"{file} is damaged ({error}); restore it from a copy") from None
 
 

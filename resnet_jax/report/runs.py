@@ -116,7 +116,7 @@ def _read_run(name: str, path: Path) -> FoundRun:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
-    except ValueError:
+    except (RecursionError, ValueError):
         value = None
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is damaged or half-written")

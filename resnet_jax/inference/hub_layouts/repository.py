@@ -55,7 +55,7 @@ def read_description(source: str, config: Path, preprocessor: Path | None) -> De
         if preprocessor is not None and preprocessor.exists():
             steps = json.loads(preprocessor.read_text("utf-8"))
         return describe(fields, steps)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"{source}: its configuration cannot be read ({error!r})") from None
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None

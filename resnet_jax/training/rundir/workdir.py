@@ -148,7 +148,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text())
         if not isinstance(value, dict):
             raise ValueError(f"it holds {value!r} instead of an object")
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise WorkdirError(
             f"{path} is damaged ({error}); mend it, or use another run directory"
         ) from None
