@@ -23,6 +23,10 @@ from safetensors.numpy import save_file
 from benchmarks import digits
 from resnet_jax import create_model, list_models, list_pretrained
 from resnet_jax.weights.structure import structure
+from resnet_jax.export.program import build_program, describe
+from resnet_jax.export.stablehlo import write_stablehlo
+from resnet_jax.export.transformers import write_transformers
+from tests.export.networks import pixels, tiny
 from tests.fast_compilation import FLAGS
 from tests.golden import golden
 from tests.weights.flax_example import FlaxExample
@@ -87,6 +91,15 @@ def write_photos(directory: Path) -> None:
                 Image.fromarray(noise).save(directory / "photos" / split / name / f"{i}.jpg")
 
 
+def write_export(directory: Path) -> None:
+    """Write the run and the export that the page on exports names, and an image."""
+    small = tiny()
+    write_transformers(small, directory / "runs" / "flowers")
+    program = build_program(small, by_platform=True)
+    write_stablehlo(program, directory / "flowers.stablehlo", metadata=describe(small))
+    Image.fromarray(pixels(1, small)[0]).save(directory / "cat.jpg")
+
+
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if python_of(page) and page != TUTORIAL],
@@ -96,13 +109,17 @@ def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
     if page.name in ("evaluation.md", "explanation.md", "models.md", "prediction.md"):
         write_weights(tmp_path)
         write_photos(tmp_path)
+    code = python_of(page)
+    if page.name == "export.md":
+        write_export(tmp_path)
+        code = "import numpy\nimages = numpy.zeros((1, 32, 32, 3), numpy.uint8)\n" + code
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_CACHE": str(tmp_path / "hub"),
     }
     process = subprocess.run(
-        [sys.executable, "-c", python_of(page)],
+        [sys.executable, "-c", code],
         env=environment,
         capture_output=True,
         text=True,

@@ -17,6 +17,7 @@ EXTRAS = {
         "simplejpeg",
         "tensorflow_datasets",
     ),
+    "export": ("flatbuffers",),
     "predict": ("aiohttp", "pyarrow"),
     "weights": ("huggingface_hub", "safetensors"),
 }

@@ -19,6 +19,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "compare": "compare",
     "explain": "explain",
+    "export": "export",
+    "benchmark": "benchmark",
     "card": "card",
     "push": "push",
     "runs": "runs",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -128,20 +129,21 @@ def _one_formulation() -> contextlib.AbstractContextManager[None]:
 
 
 def abstract_images(
-    program: Program, batch: int | Any, size: int | tuple[Any, Any] | None = None
+    program: Program, *, batch: int | Literal["dynamic"] = "dynamic", any_size: bool = False
 ) -> jax.ShapeDtypeStruct:
-    """Return the shape and dtype of a batch of images.
+    """Return the shape and dtype of a batch of images, for tracing the program.
 
     Args:
         program: The program that takes them.
-        batch: Number of images, or a symbolic dimension of `jax.export`.
-        size: Height and width in pixels, or symbolic dimensions. None is the size of the
-            preprocessing.
+        batch: Number of images. ``"dynamic"`` is the symbolic dimension ``b``.
+        any_size: Whether height and width are the symbolic dimensions ``h`` and ``w``, and not
+            those of `Program.image_shape`.
     """
     height, width, channels = program.image_shape
-    if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
-    return jax.ShapeDtypeStruct((batch, height, width, channels), jnp.dtype(program.input_dtype))
+    sizes: list[Any] = ["h", "w"] if any_size else [height, width]
+    names = ["b" if batch == "dynamic" else batch, *sizes, channels]
+    shape = jax.export.symbolic_shape(", ".join(map(str, names)))
+    return jax.ShapeDtypeStruct(shape, jnp.dtype(program.input_dtype))
 
 
 def describe(

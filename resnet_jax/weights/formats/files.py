@@ -10,6 +10,7 @@ from resnet_jax.weights.formats.dtypes import widened
 from resnet_jax.weights.formats.safetensors import is_safetensors, read_safetensors
 from resnet_jax.weights.formats.shards import is_index, read_index
 from resnet_jax.weights.formats.torch_file import LEGACY_MAGIC, is_torch_zip, read_torch
+from resnet_jax.weights.formats.int8 import dequantized_tensors
 
 # Weights hardly compress, but a small archive of zeros unpacks to a thousand times its size. Up to a
 # quarter of a gigabyte is read in any case.
@@ -25,8 +26,8 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
             this last suffix matters.
 
     Returns:
-        The names in the file, mapped to arrays.  float16 and bfloat16 become float32; other dtypes
-        are unchanged.
+        The names in the file, mapped to arrays.  float16 and bfloat16 become float32, and so does
+        int8 with scales, see `resnet_jax.weights.formats.int8`; other dtypes are unchanged.
 
     Raises:
         ValueError: The file does not exist, is empty, truncated or damaged, or has another format.
@@ -45,12 +46,20 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     elif head.startswith(b"\x80") and LEGACY_MAGIC in head[:32]:
         tensors = read_torch(path)
     elif is_safetensors(head):
-        tensors = read_safetensors(path)
+        tensors = _read_safetensors(path)
     else:
         raise ValueError(f"{path}: {diagnosis(head)}")
     if not tensors:
         raise ValueError(f"{path}: the file contains no tensors; save model.state_dict()")
     return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return dequantized_tensors(read_safetensors(path))
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if str(path) in message else f"{path}: {message}") from error
 
 
 def _read_shards(path: Path) -> dict[str, np.ndarray]:
