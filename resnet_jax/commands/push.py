@@ -52,7 +52,7 @@ def run(argv: list[str], prog: str) -> int:
         with record_errors():
             return _push(arguments)
     except KeyboardInterrupt:
-        print("interrupted; nothing was committed", file=sys.stderr)
+        print("interrupted; the same command uploads only what is missing", file=sys.stderr)
         return 130
 
 
