@@ -120,7 +120,9 @@ _VALUES = st.recursive(
     ),
     max_leaves=8,
 )
-_DEEP = st.sampled_from([b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"\xff\xfe", b"", b"null"])
+_DEEP = st.sampled_from(
+    [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"\xff\xfe", b"", b"null"]
+)
 
 
 @st.composite
@@ -129,7 +131,9 @@ def damaged(draw: st.DrawFn, intact: st.SearchStrategy[bytes]) -> bytes:
     content = bytearray(draw(intact))
     for _ in range(draw(st.integers(1, 6))):
         at = draw(st.integers(0, len(content)))
-        kind = draw(st.sampled_from(["change", "bit", "insert", "remove", "cut", "repeat", "number"]))
+        kind = draw(
+            st.sampled_from(["change", "bit", "insert", "remove", "cut", "repeat", "number"])
+        )
         if kind == "insert":
             content[at:at] = draw(st.binary(min_size=1, max_size=9))
         elif kind == "remove":
@@ -145,7 +149,9 @@ def damaged(draw: st.DrawFn, intact: st.SearchStrategy[bytes]) -> bytes:
             order = draw(st.sampled_from(["little", "big"]))
             content[at : at + size] = number.to_bytes(size, order)
         elif at < len(content):
-            content[at] = draw(st.integers(0, 255)) if kind == "change" else content[at] ^ 1 << (at % 8)
+            content[at] = (
+                draw(st.integers(0, 255)) if kind == "change" else content[at] ^ 1 << (at % 8)
+            )
     return bytes(content)
 
 
@@ -211,7 +217,9 @@ def _safetensors(draw: st.DrawFn) -> bytes:
         entry = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + size]}
         header[draw(st.text(max_size=8))] = entry
         position += size
-    text = draw(edited_json(st.just(header))) if draw(st.booleans()) else json.dumps(header).encode()
+    text = (
+        draw(edited_json(st.just(header))) if draw(st.booleans()) else json.dumps(header).encode()
+    )
     length = draw(_NUMBERS) % 2**64 if draw(st.integers(0, 9)) == 0 else len(text)
     return length.to_bytes(8, "little") + text + bytes(min(position, 4096))
 
@@ -252,7 +260,9 @@ _PIECES = st.one_of(
         + [b"\x92", b"\x94", b"\x91", b"i", b"o", b"G" + bytes(8), b"B\4\0\0\0abcd", b"L9L\n"]
     ),
     # A storage, a tensor and a dictionary item, so that programs get somewhere.
-    st.just(b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") + _text("cpu") + b"K\3tQ"),
+    st.just(
+        b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") + _text("cpu") + b"K\3tQ"
+    ),
     st.just(b"ctorch._utils\n_rebuild_tensor_v2\n"),
     st.just(b"K\0K\3\x85K\1\x85\x89}tR"),
     st.just(_text("x")),
@@ -276,7 +286,9 @@ def _legacy(program: bytes) -> bytes:
 
     system = {"protocol_version": 1001, "little_endian": True}
     heads = [pickle.dumps(head, 2) for head in (0x1950A86A20F9469CFC6C, 1001, system)]
-    return b"".join(heads) + program + pickle.dumps(["0"], 2) + (3).to_bytes(8, "little") + bytes(12)
+    return (
+        b"".join(heads) + program + pickle.dumps(["0"], 2) + (3).to_bytes(8, "little") + bytes(12)
+    )
 
 
 _LEGACY = st.lists(_PIECES, max_size=24).map(
@@ -297,7 +309,9 @@ def _npz() -> bytes:
 @st.composite
 def _npy_in_zip(draw: st.DrawFn) -> bytes:
     header = {
-        "descr": draw(st.sampled_from(["<f4", "<f8", "|O", "|V9", "<U4", "<i8", "|S0", "x", ["a"]])),
+        "descr": draw(
+            st.sampled_from(["<f4", "<f8", "|O", "|V9", "<U4", "<i8", "|S0", "x", ["a"]])
+        ),
         "fortran_order": draw(st.one_of(st.booleans(), _SCALARS)),
         "shape": tuple(draw(st.lists(_NUMBERS, max_size=4))),
     }
@@ -393,13 +407,20 @@ def _images() -> tuple[bytes, ...]:
 @st.composite
 def _png(draw: st.DrawFn) -> bytes:
     width, height = (draw(_NUMBERS) % 2**32 for _ in range(2))
-    depth, color, interlace = (draw(st.sampled_from(row)) for row in ((1, 8, 16), (0, 2, 3, 6), (0, 1)))
+    depth, color, interlace = (
+        draw(st.sampled_from(row)) for row in ((1, 8, 16), (0, 2, 3, 6), (0, 1))
+    )
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlace))]
     for _ in range(draw(st.integers(0, 4))):
-        name = draw(st.sampled_from([b"PLTE", b"tRNS", b"zTXt", b"iCCP", b"acTL", b"fcTL", b"eXIf"]))
+        name = draw(
+            st.sampled_from([b"PLTE", b"tRNS", b"zTXt", b"iCCP", b"acTL", b"fcTL", b"eXIf"])
+        )
         packed = zlib.compress(draw(st.binary(max_size=20)))
         chunks.append((name, draw(st.one_of(st.binary(max_size=30), st.just(b"a\0\0" + packed)))))
-    chunks += [(b"IDAT", zlib.compress(bytes(draw(st.sampled_from([0, 100, 100_000]))))), (b"IEND", b"")]
+    chunks += [
+        (b"IDAT", zlib.compress(bytes(draw(st.sampled_from([0, 100, 100_000]))))),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", binascii.crc32(name + data))
         for name, data in chunks
@@ -420,7 +441,10 @@ def _jpeg(draw: st.DrawFn) -> bytes:
             height, width = (draw(_NUMBERS) % 2**16 for _ in range(2))
             code = draw(st.sampled_from([0xC0, 0xC1, 0xC2, 0xC3, 0xC9]))
             colors = draw(st.sampled_from([1, 3, 4]))
-            body = struct.pack(">BHHB", 8, height, width, colors) + b"\1\x11\0\2\x11\1\3\x11\1"[: 3 * colors]
+            body = (
+                struct.pack(">BHHB", 8, height, width, colors)
+                + b"\1\x11\0\2\x11\1\3\x11\1"[: 3 * colors]
+            )
             segments.insert(at, b"\xff" + bytes([code]) + struct.pack(">H", len(body) + 2) + body)
         elif kind == "segment":
             body = draw(st.binary(max_size=30))
@@ -445,15 +469,32 @@ def _segments(data: bytes) -> list[bytes]:
 
 @st.composite
 def _tiff(draw: st.DrawFn) -> bytes:
-    tags = {256: 16, 257: 16, 258: 8, 259: draw(st.sampled_from([1, 5, 7, 8, 32773])), 262: 1, 277: 1}
-    tags |= {322: 16, 323: 16, 324: 8, 325: 64} if draw(st.booleans()) else {273: 8, 278: 16, 279: 256}
+    tags = {
+        256: 16,
+        257: 16,
+        258: 8,
+        259: draw(st.sampled_from([1, 5, 7, 8, 32773])),
+        262: 1,
+        277: 1,
+    }
+    tags |= (
+        {322: 16, 323: 16, 324: 8, 325: 64} if draw(st.booleans()) else {273: 8, 278: 16, 279: 256}
+    )
     for _ in range(draw(st.integers(1, 3))):
-        tags[draw(st.sampled_from([*tags, 274, 266, 284, 317, 339, 34665]))] = draw(_NUMBERS) % 2**32
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+        tags[draw(st.sampled_from([*tags, 274, 266, 284, 317, 339, 34665]))] = (
+            draw(_NUMBERS) % 2**32
+        )
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())
+    )
     data = zlib.compress(bytes(256)).ljust(256, b"\0")
     return (
-        b"II*\0" + struct.pack("<I", 8 + len(data)) + data
-        + struct.pack("<H", len(tags)) + entries + bytes(4)
+        b"II*\0"
+        + struct.pack("<I", 8 + len(data))
+        + data
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
     )
 
 
@@ -469,7 +510,13 @@ def _sized(draw: st.DrawFn) -> bytes:
         st.sampled_from(
             [
                 b"GIF89a" + small + b"\x80\0\0" + bytes(6) + b"," + bytes(4) + small + b"\0" + rest,
-                b"BM" + bytes(8) + b"\x36\0\0\0\x28\0\0\0" + large + b"\1\0\x18\0" + bytes(24) + rest,
+                b"BM"
+                + bytes(8)
+                + b"\x36\0\0\0\x28\0\0\0"
+                + large
+                + b"\1\0\x18\0"
+                + bytes(24)
+                + rest,
                 b"RIFF" + struct.pack("<I", len(webp) + 4) + b"WEBP" + webp,
                 f"P6 {width} {height} 255\n".encode() + rest,
             ]

@@ -82,15 +82,16 @@ def test_a_tile_cannot_be_larger_than_the_limit() -> None:
 
 
 @pytest.mark.parametrize("with_simplejpeg", [True, False])
-def test_a_jpeg_cannot_show_another_size_than_it_has(
+def test_a_jpeg_cannot_hide_its_size_from_the_limit(
     noise: np.ndarray, with_simplejpeg: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    library = optional.simplejpeg()
     if not with_simplejpeg:
         monkeypatch.setattr(jpeg, "simplejpeg", lambda: None)
-    elif optional.simplejpeg() is None:
-        pytest.skip("simplejpeg is not installed")
     large = encoded(noise, "JPEG")
-    small = b"\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00" + b"\xff\xda\x00\x08\x01" + bytes(9)
+    small = (
+        b"\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00" + b"\xff\xda\x00\x08\x01" + bytes(9)
+    )
     # Decoders skip the marker FF01 alone. Read with a length, it leads to the small frame, which is
     # in a comment for decoders.
     first = b"\xff\xfe\xff\xff" + bytes(65530) + b"\xff\xe0\x00"
@@ -99,9 +100,9 @@ def test_a_jpeg_cannot_show_another_size_than_it_has(
     header = read_header(hostile)
     assert header is not None
     assert (header.height, header.width) == (8, 8)
-    with pytest.raises(TooLargeError, match="^64 x 64 pixels"):
+    assert library.decode_jpeg(hostile).shape == (64, 64, 3)
+    with pytest.raises(DecodeError, match="no whole image"):
         decode(hostile, max_pixels=100)
-    assert decode(hostile).shape == (64, 64, 3)
 
 
 # --- Weights
@@ -143,7 +144,9 @@ def test_an_archive_that_unpacks_to_a_thousand_times_its_size(
     path = tmp_path / "weights.npz"
     np.savez_compressed(path, x=np.zeros(100_000))
     assert path.stat().st_size < 8000
-    with pytest.raises(ValueError, match="the archive unpacks to 800,128 bytes, more than 100 times"):
+    with pytest.raises(
+        ValueError, match="the archive unpacks to 800,128 bytes, more than 100 times"
+    ):
         read_tensors(path)
     np.savez(path, x=np.zeros(100_000))
     assert read_tensors(path)["x"].shape == (100_000,)
@@ -189,22 +192,19 @@ def test_many_tensors_in_a_pickle_are_not_deep(tmp_path: Path) -> None:
     ("header", "message"),
     [
         (bytes([0, 0, 8, 200]) + bytes(800), "is not an IDX file"),
-        (bytes([0, 0, 8, 3]) + b"\0\0\0\0" + b"\xff" * 8, None),
+        (bytes([0, 0, 8, 3]) + b"\0\0\0\0" + b"\xff" * 8, "has impossible dimensions"),
         (bytes([0, 0, 8, 4]) + b"\xff" * 12 + b"\0\0\0\0", "has impossible dimensions"),
         (bytes([0, 0, 8, 2]) + b"\xff" * 8, "is truncated or damaged"),
     ],
 )
 @pytest.mark.parametrize("compressed", [False, True])
 def test_an_idx_file_with_impossible_sizes(
-    header: bytes, message: str | None, compressed: bool, tmp_path: Path
+    header: bytes, message: str, compressed: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "images"
     path.write_bytes(gzip.compress(header) if compressed else header)
-    if message is None:
-        assert read_idx(path).size == 0
-    else:
-        with pytest.raises(DataError, match=message):
-            read_idx(path)
+    with pytest.raises(DataError, match=message):
+        read_idx(path)
 
 
 def test_an_idx_file_is_unpacked_only_as_far_as_its_header_says(tmp_path: Path) -> None:
@@ -220,7 +220,9 @@ def test_features_of_other_packages_are_not_imported(tmp_path: Path) -> None:
     for name in ("pythonClassName", "python_class_name", "type"):
         features = {"featuresDict": {"features": {"image": {name: "antigravity.Image"}}}}
         (tmp_path / "features.json").write_text(json.dumps(features))
-        with pytest.raises(DataError, match=r"'antigravity.Image' is not one of tensorflow_datasets"):
+        with pytest.raises(
+            DataError, match=r"'antigravity.Image' is not one of tensorflow_datasets"
+        ):
             open_builder(epath.Path(tmp_path), None)
 
 

@@ -76,9 +76,7 @@ def _push(arguments: Arguments) -> int:
             evaluations=arguments.evaluations,
             license=arguments.license,
         )
-        planned = plan(
-            directory, repository, branch=arguments.revision, private=arguments.private
-        )
+        planned = plan(directory, repository, branch=arguments.revision, private=arguments.private)
         _print(planned, directory)
         if planned.replaced and not arguments.overwrite:
             raise UsageError(

@@ -368,7 +368,7 @@ def _use_onnx(records: RunRecords, publication: Publication, source: str) -> Ite
     yield ""
     yield f'session = onnxruntime.InferenceSession("{found or "model.onnx"}")'
     yield f"# uint8[batch, {height}, {width}, {channels}], resized and cropped as above"
-    yield "(probabilities,) = session.run(None, {session.get_inputs()[0].name: images})"
+    yield '(probabilities,) = session.run(None, {"images": images})'
     yield "```"
     if others := [name for name in publication.exports if name != found]:
         yield ""

@@ -76,9 +76,7 @@ def check_token() -> None:
         )
 
 
-def plan(
-    directory: Path, repository: str, *, branch: str = "main", private: bool = False
-) -> Plan:
+def plan(directory: Path, repository: str, *, branch: str = "main", private: bool = False) -> Plan:
     """Return what the upload of a directory would change. Nothing is changed.
 
     Args:

@@ -1,15 +1,17 @@
 """The files of a repository of the hub: card, weights in timm's layout, and exports."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from resnet_jax.export.card import Publication, model_card
-from resnet_jax.export.program import build_program, describe
+from resnet_jax.export.program import abstract_images, build_program, describe
 from resnet_jax.export.run_records import RunRecords, read_records
 from resnet_jax.export.timm import timm_architecture, write_timm
 
+from resnet_jax.inference.calibration import Calibration
 from resnet_jax.inference.classifier import Classifier
 from resnet_jax.inference.hub_layouts.ours import KEY, our_fields
 from resnet_jax.weights import save_weights
@@ -52,6 +54,9 @@ def write_repository(
     """
     records = read_records(run, evaluations)
     classifier = Classifier.load(run)
+    if classifier.calibration == Calibration():
+        # It was fitted with other weights, and the classifier has warned of it.
+        records = dataclasses.replace(records, calibration=None)
     in_timm = _write_weights(records, classifier, directory)
     names = [_export(classifier, format, directory) for format in exports]
     publication = Publication(repository, timm=in_timm, exports=names, license=license)
@@ -72,7 +77,6 @@ def _write_weights(records: RunRecords, classifier: Classifier, directory: Path)
         in_timm = True
         config = write_timm(classifier, directory)
     theirs = {name: value for name, value in config.get(KEY, {}).items() if name != "date"}
-    # A calibration of other weights has been left out by the classifier, with a warning.
     ours = our_fields(records.spec, classifier.calibration)
     config[KEY] = {**theirs, **ours[KEY]}
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
@@ -90,5 +94,7 @@ def _export(classifier: Classifier, format: Export, directory: Path) -> str:
     else:
         from resnet_jax.export.onnx import write_onnx
 
-        raise NotImplementedError(write_onnx)
+        program = build_program(classifier)
+        arguments = program.variables, abstract_images(program)
+        write_onnx(program.function, arguments, directory / name, metadata=describe(classifier))
     return name

@@ -172,7 +172,9 @@ def _of_measures(
     measures = {
         name: float(value) for name, value in plain.items() if name not in ("images", "intervals")
     }
-    intervals = {name: (float(low), float(high)) for name, (low, high) in plain["intervals"].items()}
+    intervals = {
+        name: (float(low), float(high)) for name, (low, high) in plain["intervals"].items()
+    }
     return Outcome(data, split, measures, intervals, int(plain["images"]), temperature)
 
 

@@ -106,7 +106,9 @@ def write_stablehlo(
     content = metadata | {
         "program": {
             "format": "stablehlo",
-            "image_shape": [size if isinstance(size, int) else "dynamic" for size in images.shape[1:]],
+            "image_shape": [
+                size if isinstance(size, int) else "dynamic" for size in images.shape[1:]
+            ],
             "batch": batch,
             "platforms": list(platforms),
             "folded": program.folded,

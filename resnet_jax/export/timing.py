@@ -111,6 +111,8 @@ def machine() -> dict[str, str]:
     return {
         "device": jax.devices()[0].device_kind,
         "processor": platform.machine(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
         "jax": jax.__version__,
     }

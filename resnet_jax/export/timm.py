@@ -76,7 +76,9 @@ def timm_config(classifier: Classifier) -> dict[str, Any]:
         arguments["global_pool"] = pool
     facts = describe(classifier, output="logits")
     rules = torch_rules(model)
-    stem = next(name for name in ("conv", "conv1") if name in classifier.variables["params"]["stem"])
+    stem = next(
+        name for name in ("conv", "conv1") if name in classifier.variables["params"]["stem"]
+    )
     return {
         "architecture": architecture,
         "num_classes": model.num_classes,
@@ -92,7 +94,9 @@ def timm_config(classifier: Classifier) -> dict[str, Any]:
             "first_conv": torch_name(("params", "stem", stem, "kernel"), rules)[: -len(".weight")],
             "classifier": torch_name(("params", "head", "kernel"), rules)[: -len(".weight")],
         },
-        "resnet_jax": {name: facts[name] for name in ("temperature", "threshold", "versions", "date")},
+        "resnet_jax": {
+            name: facts[name] for name in ("temperature", "threshold", "versions", "date")
+        },
     }
 
 

@@ -83,7 +83,9 @@ def transformers_config(classifier: Classifier) -> dict[str, Any]:
         "id2label": {str(index): name for index, name in names.items()},
         "label2id": {name: index for index, name in names.items()},
         "dtype": "float32",
-        "resnet_jax": {name: facts[name] for name in ("temperature", "threshold", "versions", "date")},
+        "resnet_jax": {
+            name: facts[name] for name in ("temperature", "threshold", "versions", "date")
+        },
     }
     if not _is(model, config):
         raise ValueError(

@@ -109,7 +109,9 @@ def test_a_network_becomes_a_directory(
     assert f"loads with {call}" in out
     images = pixels(2, Classifier.from_pretrained(source))
     np.testing.assert_allclose(
-        Classifier.from_pretrained(output)(images), Classifier.from_pretrained(source)(images), atol=1e-6
+        Classifier.from_pretrained(output)(images),
+        Classifier.from_pretrained(source)(images),
+        atol=1e-6,
     )
     code, _, err = command(*argv)
     assert code == 2
@@ -245,7 +247,9 @@ def test_networks_are_called_in_turns() -> None:
 def test_accuracy_counts_the_images_of_every_class(photos: Path) -> None:
     from resnet_jax.data import open_labeled
 
-    network = classifier("resnet18", width=8, stage_sizes=(1, 1, 1, 1), class_names=("fox", "cat", "dog"))
+    network = classifier(
+        "resnet18", width=8, stage_sizes=(1, 1, 1, 1), class_names=("fox", "cat", "dog")
+    )
     seen: list[int] = []
 
     def always_cat(images: np.ndarray) -> np.ndarray:
@@ -258,6 +262,8 @@ def test_accuracy_counts_the_images_of_every_class(photos: Path) -> None:
     assert accuracy(always_cat, network, open_labeled(str(photos)), most=3).images == 3
     assert evenly_spaced(6, 3).tolist() == [0, 2, 5]
     run = classifier_runner(network, "network").run
-    expected = [network(np.asarray(Image.open(p)))[0].argmax() for p in sorted(photos.rglob("*.png"))]
+    expected = [
+        network(np.asarray(Image.open(p)))[0].argmax() for p in sorted(photos.rglob("*.png"))
+    ]
     right = sum(k == index for k, index in zip(expected, (1, 1, 2, 2, 0, 0), strict=True))
     assert accuracy(run, network, open_labeled(str(photos))).right == right

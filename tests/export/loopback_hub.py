@@ -140,7 +140,9 @@ class Hub:
         files = [
             {
                 "path": file["path"],
-                "uploadMode": "lfs" if file["path"].endswith((".safetensors", ".onnx")) else "regular",
+                "uploadMode": "lfs"
+                if file["path"].endswith((".safetensors", ".onnx"))
+                else "regular",
                 "shouldIgnore": False,
             }
             for file in json.loads(body)["files"]

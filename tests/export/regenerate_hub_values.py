@@ -51,7 +51,9 @@ def prepared_by(case: Case, directory: Path, photo: np.ndarray) -> np.ndarray:
         config = timm.data.resolve_model_data_config(network)
         if config["input_size"][0] == 1:
             image = image.convert("L")
-        return timm.data.create_transform(**config, is_training=False)(image).permute(1, 2, 0).numpy()
+        return (
+            timm.data.create_transform(**config, is_training=False)(image).permute(1, 2, 0).numpy()
+        )
     processor = AutoImageProcessor.from_pretrained(directory)
     return processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
 

@@ -12,7 +12,11 @@ from safetensors.numpy import load_file, save_file
 from resnet_jax import Classifier, list_models
 from resnet_jax.export.architecture import name_of
 from resnet_jax.export.timm import timm_architecture, timm_config, write_timm
-from resnet_jax.export.transformers import transformers_config, transformers_preprocessor, write_transformers
+from resnet_jax.export.transformers import (
+    transformers_config,
+    transformers_preprocessor,
+    write_transformers,
+)
 from resnet_jax.models import create_model
 from resnet_jax.weights import load_weights
 from tests.comparison import deviation
@@ -50,7 +54,11 @@ def test_a_configuration_is_the_one_that_the_library_read(case: Case) -> None:
 
 
 def classifier_without_weights(case: Case, network: Any) -> Classifier:
-    stem = {"conv": {}} if network.stem_widths is None or len(network.stem_widths) == 1 else {"conv1": {}}
+    stem = (
+        {"conv": {}}
+        if network.stem_widths is None or len(network.stem_widths) == 1
+        else {"conv1": {}}
+    )
     preprocessing = dataclasses.replace(PREPROCESSING, **case.preprocessing)
     return Classifier(network, {"params": {"stem": stem}}, preprocessing, ("cat", "dog", "fox"))
 
@@ -148,8 +156,13 @@ def test_int8_is_read_like_any_other_file(tmp_path: Path) -> None:
 def test_scales_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "wrong.safetensors"
     save_file(
-        {"conv1.weight": np.zeros((4, 3, 7, 7), np.int8), "conv1.weight_scale": np.ones(4, np.float32)},
+        {
+            "conv1.weight": np.zeros((4, 3, 7, 7), np.int8),
+            "conv1.weight_scale": np.ones(4, np.float32),
+        },
         file,
     )
-    with pytest.raises(ValueError, match=r"wrong\.safetensors: conv1\.weight_scale must be float32\[4, 1"):
+    with pytest.raises(
+        ValueError, match=r"wrong\.safetensors: conv1\.weight_scale must be float32\[4, 1"
+    ):
         load_weights(create_model("resnet18"), file)

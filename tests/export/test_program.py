@@ -106,7 +106,9 @@ def test_int8_is_within_half_a_step_of_each_output_channel(tiny_classifier: Clas
     assert np.all(np.abs(error) <= 0.5001 * stored["scale"])
     # Everything else is unchanged.
     bias = restored["params"]["stage1"]["block1"]["norm1"]["bias"]
-    np.testing.assert_array_equal(bias, program.variables["params"]["stage1"]["block1"]["norm1"]["bias"])
+    np.testing.assert_array_equal(
+        bias, program.variables["params"]["stage1"]["block1"]["norm1"]["bias"]
+    )
     np.testing.assert_array_equal(
         quantize_program(program).variables["params"]["head"]["kernel"]["int8"],
         quantized["params"]["head"]["kernel"]["int8"],

@@ -38,7 +38,9 @@ for name in ("flax", "optax", "orbax", "resnet_jax"):
 def loader_lines() -> str:
     """Return the lines with which the documentation loads a file."""
     page = (ROOT / "docs" / "export.md").read_text()
-    (code,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "np.load" in code]
+    (code,) = [
+        code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "np.load" in code
+    ]
     return code
 
 
@@ -64,7 +66,10 @@ def test_a_process_without_flax_computes_the_same(
         content = write_stablehlo(program, file, metadata=describe(tiny_classifier))
         assert content["program"]["kernels"] == "int8"
         weights = {"full": stablehlo_file, "int8": file}
-        sizes = {name: sum(a.nbytes for a in load(path).weights.values()) for name, path in weights.items()}
+        sizes = {
+            name: sum(a.nbytes for a in load(path).weights.values())
+            for name, path in weights.items()
+        }
         assert sizes["int8"] < 0.3 * sizes["full"]
     np.testing.assert_allclose(
         run_alone(file, images, tmp_path), tiny_classifier(images), atol=tolerance
@@ -98,7 +103,11 @@ def test_the_metadata_travel_with_the_program(
 ) -> None:
     metadata = read_metadata(stablehlo_file)
     expected = describe(tiny_classifier)
-    assert {**metadata, "date": None, "program": None} == {**expected, "date": None, "program": None}
+    assert {**metadata, "date": None, "program": None} == {
+        **expected,
+        "date": None,
+        "program": None,
+    }
     assert metadata["program"] == {
         "format": "stablehlo",
         "image_shape": [32, 32, 3],
@@ -127,7 +136,9 @@ def test_a_fixed_number_of_images_is_checked(tiny_classifier: Classifier, tmp_pa
     write_stablehlo(program, file, metadata=describe(tiny_classifier), batch=2, platforms=["cpu"])
     export = load(file)
     assert export(pixels(2, tiny_classifier)).shape == (2, 3)
-    with pytest.raises(ValueError, match=r"takes uint8\[2, 32, 32, 3\], but .* uint8\[3, 32, 32, 3\]"):
+    with pytest.raises(
+        ValueError, match=r"takes uint8\[2, 32, 32, 3\], but .* uint8\[3, 32, 32, 3\]"
+    ):
         export(pixels(3, tiny_classifier))
     with pytest.raises(ValueError, match=r"but the images are float32\[2, 32, 32, 3\]"):
         export(pixels(2, tiny_classifier).astype(np.float32))
@@ -136,11 +147,15 @@ def test_a_fixed_number_of_images_is_checked(tiny_classifier: Classifier, tmp_pa
 def test_another_platform_is_refused(tiny_classifier: Classifier, tmp_path: Path) -> None:
     file = tmp_path / "tpu.stablehlo"
     program = build_program(tiny_classifier)
-    with pytest.raises(ValueError, match="unknown platform 'gpu': choose from cpu, cuda, tpu, rocm"):
+    with pytest.raises(
+        ValueError, match="unknown platform 'gpu': choose from cpu, cuda, tpu, rocm"
+    ):
         write_stablehlo(program, file, metadata={}, platforms=["gpu"])
     assert not file.exists()
     write_stablehlo(program, file, metadata=describe(tiny_classifier), platforms=["tpu"])
-    with pytest.raises(ValueError, match="exported for tpu, and this machine has cpu; .*--platforms cpu"):
+    with pytest.raises(
+        ValueError, match="exported for tpu, and this machine has cpu; .*--platforms cpu"
+    ):
         load(file)(pixels(1, tiny_classifier))
 
 
@@ -187,7 +202,9 @@ def npy(array: np.ndarray) -> bytes:
 
 def huge(content: bytes) -> bytes:
     """Return a file whose weights announce more memory than any machine has."""
-    array = npy(np.zeros((10, 10), np.float32)).replace(b"(10, 10), }      ", b"(1000000, 1000000), }"[:21])
+    array = npy(np.zeros((10, 10), np.float32)).replace(
+        b"(10, 10), }      ", b"(1000000, 1000000), }"[:21]
+    )
     return rewritten(content, params_head_kernel=array)
 
 
