@@ -6,10 +6,11 @@ The token comes from the places of huggingface_hub: ``HF_TOKEN``, or the file th
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _TIMEOUT_S = 30.0
 # Statuses of a commit whose parent is no longer the newest one.
@@ -93,18 +94,21 @@ def plan(directory: Path, repository: str, *, branch: str = "main", private: boo
 
     api = HfApi()
     creates_repository = creates_branch = False
-    info: Any = None
-    with _explained(repository, "nothing was changed"):
+
+    def ask() -> Any:
+        nonlocal creates_repository, creates_branch
+        options: dict[str, Any] = {"files_metadata": True, "timeout": _TIMEOUT_S}
         try:
             try:
-                info = api.model_info(
-                    repository, revision=branch, files_metadata=True, timeout=_TIMEOUT_S
-                )
+                return api.model_info(repository, revision=branch, **options)
             except errors.RevisionNotFoundError:
                 creates_branch = True
-                info = api.model_info(repository, files_metadata=True, timeout=_TIMEOUT_S)
+                return api.model_info(repository, **options)
         except errors.RepositoryNotFoundError:
             creates_repository, creates_branch = True, branch != "main"
+            return None
+
+    info = _call(ask, repository, "nothing was changed")
     if info is not None and private and not info.private:
         raise PushError(
             f"{repository} exists and is public; leave --private out, make the repository private "
@@ -148,38 +152,44 @@ def push(plan: Plan, directory: Path, message: str) -> str:
     api, parent = HfApi(), plan.parent
     left = "nothing was uploaded"
     if plan.creates_repository:
-        with _explained(plan.repository, left):
-            api.create_repo(plan.repository, private=True if plan.private else None)
+        _call(
+            lambda: api.create_repo(plan.repository, private=True if plan.private else None),
+            plan.repository,
+            left,
+        )
         left = f"{left}, but the empty repository {plan.repository} was created"
-        with _explained(plan.repository, left):
-            parent = api.model_info(plan.repository, timeout=_TIMEOUT_S).sha
+        info = _call(
+            lambda: api.model_info(plan.repository, timeout=_TIMEOUT_S), plan.repository, left
+        )
+        parent = info.sha
     if plan.creates_branch:
-        with _explained(plan.repository, left):
-            api.create_branch(plan.repository, branch=plan.branch)
+        _call(lambda: api.create_branch(plan.repository, branch=plan.branch), plan.repository, left)
     files = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(directory / name))
         for name in (*plan.new, *plan.replaced)
     ]
-    with _explained(
-        plan.repository, "nothing was committed; the same command tries again", commits=True
-    ):
-        # Large files are uploaded first, and are not visible before the commit.
-        api.preupload_lfs_files(
+    # Large files are uploaded first, and are not visible before the commit.
+    _call(
+        lambda: api.preupload_lfs_files(
             plan.repository, additions=files, revision=plan.branch, free_memory=False
-        )
-    with _explained(
+        ),
         plan.repository,
-        "it is not known whether the commit was made; the same command uploads only what is "
-        "missing",
+        "nothing was committed; the same command tries again",
         commits=True,
-    ):
-        commit = api.create_commit(
+    )
+    commit = _call(
+        lambda: api.create_commit(
             plan.repository,
             files,
             commit_message=message,
             revision=plan.branch,
             parent_commit=parent,
-        )
+        ),
+        plan.repository,
+        "it is not known whether the commit was made; the same command uploads only what is "
+        "missing",
+        commits=True,
+    )
     return commit.commit_url
 
 
@@ -195,31 +205,30 @@ def _is_equal(path: Path, there: Any) -> bool:
     return digest.hexdigest() == there.blob_id
 
 
-@contextmanager
-def _explained(repository: str, left: str, *, commits: bool = False) -> Iterator[None]:
-    """Raise `PushError`, without the error that it explains, for every error of the hub.
+def _call(function: Callable[[], T], repository: str, left: str, *, commits: bool = False) -> T:
+    """Return what a function returns, and raise `PushError` for every error of the hub.
 
-    The error of the hub holds the request, whose headers contain the token.
+    The new error has no reference to the one that it explains, which holds the request with the
+    token in its headers.
 
     Args:
+        function: Asks the hub.
         repository: The repository, for the message.
         left: What the failure leaves, for the message.
         commits: Whether a conflict means that somebody else has committed.
     """
-    explanation = ""
-    try:
-        yield
     # The network errors belong to an HTTP library that differs between versions of the hub's
     # package, so they cannot be named here.
+    try:
+        return function()
     except Exception as error:
         explanation = _explanation(repository, error, commits)
         if commits and _status(error) in range(400, 500):
             left = "nothing was committed"
-    # Raised here and not above, because the error would otherwise be kept as its context.
-    if explanation:
-        token = _token()
-        message = f"{repository}: {explanation}; {left}"
-        raise PushError(message.replace(token, "***") if token else message)
+    # Raised here and not above, where the error would be kept as the context of the new one.
+    token = _token()
+    message = f"{repository}: {explanation}; {left}"
+    raise PushError(message.replace(token, "***") if token else message)
 
 
 def _explanation(repository: str, error: Exception, commits: bool) -> str:
@@ -252,19 +261,21 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _answer(error: Exception) -> BaseException | None:
+    """Return the error that holds the hub's answer, or None if there was no answer."""
+    return next((one for one in _chain(error) if getattr(one, "response", None) is not None), None)
+
+
 def _status(error: Exception) -> int | None:
     """Return the HTTP status that has caused an error, or None if there was no answer."""
-    for one in _chain(error):
-        response = getattr(one, "response", None)
-        if response is not None:
-            return response.status_code
-    return None
+    answer: Any = _answer(error)
+    return None if answer is None else answer.response.status_code
 
 
 def _line(error: Exception) -> str:
-    """Return the first error that has a message on one line, shortened."""
+    """Return the hub's answer, or else the first cause of an error, on one line and shortened."""
     *_, cause = _chain(error)
-    shown = error if _status(error) is not None else cause
+    shown = _answer(error) or cause
     return " ".join(f"{type(shown).__name__}: {shown}".split())[:200]
 
 

@@ -18,7 +18,7 @@ from resnet_jax.export.push import PushError, plan, push
 from resnet_jax.inference import Classifier
 from resnet_jax.models.variants import _VARIANTS
 from tests.export.loopback_hub import OWNER, READ_TOKEN, TOKEN, Hub, Refusal, serve
-from tests.export.runs import write_complete_run
+from tests.export.runs import write_run
 from tests.training.tiny_train import NETWORKS
 
 NAME = f"{OWNER}/noise"
@@ -36,7 +36,7 @@ def known_networks() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def complete(known_networks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a network that timm does not have."""
-    return write_complete_run(tmp_path_factory.mktemp("runs") / "noise", "cifar_resnet8")
+    return write_run(tmp_path_factory.mktemp("runs") / "noise", act="silu")
 
 
 @pytest.fixture
@@ -115,13 +115,13 @@ def test_a_published_network_gives_the_same_probabilities(
 def test_timm_s_layout_and_exports_come_with_networks_that_timm_has(
     known_networks: None, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_complete_run(tmp_path / "bottleneck", "tiny_bottleneck")
+    path = write_run(tmp_path / "plain")
     code, _, _ = run(capsys, path, f"hf://{NAME}", "--exports", "stablehlo", "--license", "mit")
     assert code == 0
     content = hub.repositories[NAME].branches["main"]
     assert set(content) == FILES | {".gitattributes", "model.stablehlo"}
     config = json.loads(content["config.json"])
-    assert config["architecture"] == "tiny_bottleneck"
+    assert config["architecture"] == "tiny_resnet"
     assert config["pretrained_cfg"]["input_size"] == [3, 16, 16]
     assert "date" not in config["resnet_jax"]
     assert b"library_name: timm" in content["README.md"]
@@ -168,7 +168,7 @@ def test_what_others_have_put_there_is_kept(
 
     assert run(capsys, complete, NAME, "--overwrite")[0] == 0
     branch = hub.repositories[NAME].branches["main"]
-    assert b"# cifar_resnet8" in branch["README.md"]
+    assert b"# tiny_resnet" in branch["README.md"]
     assert branch["notes.txt"] == b"notes"
 
 
