@@ -64,7 +64,7 @@ def rows(results: dict[str, Any]) -> list[str]:
         cost = statistics.median(measured["seconds"]) / baseline
         options = f"`{measured['options']}`" if measured["options"] else ""
         listed = ", ".join(map(str, errors))
-        table.append(f"| {name} | {100 * mean:.2f} % | {listed} | {cost:.2f} | {options} |")
+        table.append(f"| {name} | {100 * mean:.1f} % | {listed} | {cost:.2f} | {options} |")
     return table
 
 

@@ -3,7 +3,7 @@
 This follows rn18_configs/rn18_16_epochs.yaml of https://github.com/libffcv/ffcv-imagenet. It is
 `imagenet-resnet50-ffcv-16ep` with a smaller network, a batch of 1,024 on one GPU, a learning rate
 of 0.5 and a weight decay of 5e-5. In the original, the sides of the stored images have at most 400
-pixels. The other differences are the same.
+pixels. The other difference is the same.
 
 The published top-1 accuracy is 66.9 %, reached in 35.0 minutes on one A100 (README of the
 repository). The accuracy of this experiment has not been measured yet.

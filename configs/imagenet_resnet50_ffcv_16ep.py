@@ -5,11 +5,10 @@ takes 16 epochs with a batch of 4,096 on eight GPUs. The momentum is 0.9 without
 The learning rate rises from nearly 0 to 1.7 in two epochs and then falls to 0 in a straight line.
 All parameters have a weight decay of 1e-4, except the scales and biases of BatchNorm outside of
 shortcuts. Labels are smoothed by 0.1. The training images grow from 160x160 to 192x192 pixels in
-epoch 12, and evaluation uses 256x256 pixels. The inputs of convolutions that have a stride are
-blurred.
+epoch 12, and evaluation uses 256x256 pixels and averages the logits of each image and its mirror
+image. The inputs of convolutions that have a stride are blurred.
 
-There are three differences. The original evaluates each image together with its mirror image; here,
-only the image itself is evaluated. In the original, the sides of the stored images have at most 500
+There are two differences. In the original, the sides of the stored images have at most 500
 pixels, half of the images are stored as JPEG files of quality 90, and crops are resized by
 averaging areas. Convolutions compute in bfloat16, and in the original in float16.
 
@@ -53,4 +52,5 @@ CONFIG = TrainConfig(
     resizing=ResizingConfig(initial_size=160, start_epoch=11.0, end_epoch=13.0),
     batch_size=4096,
     epochs=16.0,
+    tta="flip",
 )

@@ -13,6 +13,7 @@ import io
 import json
 import struct
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -599,7 +600,10 @@ def _read_run_config(path: Path) -> None:
 def _read_calibration(path: Path) -> None:
     (path.parent / "checkpoints").mkdir(exist_ok=True)
     (path.parent / "config.json").touch()
-    read_calibration(path.parent, {"params": {"head": {"bias": np.zeros(3, np.float32)}}})
+    with warnings.catch_warnings():
+        # One of other weights is not used.
+        warnings.simplefilter("ignore")
+        read_calibration(path.parent, {"params": {"head": {"bias": np.zeros(3, np.float32)}}})
 
 
 _DATA_ERRORS = (DataError, UnreadableError)

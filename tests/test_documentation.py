@@ -20,12 +20,12 @@ from orbax.checkpoint import v1
 from PIL import Image
 from safetensors.numpy import save_file
 
-from benchmarks import digits
+from benchmarks import ablation, digits
 from resnet_jax import create_model, list_models, list_pretrained
-from resnet_jax.weights.structure import structure
 from resnet_jax.export.program import build_program, describe
 from resnet_jax.export.stablehlo import write_stablehlo
 from resnet_jax.export.transformers import write_transformers
+from resnet_jax.weights.structure import structure
 from tests.export.networks import pixels, tiny
 from tests.fast_compilation import FLAGS
 from tests.golden import golden
@@ -164,6 +164,14 @@ def test_the_feature_pyramid_is_as_short_as_it_looks() -> None:
     code = python_of(ROOT / "docs" / "features.md")
     pyramid = code[code.index("import flax.linen") : code.index("backbone = ")]
     assert len(pyramid.splitlines()) <= 60
+
+
+def test_the_ablation_is_the_one_that_was_measured() -> None:
+    # `python -m benchmarks.ablation` writes the file and prints the rows.
+    results = json.loads(ablation.RESULTS.read_text())
+    page = (ROOT / "docs" / "optimization.md").read_text()
+    assert "\n".join(ablation.rows(results)) in page
+    assert f"{results['date']}, commit {results['commit']}" in page
 
 
 def test_the_accuracies_of_the_digits_are_those_that_were_measured() -> None:

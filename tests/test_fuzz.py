@@ -3,10 +3,8 @@
 `tests/nightly/fuzz_loaders.py` does the same for minutes, and watches what the loaders do besides.
 """
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 

@@ -18,10 +18,10 @@ class CardArguments:
 
     evaluations: tuple[Path, ...] = ()
     """JSON files of `resnet-jax evaluate RUN --output FILE`, whose measures the card shows as well.
-    They have confidence intervals and can be those of other images."""
+    They have confidence intervals, and the images can be others than those of the run."""
     license: str | None = None
-    """Identifier of the license of the weights, such as apache-2.0 or cc-by-nc-4.0. Without one, the
-    card says that no license is stated."""
+    """Identifier of the license of the weights, such as apache-2.0 or cc-by-nc-4.0. Without one,
+    the card says that no license is stated."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,9 @@ class Arguments(CardArguments):
     """Write a model card from the records of a training run.
 
     The card is Markdown with the metadata of the Hugging Face hub. It describes the data, the
-    training, the measures with confidence intervals, the calibration, the limits, and how to use the
-    network in JAX, timm and ONNX. It says only what the run has recorded, and names what is missing.
-    Directories are left out of paths.
+    training, the measures with confidence intervals, the calibration, the limits, and how to use
+    the network in JAX, timm and ONNX. It says only what the run has recorded, and names what is
+    missing. Directories are left out of paths.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]

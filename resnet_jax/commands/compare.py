@@ -14,6 +14,7 @@ from resnet_jax.commands.evaluation_data import (
     open_and_load,
     progress_bar,
 )
+from resnet_jax.commands.interrupts import Interrupted, Interrupts
 from resnet_jax.commands.results import check_new_files, write_text
 
 if TYPE_CHECKING:
@@ -41,17 +42,21 @@ class Arguments(DataArguments):
 
 
 def run(argv: list[str], prog: str) -> int:
-    """Print the comparison. Return 0, 1 if images were skipped, or 130 after Ctrl-C."""
+    """Print the comparison.
+
+    Return 0, 1 if images were skipped, 130 after Ctrl-C, or 143 after SIGTERM.
+    """
     arguments = parse_options(Arguments, argv, prog=prog)
     output = arguments.output
     if output is not None and output.suffix not in (".csv", ".json"):
         raise UsageError(f"{output} must end with .csv or .json")
     check_new_files(output, overwrite=arguments.overwrite)
     try:
-        return _compare(arguments)
-    except KeyboardInterrupt:
-        print("interrupted; no results were written", file=sys.stderr)
-        return 130
+        with Interrupts():
+            return _compare(arguments)
+    except Interrupted as stop:
+        stop.add_note("no results were written")
+        return stop.report()
 
 
 def _compare(arguments: Arguments) -> int:
@@ -68,6 +73,7 @@ def _compare(arguments: Arguments) -> int:
                 data,
                 classes=arguments.classes,
                 on_unreadable=arguments.on_unreadable,
+                tta=arguments.tta,
                 progress=advance,
             )
             for classifier in classifiers
@@ -78,7 +84,7 @@ def _compare(arguments: Arguments) -> int:
     _print(found)
     if (output := arguments.output) is not None:
         content = {"model_a": arguments.run_a, "model_b": arguments.run_b, "data": data.name}
-        content |= {"split": data.split, **found.to_json()}
+        content |= {"split": data.split, "tta": arguments.tta, **found.to_json()}
         text = json.dumps(content, indent=2) + "\n" if output.suffix == ".json" else found.to_csv()
         with evaluation_errors():
             write_text(output, text)

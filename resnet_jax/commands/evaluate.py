@@ -17,6 +17,7 @@ from resnet_jax.commands.evaluation_data import (
     open_data,
     progress_bar,
 )
+from resnet_jax.commands.interrupts import Interrupted, Interrupts
 from resnet_jax.commands.results import check_new_files, write_text
 
 if TYPE_CHECKING:
@@ -68,16 +69,19 @@ class Arguments(DataArguments):
 
 
 def run(argv: list[str], prog: str) -> int:
-    """Print the results. Return 0, 1 if images were skipped, or 130 after Ctrl-C."""
+    """Print the results.
+
+    Return 0, 1 if images were skipped, 130 after Ctrl-C, or 143 after SIGTERM.
+    """
     arguments = parse_options(Arguments, argv, prog=prog)
     _check(arguments)
+    evaluate = _imagenet_c if arguments.layout == "imagenet-c" else _evaluate
     try:
-        if arguments.layout == "imagenet-c":
-            return _imagenet_c(arguments)
-        return _evaluate(arguments)
-    except KeyboardInterrupt:
-        print("interrupted; no results were written", file=sys.stderr)
-        return 130
+        with Interrupts():
+            return evaluate(arguments)
+    except Interrupted as stop:
+        stop.add_note("no results were written")
+        return stop.report()
 
 
 def _check(arguments: Arguments) -> None:
@@ -87,6 +91,11 @@ def _check(arguments: Arguments) -> None:
         raise UsageError(
             f"--threshold is the wanted accuracy, above 0 and at most 1, such as 0.95, but it is "
             f"{arguments.threshold:g}"
+        )
+    if arguments.tta != "none" and (arguments.temperature or arguments.threshold is not None):
+        raise UsageError(
+            "--temperature and --threshold are for predictions from one view of an image; leave "
+            "--tta out, and calibrate in a command of its own"
         )
     if arguments.layout == "imagenet-c":
         others = {
@@ -121,7 +130,7 @@ def _evaluate(arguments: Arguments) -> int:
         with evaluation_errors():
             real_labels = read_real_labels(arguments.real.expanduser())
     data, (classifier,) = open_and_load(arguments, [arguments.run], arguments.model)
-    result: dict[str, Any] = {"model": arguments.run}
+    result: dict[str, Any] = {"model": arguments.run, "tta": arguments.tta}
     if file is not None:
         classifier = _calibrate(arguments, classifier, file)
     with evaluation_errors():
@@ -131,6 +140,7 @@ def _evaluate(arguments: Arguments) -> int:
                 data,
                 classes=arguments.classes,
                 on_unreadable=arguments.on_unreadable,
+                tta=arguments.tta,
                 progress=advance,
             )
         result |= found.to_json()
@@ -145,6 +155,7 @@ def _evaluate(arguments: Arguments) -> int:
                     data,
                     classes=arguments.classes,
                     on_unreadable=arguments.on_unreadable,
+                    tta=arguments.tta,
                     progress=advance,
                 )
             result["corruptions"] = {
@@ -244,7 +255,11 @@ def _imagenet_c(arguments: Arguments) -> int:
         total = sum(len(data) for severities in sets.values() for data in severities)
         with progress_bar("ImageNet-C", total) as advance:
             found = evaluate_imagenet_c(
-                classifier, sets, on_unreadable=arguments.on_unreadable, progress=advance
+                classifier,
+                sets,
+                on_unreadable=arguments.on_unreadable,
+                tta=arguments.tta,
+                progress=advance,
             )
     table = Table("top-1 error %", *map(str, range(1, 6)), "mean", box=None)
     for name, row in found.measures.items():
@@ -260,6 +275,7 @@ def _imagenet_c(arguments: Arguments) -> int:
             arguments.output,
             {
                 "model": arguments.run,
+                "tta": arguments.tta,
                 "data": arguments.data,
                 "mean_error": found.mean_error,
                 "mean_corruption_error": mce,

@@ -41,6 +41,9 @@ class DataArguments:
     on_unreadable: Literal["fail", "skip"] = "fail"
     """What to do with an image that cannot be read: "fail" ends the command, "skip" leaves the
     image out and reports it."""
+    tta: Literal["none", "flip", "five-crop"] = "none"
+    """Test-time augmentation: average the logits over the image and its mirror image ("flip"), or
+    over its four corners and its center ("five-crop")."""
     max_pixels: int = ImageConfig.max_pixels
     """Largest number of pixels of an image. Larger images count as unreadable, because a small file
     can announce so many pixels that the memory does not suffice."""

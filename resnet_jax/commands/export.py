@@ -13,9 +13,12 @@ from resnet_jax.commands.results import check_new_files, check_writable
 from resnet_jax.config import ImageConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import numpy as np
 
     from resnet_jax.data.labeled import LabeledImages
+    from resnet_jax.data.preprocessing import ImageLike
     from resnet_jax.export.program import Program
     from resnet_jax.inference import Classifier
 
@@ -30,8 +33,9 @@ _OF_FORMATS: dict[str, tuple[Format, ...]] = {
     "size": ("stablehlo", "onnx"),
     "input": ("stablehlo", "onnx"),
     "returns": ("stablehlo", "onnx"),
-    "fold": ("stablehlo", "onnx"),
+    "no_fold": ("stablehlo", "onnx"),
     "platforms": ("stablehlo",),
+    "calibration": ("onnx",),
 }
 # Difference of a probability above which an export is not the network.
 _TOLERANCE = 1e-3
@@ -73,11 +77,13 @@ class Arguments:
     network."""
     returns: Literal["probabilities", "logits"] = "probabilities"
     """What the export returns for each class."""
-    fold: Flag = True
-    """Multiply BatchNorm into the convolutions before it, where the network allows it."""
+    no_fold: Flag = False
+    """Keep BatchNorm. By default it is multiplied into the convolutions before it, where the
+    network allows this."""
     int8: Flag = False
-    """Store kernels as int8, which makes the file about a quarter as large. The accuracy before and
-    after is measured if there are labeled images: those of the run, or of --data."""
+    """Store kernels as int8, which makes the file about a quarter as large. onnx also computes with
+    integers, whose ranges it measures on --calibration. The accuracy before and after is measured
+    if there are labeled images: those of the run, or of --data."""
     data: str | None = None
     """Labeled images on which the accuracy is measured with --int8: a folder with one folder of
     images for each class, or a table. By default it is the data of the run."""
@@ -86,6 +92,11 @@ class Arguments:
     images: int = 1000
     """Largest number of images on which the accuracy is measured, evenly spaced over the split. 0
     measures nothing."""
+    calibration: str | None = None
+    """Images on which --int8 of onnx measures the ranges of activations: a folder, a file or a
+    pattern. By default they are training images of the run."""
+    calibration_images: int = 256
+    """Largest number of these images, evenly spaced."""
     platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda", "tpu")
     """Platforms on which a stablehlo file can be used. Each adds its own program."""
     max_pixels: int = ImageConfig.max_pixels
@@ -111,20 +122,22 @@ def _check(arguments: Arguments) -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(arguments)}
     for name, formats in _OF_FORMATS.items():
         if arguments.format not in formats and getattr(arguments, name) != defaults[name]:
-            option = "--no-fold" if name == "fold" else f"--{name}"
-            raise UsageError(f"{option} is for {' and '.join(formats)}; leave it out")
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} is for {' and '.join(formats)}; leave it out")
     for name in ("batch", "size"):
         value = getattr(arguments, name)
         if isinstance(value, int) and value < 1:
             raise UsageError(f"--{name} must be at least 1 or dynamic, but it is {value}")
-    if arguments.images < 0:
-        raise UsageError(f"--images must be at least 0, but it is {arguments.images}")
-    if arguments.max_pixels < 1:
-        raise UsageError(f"--max-pixels must be at least 1, but it is {arguments.max_pixels}")
+    for name, least in (("images", 0), ("calibration_images", 1), ("max_pixels", 1)):
+        if (value := getattr(arguments, name)) < least:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} must be at least {least}, but it is {value}")
     if not arguments.platforms:
         raise UsageError("--platforms needs at least one of cpu, cuda, rocm and tpu")
     if arguments.data is not None and not arguments.int8:
         raise UsageError("--data is for --int8, whose accuracy it measures; leave it out")
+    if arguments.calibration is not None and not arguments.int8:
+        raise UsageError("--calibration is for --int8; leave it out")
     if arguments.int8 and arguments.layout == "transformers":
         raise UsageError(
             "--int8 is not for --layout transformers, which would ignore the scales of the kernels "
@@ -158,6 +171,8 @@ def _export(arguments: Arguments) -> int:
     from resnet_jax.commands.evaluation_data import evaluation_errors, load_classifier
 
     data = _open_data(arguments) if arguments.int8 and arguments.images else None
+    calibrates = arguments.int8 and arguments.format == "onnx"
+    calibration = _calibration_images(arguments) if calibrates else []
     classifier = load_classifier(arguments.run, arguments.model, arguments.max_pixels)
     if isinstance(arguments.size, int):
         classifier = _resized(classifier, arguments.size)
@@ -165,10 +180,15 @@ def _export(arguments: Arguments) -> int:
         from resnet_jax.commands.evaluation_data import check_classes
 
         check_classes(classifier, data)
-    write = {"stablehlo": _stablehlo, "safetensors": _safetensors, "onnx": _onnx}
     with evaluation_errors():
         try:
-            predict = write[arguments.format](arguments, classifier)
+            match arguments.format:
+                case "stablehlo":
+                    predict = _stablehlo(arguments, classifier)
+                case "onnx":
+                    predict = _onnx(arguments, classifier, calibration)
+                case "safetensors":
+                    predict = _safetensors(arguments, classifier)
         except ValueError as error:
             raise UsageError(str(error)) from error
     if data is not None:
@@ -180,22 +200,55 @@ def _export(arguments: Arguments) -> int:
 
 def _resized(classifier: "Classifier", size: int) -> "Classifier":
     """Return the classifier for images of another size."""
-    from resnet_jax.inference import Classifier
-
     preprocessing = classifier.preprocessing
     if preprocessing.upsample_size is not None:
         raise UsageError(
             f"--size is not for this network, which resamples its images of "
             f"{preprocessing.size[0]} to {preprocessing.upsample_size} pixels; leave it out"
         )
+    return _changed(classifier, preprocessing=dataclasses.replace(preprocessing, image_size=size))
+
+
+def _changed(classifier: "Classifier", **changes: Any) -> "Classifier":
+    """Return the classifier with another network or another preprocessing."""
+    from resnet_jax.inference import Classifier
+
+    fields: dict[str, Any] = {
+        "model": classifier.model,
+        "preprocessing": classifier.preprocessing,
+        **changes,
+    }
     return Classifier(
-        classifier.model,
-        classifier.variables,
-        dataclasses.replace(preprocessing, image_size=size),
-        classifier.class_names,
+        variables=classifier.variables,
+        class_names=classifier.class_names,
         max_pixels=classifier.max_pixels,
         calibration=classifier.calibration,
+        **fields,
     )
+
+
+def _calibration_images(arguments: Arguments) -> "list[ImageLike]":
+    """Return the images from which an int8 ONNX model gets the ranges of its activations."""
+    from resnet_jax.commands.evaluation_data import DataArguments, evaluation_errors, open_data
+    from resnet_jax.export.accuracy import evenly_spaced
+    from resnet_jax.inference import expand
+    from resnet_jax.inference.rundir import run_directory
+
+    most = arguments.calibration_images
+    with evaluation_errors():
+        if arguments.calibration is not None:
+            try:
+                files = list(expand([arguments.calibration]))
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+            return [files[i] for i in evenly_spaced(len(files), most)]
+        if run_directory(Path(arguments.run).expanduser()) is None:
+            raise UsageError(
+                "--int8 of onnx measures the activations on some images; name a folder of them "
+                "with --calibration"
+            )
+        data = open_data(DataArguments(), arguments.run, "train")
+        return [data[int(i)].image for i in evenly_spaced(len(data), most)]
 
 
 def _open_data(arguments: Arguments) -> "LabeledImages | None":
@@ -237,7 +290,7 @@ def _program(arguments: Arguments, classifier: "Classifier", *, by_platform: boo
     program = build_program(
         classifier,
         input_dtype=arguments.input,
-        fold=arguments.fold,
+        fold=not arguments.no_fold,
         output=arguments.returns,
         by_platform=by_platform,
     )
@@ -288,8 +341,80 @@ def _safetensors(arguments: Arguments, classifier: "Classifier") -> "Predict":
     return predict
 
 
-def _onnx(arguments: Arguments, classifier: "Classifier") -> "Predict":
-    raise UsageError(f"onnx: {arguments.run} {classifier}")
+def _onnx(
+    arguments: Arguments, classifier: "Classifier", calibration: "Sequence[ImageLike]"
+) -> "Predict":
+    import tempfile
+
+    import jax.numpy as jnp
+
+    from resnet_jax.export.onnx import write_onnx
+    from resnet_jax.export.program import abstract_images, describe
+    from resnet_jax.inference.onnx_runtime import OnnxModel
+
+    # onnxruntime has no convolutions in bfloat16 on CPUs.
+    classifier = _changed(classifier, model=classifier.model.clone(dtype=jnp.float32))
+    program = _program(arguments, classifier, by_platform=False)
+    images = abstract_images(program, batch=arguments.batch, any_size=arguments.size == "dynamic")
+    metadata = describe(classifier, input_dtype=arguments.input, output=arguments.returns)
+    output = arguments.output
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as place:
+        # Quantization begins with the model in float32.
+        file = Path(place) / "float32.onnx" if arguments.int8 else output
+        write_onnx(
+            program.function,
+            (program.variables, images),
+            file,
+            metadata=metadata,
+            output_name=arguments.returns,
+            overwrite=arguments.overwrite,
+        )
+        if arguments.int8:
+            _quantize(arguments, classifier, file, calibration)
+    _print_file(arguments, program)
+    return OnnxModel(output)
+
+
+def _quantize(
+    arguments: Arguments,
+    classifier: "Classifier",
+    file: Path,
+    calibration: "Sequence[ImageLike]",
+) -> None:
+    """Quantize an ONNX model with the ranges that its activations have on calibration images."""
+    from resnet_jax.export.onnx import quantize_onnx
+
+    batch = 16 if arguments.batch == "dynamic" else arguments.batch
+    found = quantize_onnx(
+        file,
+        arguments.output,
+        (
+            _input(arguments, classifier, pixels)
+            for pixels in _batches(classifier, calibration, batch)
+        ),
+        overwrite=arguments.overwrite,
+    )
+    if found.reduce_range:
+        print("weights have 7 bits, because sums of 8-bit products saturate on this processor")
+
+
+def _batches(
+    classifier: "Classifier", images: "Sequence[ImageLike]", batch: int
+) -> "Iterator[np.ndarray]":
+    """Yield batches of prepared images, uint8[batch, H, W, C]; the last one repeats some."""
+    import numpy as np
+
+    from resnet_jax.data import DataError
+
+    for start in range(0, len(images), batch):
+        try:
+            pixels = [
+                classifier.preprocessing.on_host(image, max_pixels=classifier.max_pixels)
+                for image in images[start : start + batch]
+            ]
+        except ValueError as error:
+            raise DataError(f"a calibration image cannot be read: {error}") from error
+        yield np.stack([pixels[i % len(pixels)] for i in range(batch)])
 
 
 def _print_accuracy(

@@ -17,7 +17,7 @@ EXTRAS = {
         "simplejpeg",
         "tensorflow_datasets",
     ),
-    "export": ("flatbuffers",),
+    "export": ("flatbuffers", "onnx", "onnxruntime"),
     "predict": ("aiohttp", "pyarrow"),
     "weights": ("huggingface_hub", "safetensors"),
 }

@@ -72,7 +72,8 @@ class Arguments:
     """Tracker that records the run too, as for "resnet-jax train". None records the run in its
     directory only."""
     dry_run: Flag = False
-    """Print the settings with their reasons and stop."""
+    """Print the settings with their reasons, and where the run would be, and stop. Nothing is
+    written, and no tracker is started."""
 
 
 _OPTIONS = (

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Arguments(CardArguments):
     """Publish a trained network on the Hugging Face hub.
 
-    Uploads a model card, the weights in the layout of timm and, if asked for, exports in one commit.
-    The repository is created if it does not exist. Then
+    Uploads a model card, the weights in the layout of timm and, if asked for, exports in one
+    commit. The repository is created if it does not exist. Then
     `Classifier.from_pretrained("hf://user/name")` loads the network with its preprocessing, class
     names and calibration, and timm loads it too if it has such a network.
 
@@ -74,7 +74,7 @@ def _push(arguments: Arguments) -> int:
             repository,
             exports=arguments.exports,
             evaluations=arguments.evaluations,
-            license=arguments.license,
+            license_id=arguments.license,
         )
         planned = plan(directory, repository, branch=arguments.revision, private=arguments.private)
         _print(planned, directory)

@@ -86,6 +86,9 @@ class TrainConfig:
     """Number of steps from one record of the metrics to the next."""
     evaluate_every_epochs: float = 1.0
     """Number of epochs from one evaluation to the next. The last step is always evaluated."""
+    tta: Literal["none", "flip"] = "none"
+    """Views of an image over which evaluations average the logits (test-time augmentation). "flip"
+    adds the mirror image, which takes twice the time."""
 
     def __post_init__(self) -> None:
         require_positive(self, "batch_size", "accumulate_steps", "epochs", "log_every_steps")

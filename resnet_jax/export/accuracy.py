@@ -1,4 +1,4 @@
-"""The accuracy of an export on labeled images, for comparison with the network that it is made of."""
+"""The accuracy of an export on labeled images, to compare it with that of the network."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What of a network's fields decides its logits, so that networks of other libraries can be found."""
+"""Which fields of a network decide its logits, and its name in the table of networks."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Model cards: what a run's own records say about a network, for people and for the Hugging Face hub.
+"""Model cards: what a run's own records say about a network, for people and for the hub.
 
 A card says nothing that the records do not say. What they lack is said to be missing.
 """
@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from resnet_jax.config.data import DataConfig

@@ -1,7 +1,7 @@
 """The function that every format exports: from pixels to probabilities, with plain arrays.
 
-Each format traces `Program.function` with its own abstract arguments, and stores `Program.variables`
-and what `describe` says.
+Each format traces `Program.function` with abstract images, and stores `Program.variables` and what
+`describe` says.
 """
 
 import contextlib

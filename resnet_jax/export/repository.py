@@ -10,7 +10,6 @@ from resnet_jax.export.card import Publication, model_card
 from resnet_jax.export.program import abstract_images, build_program, describe
 from resnet_jax.export.run_records import RunRecords, read_records
 from resnet_jax.export.timm import timm_architecture, write_timm
-
 from resnet_jax.inference.calibration import Calibration
 from resnet_jax.inference.classifier import Classifier
 from resnet_jax.inference.hub_layouts.ours import KEY, our_fields
@@ -30,12 +29,12 @@ def write_repository(
     *,
     exports: Sequence[Export] = (),
     evaluations: Sequence[Path] = (),
-    license: str | None = None,
+    license_id: str | None = None,
 ) -> None:
     """Write the files of a repository.
 
-    `Classifier.from_pretrained` loads the directory, and the repository, with the preprocessing, the
-    class names and the calibration of the run. If timm has the network, timm loads both as well.
+    `Classifier.from_pretrained` loads the directory, and the repository, with the preprocessing,
+    the class names and the calibration of the run. If timm has the network, timm loads both as well.
     The files depend on the run alone, so that the same run gives the same files; only exports
     contain the date.
 
@@ -45,7 +44,7 @@ def write_repository(
         repository: Name of the repository, such as ``"user/name"``, for the card.
         exports: Formats of exports to add.
         evaluations: Results of `resnet-jax evaluate` for the card.
-        license: Identifier of the license of the weights.
+        license_id: Identifier of the license of the weights.
 
     Raises:
         FileNotFoundError: The run or an evaluation does not exist.
@@ -58,8 +57,8 @@ def write_repository(
         # It was fitted with other weights, and the classifier has warned of it.
         records = dataclasses.replace(records, calibration=None)
     in_timm = _write_weights(records, classifier, directory)
-    names = [_export(classifier, format, directory) for format in exports]
-    publication = Publication(repository, timm=in_timm, exports=names, license=license)
+    names = [_export(classifier, kind, directory) for kind in exports]
+    publication = Publication(repository, timm=in_timm, exports=names, license=license_id)
     (directory / CARD).write_text(model_card(records, publication), "utf-8")
 
 
@@ -83,10 +82,10 @@ def _write_weights(records: RunRecords, classifier: Classifier, directory: Path)
     return in_timm
 
 
-def _export(classifier: Classifier, format: Export, directory: Path) -> str:
+def _export(classifier: Classifier, kind: Export, directory: Path) -> str:
     """Write an export for batches of any size, and return the name of its file."""
-    name = f"model.{format}"
-    if format == "stablehlo":
+    name = f"model.{kind}"
+    if kind == "stablehlo":
         from resnet_jax.export.stablehlo import write_stablehlo
 
         program = build_program(classifier, by_platform=True)

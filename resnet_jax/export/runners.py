@@ -12,6 +12,7 @@ import numpy as np
 from resnet_jax.export.program import build_program
 from resnet_jax.export.stablehlo import Dimension, StableHLO, load
 from resnet_jax.inference.classifier import Classifier
+from resnet_jax.inference.onnx_runtime import OnnxModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def open_runner(source: str) -> Runner:
     """
     path = Path(source).expanduser()
     if path.suffix == ".onnx":
-        return _onnx(source, path)
+        return onnx_runner(OnnxModel(path), path, source)
     if path.suffix == ".stablehlo" or (path.is_file() and zipfile.is_zipfile(path)):
         return stablehlo_runner(load(path), source)
     return classifier_runner(Classifier.from_pretrained(source), source)
@@ -95,8 +96,10 @@ def stablehlo_runner(export: StableHLO, name: str) -> Runner:
     )
 
 
-def _image_shape(shape: list[Dimension], metadata: dict[str, Any]) -> tuple[int, int, int]:
+def _image_shape(shape: list[Any], metadata: dict[str, Any]) -> tuple[int, int, int]:
     """Return a shape in which the sizes of the preprocessing stand for those that are free."""
+    if "dynamic" not in shape:
+        return shape[0], shape[1], shape[2]
     size = metadata["preprocessing"]["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
     defaults = (height, width, metadata["preprocessing"]["channels"])
@@ -107,5 +110,24 @@ def _image_shape(shape: list[Dimension], metadata: dict[str, Any]) -> tuple[int,
     return found[0], found[1], found[2]
 
 
-def _onnx(name: str, path: Path) -> Runner:
-    raise NotImplementedError(name, path)
+def onnx_runner(model: OnnxModel, path: Path, name: str) -> Runner:
+    """Return an ONNX export that onnxruntime has loaded.
+
+    Raises:
+        ValueError: This library did not write it, and its size is not known.
+    """
+    batch, height, width, channels = model.input_shape
+    shape = ["dynamic" if side is None else side for side in (height, width, channels)]
+    if "dynamic" in shape and "preprocessing" not in model.metadata:
+        raise ValueError(f"{path}: the model says neither which size of images it takes")
+    data = path.with_name(f"{path.name}.data")
+    return Runner(
+        name=name,
+        kind="ONNX int8" if "quantization" in model.metadata else "ONNX",
+        run=model,
+        image_shape=_image_shape(shape, model.metadata),
+        any_size=height is None,
+        input_dtype=model.input_dtype.name,
+        batch="dynamic" if batch is None else batch,
+        size=path.stat().st_size + (data.stat().st_size if data.exists() else 0),
+    )

@@ -1,11 +1,10 @@
 """StableHLO: a network and its weights in one file, which JAX runs without Flax or this library.
 
 The file is an ``.npz`` archive of NumPy arrays: the weights, each under its path such as
-``params/stem/conv/kernel``; ``program``, the bytes of `jax.export`; and ``metadata``, JSON in UTF-8.
-A program with the weights as arguments takes some 50 kB, so that most of the file can be read by
-anything that reads ``.npz``. Every process that has JAX has NumPy, which reads it without pickle,
-and the archive has a checksum of each array. safetensors would need one more package and has no
-checksums.
+``params/stem/conv/kernel``; ``program``, the bytes of `jax.export`; and ``metadata``, JSON in
+UTF-8. The weights are arguments of the program, so that they can be read without it. Every process
+that has JAX has NumPy, which reads the file without pickle, and the archive has a checksum of each
+array. safetensors would need one more package and has no checksums.
 
 Reading the file executes nothing. Calling the program executes what it contains, which is why
 `load` refuses programs with custom calls other than the ones that `write_stablehlo` can produce.
@@ -85,7 +84,7 @@ def write_stablehlo(
     if unknown := [name for name in platforms if name not in _KNOWN]:
         raise ValueError(f"unknown platform {unknown[0]!r}: choose from {', '.join(_KNOWN)}")
     images = abstract_images(program, batch=batch, any_size=any_size)
-    weights: dict[str, np.ndarray] = flatten_dict(program.variables, sep="/")
+    weights: dict[str, Any] = flatten_dict(program.variables, sep="/")
     abstract = {
         name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()
     }
@@ -115,7 +114,7 @@ def write_stablehlo(
             "kernels": "int8" if any(a.dtype == np.int8 for a in weights.values()) else "float32",
         }
     }
-    arrays = {
+    arrays: dict[str, Any] = {
         _METADATA: np.frombuffer(json.dumps(content).encode(), np.uint8),
         _PROGRAM: np.frombuffer(bytes(exported.serialize()), np.uint8),
         **weights,

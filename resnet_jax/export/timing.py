@@ -108,11 +108,10 @@ def _timed(runner: Runner, images: np.ndarray) -> float:
 
 def machine() -> dict[str, str]:
     """Return what the timings depend on: devices, number of usable cores, and versions."""
+    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "device": jax.devices()[0].device_kind,
         "processor": platform.machine(),
-        "cores": str(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ),
+        "cores": str(len(affinity(0)) if affinity else os.cpu_count()),
         "jax": jax.__version__,
     }

@@ -1,4 +1,4 @@
-"""The layout of timm: a directory that ``timm.create_model("local-dir:DIR", pretrained=True)`` loads.
+"""The layout of timm, which ``timm.create_model("local-dir:DIR", pretrained=True)`` loads.
 
 It is also the layout of timm's repositories on the Hugging Face hub.
 """
@@ -76,9 +76,7 @@ def timm_config(classifier: Classifier) -> dict[str, Any]:
         arguments["global_pool"] = pool
     facts = describe(classifier, output="logits")
     rules = torch_rules(model)
-    stem = next(
-        name for name in ("conv", "conv1") if name in classifier.variables["params"]["stem"]
-    )
+    stem = "conv" if "conv" in classifier.variables["params"]["stem"] else "conv1"
     return {
         "architecture": architecture,
         "num_classes": model.num_classes,
@@ -94,9 +92,7 @@ def timm_config(classifier: Classifier) -> dict[str, Any]:
             "first_conv": torch_name(("params", "stem", stem, "kernel"), rules)[: -len(".weight")],
             "classifier": torch_name(("params", "head", "kernel"), rules)[: -len(".weight")],
         },
-        "resnet_jax": {
-            name: facts[name] for name in ("temperature", "threshold", "versions", "date")
-        },
+        "resnet_jax": own_facts(facts),
     }
 
 
@@ -109,9 +105,9 @@ def timm_architecture(model: ResNet) -> str:
     name = name_of(model)
     if name is None:
         raise ValueError(
-            "timm has no network with these fields: of its networks, only the number of classes and "
-            "of image channels, output_stride and global_pool can be changed; export to stablehlo "
-            "or onnx instead"
+            "timm has no network with these fields: only the number of classes and of image "
+            "channels, output_stride and global_pool of its networks can be changed; export to "
+            "stablehlo or onnx instead"
         )
     if any(part in name for part in _ABSENT):
         raise ValueError(f"timm has no {name}; export to stablehlo or onnx instead")
@@ -143,6 +139,11 @@ def _transform(preprocessing: Preprocessing) -> dict[str, Any]:
         "mean": [*per_channel(preprocessing.mean, channels)],
         "std": [*per_channel(preprocessing.std, channels)],
     }
+
+
+def own_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a description other libraries have no fields for."""
+    return {name: facts[name] for name in ("temperature", "threshold", "versions", "date")}
 
 
 def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from resnet_jax.data.preprocessing import Preprocessing
 from resnet_jax.export.architecture import for_inference
 from resnet_jax.export.files import new_directory, replacing
 from resnet_jax.export.program import describe
-from resnet_jax.export.timm import per_channel
+from resnet_jax.export.timm import own_facts, per_channel
 from resnet_jax.inference.classifier import Classifier
 from resnet_jax.inference.hub_layouts.transformers import RESAMPLE, transformers_description
 from resnet_jax.models import BottleneckBlock, ResNet
@@ -83,9 +83,7 @@ def transformers_config(classifier: Classifier) -> dict[str, Any]:
         "id2label": {str(index): name for index, name in names.items()},
         "label2id": {name: index for index, name in names.items()},
         "dtype": "float32",
-        "resnet_jax": {
-            name: facts[name] for name in ("temperature", "threshold", "versions", "date")
-        },
+        "resnet_jax": own_facts(facts),
     }
     if not _is(model, config):
         raise ValueError(

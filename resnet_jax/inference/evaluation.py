@@ -30,7 +30,7 @@ from resnet_jax.inference.measures import (
     score,
     summarize,
 )
-from resnet_jax.inference.stream import stream
+from resnet_jax.inference.stream import Tta, stream
 
 SCHEMA_VERSION = 1
 """Version of the JSON that `Evaluation.to_json` returns."""
@@ -139,6 +139,7 @@ def evaluate(
     *,
     classes: Literal["model", "data"] = "model",
     on_unreadable: Literal["fail", "skip"] = "fail",
+    tta: Tta = "none",
     progress: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Return the evaluation of a classifier on labeled images.
@@ -154,6 +155,7 @@ def evaluate(
             only those of the classes that the data have, as ImageNet-A and ImageNet-R demand.
         on_unreadable: What to do with images that cannot be read: ``"fail"`` raises an error, and
             ``"skip"`` leaves them out of every measure.
+        tta: Views of an image over which its logits are averaged, see `stream`.
         progress: Called after each image.
 
     Raises:
@@ -192,7 +194,7 @@ def evaluate(
             yield image
 
     started = time.perf_counter()
-    for item in stream(classifier, images()):
+    for item in stream(classifier, images(), tta=tta):
         index = positions[item.index]
         if item.logits is None:
             skip(index, names[index], item.error)
@@ -233,6 +235,7 @@ def evaluate_corruptions(
     *,
     classes: Literal["model", "data"] = "model",
     on_unreadable: Literal["fail", "skip"] = "fail",
+    tta: Tta = "none",
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Measures]]:
     """Return the measures on corrupted images, for each corruption at severities 1 to 5.
@@ -244,6 +247,7 @@ def evaluate_corruptions(
         data: See `evaluate`.
         classes: See `evaluate`.
         on_unreadable: See `evaluate`.
+        tta: See `evaluate`.
         progress: Called after each image.
 
     Raises:
@@ -257,6 +261,7 @@ def evaluate_corruptions(
                 data,
                 classes=classes,
                 on_unreadable=on_unreadable,
+                tta=tta,
                 progress=progress,
             ).measures
             for severity in SEVERITIES

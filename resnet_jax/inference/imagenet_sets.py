@@ -20,6 +20,7 @@ from resnet_jax.inference.classifier import Classifier
 from resnet_jax.inference.corruptions import SEVERITIES
 from resnet_jax.inference.evaluation import Evaluation, evaluate
 from resnet_jax.inference.measures import Measures, bootstrap_means, interval
+from resnet_jax.inference.stream import Tta
 
 _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})(?:\.|$)")
 
@@ -215,6 +216,7 @@ def evaluate_imagenet_c(
     sets: Mapping[str, Sequence[LabeledImages]],
     *,
     on_unreadable: Literal["fail", "skip"] = "fail",
+    tta: Tta = "none",
     progress: Callable[[], None] = lambda: None,
 ) -> ImageNetC:
     """Return the results of a classifier on ImageNet-C.
@@ -226,6 +228,7 @@ def evaluate_imagenet_c(
         classifier: See `evaluate`.
         sets: As `open_imagenet_c` returns them.
         on_unreadable: See `evaluate`.
+        tta: See `evaluate`.
         progress: See `evaluate`.
 
     Raises:
@@ -241,7 +244,9 @@ def evaluate_imagenet_c(
     return ImageNetC(
         {
             corruption: [
-                evaluate(whole, data, on_unreadable=on_unreadable, progress=progress).measures
+                evaluate(
+                    whole, data, on_unreadable=on_unreadable, tta=tta, progress=progress
+                ).measures
                 for data in severities
             ]
             for corruption, severities in sets.items()

@@ -1,7 +1,7 @@
 """Evaluation of a split, exact for every batch size and number of devices and processes."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -53,7 +53,11 @@ EvalStep = Callable[[dict[str, Any], Any], BatchEvaluation]
 `Run.compile` it is what the iterator of the evaluation split yields."""
 
 
-def make_eval_step(model: ResNet, prepare: Callable[[jax.Array], jax.Array]) -> EvalStep:
+def make_eval_step(
+    model: ResNet,
+    prepare: Callable[[jax.Array], jax.Array],
+    tta: Literal["none", "flip"] = "none",
+) -> EvalStep:
     """Return a pure function (variables, batch) -> `BatchEvaluation`, to be jitted.
 
     BatchNorm uses its running statistics, and the loss is the cross entropy without smoothing.
@@ -61,10 +65,15 @@ def make_eval_step(model: ResNet, prepare: Callable[[jax.Array], jax.Array]) -> 
     Args:
         model: The network.
         prepare: From uint8[B, H, W, C] images to the input of the network.
+        tta: Views over which the logits are averaged, see `TrainConfig.tta`.
     """
 
     def eval_step(variables: dict[str, Any], batch: Batch[jax.Array]) -> BatchEvaluation:
-        logits: Any = model.apply(variables, prepare(batch.image), train=False)
+        images = prepare(batch.image)
+        logits: Any = model.apply(variables, images, train=False)
+        if tta == "flip":
+            mirrored: Any = model.apply(variables, images[:, :, ::-1], train=False)
+            logits = (logits + mirrored) / 2
         losses = cross_entropy(logits, batch.label)
         metrics = batch_metrics(logits, batch.label, losses, batch.mask)
         return BatchEvaluation(metrics, logits, batch.label, batch.mask)

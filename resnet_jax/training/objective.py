@@ -87,9 +87,7 @@ def cross_entropy(
         float32[B].
     """
     targets = optax.smooth_labels(_dense(targets, logits), label_smoothing)
-    if weights is not None:
-        targets = targets * jnp.asarray(weights, logits.dtype)
-    return optax.softmax_cross_entropy(logits, targets)
+    return optax.softmax_cross_entropy(logits, _class_weighted(targets, weights))
 
 
 def sigmoid_cross_entropy(
@@ -145,9 +143,7 @@ def softmax_focal_loss(
     Returns:
         float32[B].
     """
-    targets = _dense(targets, logits)
-    if weights is not None:
-        targets = targets * jnp.asarray(weights, logits.dtype)
+    targets = _class_weighted(_dense(targets, logits), weights)
     log_p = jax.nn.log_softmax(logits)
     # At a probability of 1, the derivative of a power below 1 is infinite.
     others = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(logits.dtype).tiny)
@@ -189,6 +185,11 @@ def _dense(targets: jax.Array, logits: jax.Array) -> jax.Array:
 
 def _over_classes(losses: jax.Array, reduction: Literal["mean", "sum"]) -> jax.Array:
     return jnp.mean(losses, axis=-1) if reduction == "mean" else jnp.sum(losses, axis=-1)
+
+
+def _class_weighted(targets: jax.Array, weights: np.ndarray | None) -> jax.Array:
+    """Return float32[B, K] targets, each times the weight of its class."""
+    return targets if weights is None else targets * jnp.asarray(weights, targets.dtype)
 
 
 def _weighted(losses: jax.Array, targets: jax.Array, weights: np.ndarray | None) -> jax.Array:

@@ -487,7 +487,7 @@ class Run:
     def _lower_eval_step(self) -> jax.stages.Lowered:
         evaluation, replica = self.dataset.evaluation, replicated(self.mesh)
         drawn = self._drawn(evaluation, self.config.microbatch_size)
-        eval_batch = make_eval_step(self.model, self.dataset.prepare)
+        eval_batch = make_eval_step(self.model, self.dataset.prepare, self.config.tta)
 
         def eval_step(resident: Any, variables: dict[str, Any], drawn: Any) -> BatchEvaluation:
             return eval_batch(variables, evaluation.fetch(resident, drawn))

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from resnet_jax.data.labeled import open_labeled, open_labeled_config
 from resnet_jax.inference import Classifier
 from resnet_jax.inference.calibration import CALIBRATION_FILE
 from resnet_jax.inference.evaluation import evaluate
+from resnet_jax.inference.stream import stream
 from resnet_jax.models.variants import _VARIANTS
 from tests.inference.test_classifier import write_run
 from tests.training.tiny_train import NETWORKS
@@ -117,6 +119,20 @@ def test_a_folder_is_evaluated_on_its_test_split(
     command = ("evaluate", trained, "--data", photos / "train", "--output", output)
     assert run(*command, "--overwrite") == 0
     assert json.loads(output.read_text())["split"] == "all"
+
+
+def test_mirror_images_are_averaged(trained: Path, photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "result.json"
+    command = ("evaluate", trained, "--data", photos, "--tta", "flip", "--output", output)
+    assert run(*command) == 0
+    result = json.loads(output.read_text())
+    classifier, data = Classifier.load(trained), open_labeled(str(photos), "test")
+    streamed = stream(classifier, [data[index].image for index in range(len(data))], tta="flip")
+    found = evaluate(classifier, data, tta="flip")
+    np.testing.assert_allclose(found.logits, [item.logits for item in streamed], rtol=1e-5)
+    assert result["tta"] == "flip"
+    assert result["measures"]["nll"] == pytest.approx(found.measures.nll, rel=1e-5)
+    assert found.measures.nll != pytest.approx(evaluate(classifier, data).measures.nll, rel=1e-5)
 
 
 def test_data_in_memory_are_those_of_the_run(tmp_path: Path) -> None:
@@ -291,6 +307,7 @@ def test_mistakes_are_answered_in_one_line(
     assert "more than the limit of 100" in refused(trained, "--max-pixels", "100")
     assert "max_pixels must be at least 1" in refused(trained, "--max-pixels", "0")
     assert "resnet50.a1_in1k is none" in refused("resnet50.a1_in1k", "--temperature")
+    assert "leave --tta out" in refused(trained, "--temperature", "--tta", "flip")
     assert "leave it out" in refused(trained, "--layout", "imagenet-c", "--temperature")
     assert "needs --data" in refused(trained, "--layout", "imagenet-c")
     assert "real.json" in refused(trained, "--real", tmp_path / "absent.json")
@@ -338,19 +355,22 @@ def test_results_need_permission(trained: Path, capsys: pytest.CaptureFixture[st
     assert message.startswith("error: /sys/x.json cannot be written: ")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_leaves_no_file(
     trained: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr("resnet_jax.inference.evaluation.stream", interrupted)
     output = tmp_path / "x.json"
     for command in (("evaluate", trained), ("compare", trained, trained)):
         name = output if command[0] == "evaluate" else tmp_path / "x.csv"
-        assert run(*command, "--output", name) == 130
-        assert "interrupted" in capsys.readouterr().err
+        assert run(*command, "--output", name) == code
+        assert "interrupted; no results were written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from tests.golden import golden
 VALUES = Path(__file__).parent / "hub_values.json"
 
 
-class Case(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Case:
     """A classifier in a layout.
 
     Attributes:
@@ -35,8 +36,8 @@ class Case(NamedTuple):
 
     layout: Literal["timm", "transformers"]
     name: str
-    overrides: dict[str, Any] = {}
-    preprocessing: dict[str, Any] = {}
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)
     quick: bool = False
 
     @property

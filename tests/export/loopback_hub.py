@@ -49,7 +49,9 @@ class Repository:
         self.large: set[str] = set()
 
     def sha(self, branch: str) -> str:
-        return hashlib.sha1("\n".join(self.commits[branch]).encode()).hexdigest()
+        """Return the newest commit of a branch."""
+        commits = "\n".join(self.commits[branch]).encode()
+        return hashlib.sha1(commits, usedforsecurity=False).hexdigest()
 
 
 class Hub:
@@ -67,11 +69,12 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, str]] = []
-        self.before: Callable[[str], None] = lambda route: None
+        self.before: Callable[[str], None] = lambda _: None
         self.echo = False
         self.endpoint = ""
 
     def answer(self, route: str, where: dict[str, str], body: bytes, token: str) -> Any:
+        """Return the answer to a request, JSON or bytes, or raise `Refusal`."""
         if route in _WRITES and token != TOKEN:
             if token == READ_TOKEN:
                 raise Refusal(403, "you must use a write token")
@@ -114,8 +117,12 @@ class Hub:
         repository, branch = self.repositories[where["repo"]], where["branch"]
         siblings = []
         for name, content in repository.branches[branch].items():
-            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            sibling: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": blob}
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+            sibling: dict[str, Any] = {
+                "rfilename": name,
+                "size": len(content),
+                "blobId": blob.hexdigest(),
+            }
             if name in repository.large:
                 sha = hashlib.sha256(content).hexdigest()
                 sibling["lfs"] = {"sha256": sha, "size": len(content), "pointerSize": 130}

@@ -79,3 +79,8 @@ def pixels(count: int, classifier: Classifier) -> np.ndarray:
     """Return images of noise, uint8[count, H, W, C]."""
     shape = (count, *classifier.preprocessing.image_shape)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def probabilities(classifier: Classifier, images: np.ndarray) -> np.ndarray:
+    """Return what a classifier predicts for images of `pixels`, which are not cropped again."""
+    return classifier.probabilities(np.asarray(classifier.forward(images).logits))

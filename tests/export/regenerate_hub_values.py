@@ -1,13 +1,17 @@
 """Rewrites `hub_values.json`: what timm and transformers compute from directories that we write.
 
-    python -m tests.export.regenerate_hub_values
+    python -m tests.export.regenerate_hub_values [PATTERN]
+
+With a pattern such as ``"transformers*"``, only the cases whose names match it are computed anew.
 
 It needs timm and transformers in an environment of their own, together with this library;
 `tests/golden/regenerate.py` says how to make one. The file was written with timm 1.0.31,
 transformers 5.24.0 and torch 2.13.0.
 """
 
+import fnmatch
 import json
+import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -62,10 +66,14 @@ def main() -> None:
     """Compute the values of every case and write the file."""
     torch.set_num_threads(1)
     photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    values: dict[str, Any] = {
+    pattern = sys.argv[1] if len(sys.argv) > 1 else "*"
+    values: dict[str, Any] = json.loads(VALUES.read_text()) if VALUES.exists() else {}
+    values |= {
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "transformers")}
     }
     for case in CASES:
+        if not fnmatch.fnmatchcase(case.id, pattern):
+            continue
         with tempfile.TemporaryDirectory() as place:
             directory = Path(place)
             case.write(directory)
@@ -85,7 +93,7 @@ def main() -> None:
                 "sha256": digest(directory / "model.safetensors"),
                 "logits": [[float(f"{x:.8g}") for x in row] for row in theirs],
             }
-    VALUES.write_text(json.dumps(values, indent=1) + "\n")
+        VALUES.write_text(json.dumps(values, indent=1) + "\n")
 
 
 if __name__ == "__main__":

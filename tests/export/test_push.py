@@ -25,7 +25,7 @@ NAME = f"{OWNER}/noise"
 FILES = {"README.md", "config.json", "model.safetensors"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def known_networks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, fields in NETWORKS.items():
@@ -34,7 +34,7 @@ def known_networks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def complete(known_networks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a network that timm does not have."""
     return write_run(tmp_path_factory.mktemp("runs") / "noise", act="silu")
 
@@ -71,7 +71,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hub's library repeat failed requests without waiting."""
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
@@ -113,7 +113,7 @@ def test_a_published_network_gives_the_same_probabilities(
 
 
 def test_timm_s_layout_and_exports_come_with_networks_that_timm_has(
-    known_networks: None, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_run(tmp_path / "plain")
     code, _, _ = run(capsys, path, f"hf://{NAME}", "--exports", "stablehlo", "--license", "mit")
@@ -198,7 +198,7 @@ def test_a_new_repository_can_have_another_branch(files: Path, hub: Hub) -> None
     repository = hub.repositories[NAME]
     assert repository.private
     assert set(repository.branches["main"]) == {".gitattributes"}
-    assert FILES <= set(repository.branches["draft"])
+    assert set(repository.branches["draft"]) >= FILES
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(files: Path, hub: Hub) -> None:
@@ -256,9 +256,9 @@ def test_a_failure_in_the_middle_is_explained_and_can_be_repeated(
     assert (NAME in hub.repositories) == is_created
     if is_created:
         assert set(hub.repositories[NAME].branches["main"]) == {".gitattributes"}
-    hub.before = lambda route: None
+    hub.before = lambda _: None
     upload(files)
-    assert FILES <= set(hub.repositories[NAME].branches["main"])
+    assert set(hub.repositories[NAME].branches["main"]) >= FILES
 
 
 def test_a_commit_whose_answer_is_lost_is_not_repeated(files: Path, hub: Hub) -> None:

@@ -24,7 +24,7 @@ from resnet_jax.export import stablehlo
 from resnet_jax.export.int8 import quantize_program
 from resnet_jax.export.program import build_program, describe
 from resnet_jax.export.stablehlo import ExportError, load, read_metadata, write_stablehlo
-from tests.export.networks import pixels
+from tests.export.networks import pixels, probabilities
 from tests.ops.test_platform import operations
 
 ROOT = Path(__file__).parents[2]
@@ -65,14 +65,13 @@ def test_a_process_without_flax_computes_the_same(
         program = quantize_program(build_program(tiny_classifier, by_platform=True))
         content = write_stablehlo(program, file, metadata=describe(tiny_classifier))
         assert content["program"]["kernels"] == "int8"
-        weights = {"full": stablehlo_file, "int8": file}
-        sizes = {
-            name: sum(a.nbytes for a in load(path).weights.values())
-            for name, path in weights.items()
-        }
-        assert sizes["int8"] < 0.3 * sizes["full"]
+        full, quantized = (
+            sum(array.nbytes for array in load(path).weights.values())
+            for path in (stablehlo_file, file)
+        )
+        assert quantized < 0.3 * full
     np.testing.assert_allclose(
-        run_alone(file, images, tmp_path), tiny_classifier(images), atol=tolerance
+        run_alone(file, images, tmp_path), probabilities(tiny_classifier, images), atol=tolerance
     )
 
 
@@ -83,11 +82,15 @@ def test_the_loaded_export_takes_any_number_of_images(
     assert export.class_names == ("cat", "dog", "fox")
     for count in (1, 3):
         images = pixels(count, tiny_classifier)
-        np.testing.assert_allclose(export(images), tiny_classifier(images), atol=1e-6)
+        np.testing.assert_allclose(
+            export(images), probabilities(tiny_classifier, images), atol=1e-6
+        )
 
 
 def test_each_platform_has_its_own_formulation(stablehlo_file: Path) -> None:
     module = load(stablehlo_file).exported.mlir_module()
+    # Checks of symbolic sizes are no operations of a platform.
+    module = re.sub(r".*custom_call @shape_assertion.*\n", "", module)
     found = {name: operations(module, name) for name in stablehlo.PLATFORMS}
     # The stem, two convolutions in each of four blocks, and three projections.
     for name in ("cuda", "tpu"):
@@ -103,11 +106,8 @@ def test_the_metadata_travel_with_the_program(
 ) -> None:
     metadata = read_metadata(stablehlo_file)
     expected = describe(tiny_classifier)
-    assert {**metadata, "date": None, "program": None} == {
-        **expected,
-        "date": None,
-        "program": None,
-    }
+    changing = {"date": None, "program": None}
+    assert metadata | changing == expected | changing
     assert metadata["program"] == {
         "format": "stablehlo",
         "image_shape": [32, 32, 3],
@@ -126,8 +126,9 @@ def test_images_may_have_any_size(tiny_classifier: Classifier, tmp_path: Path) -
     )
     assert content["program"]["image_shape"] == ["dynamic", "dynamic", 3]
     images = np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3), np.uint8)
-    expected = tiny_classifier.probabilities(np.asarray(tiny_classifier.forward(images).logits))
-    np.testing.assert_allclose(load(file)(images), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        load(file)(images), probabilities(tiny_classifier, images), atol=1e-6
+    )
 
 
 def test_a_fixed_number_of_images_is_checked(tiny_classifier: Classifier, tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_another_platform_is_refused(tiny_classifier: Classifier, tmp_path: Path
     assert not file.exists()
     write_stablehlo(program, file, metadata=describe(tiny_classifier), platforms=["tpu"])
     with pytest.raises(
-        ValueError, match="exported for tpu, and this machine has cpu; .*--platforms cpu"
+        ValueError, match=r"exported for tpu, and this machine has cpu; .*--platforms cpu"
     ):
         load(file)(pixels(1, tiny_classifier))
 
@@ -202,9 +203,9 @@ def npy(array: np.ndarray) -> bytes:
 
 def huge(content: bytes) -> bytes:
     """Return a file whose weights announce more memory than any machine has."""
-    array = npy(np.zeros((10, 10), np.float32)).replace(
-        b"(10, 10), }      ", b"(1000000, 1000000), }"[:21]
-    )
+    header = b"(10, 10), }         ", b"(99999, 999999), }  "
+    array = npy(np.zeros((10, 10), np.float32)).replace(*header)
+    assert b"999999" in array
     return rewritten(content, params_head_kernel=array)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.config import TrainConfig
-from resnet_jax.data import ArraySplit
+from resnet_jax.data import ArraySplit, Batch
 from resnet_jax.training.evaluate import evaluate, make_eval_step
 from resnet_jax.training.metrics import batch_metrics, mean_metrics
 from resnet_jax.training.setup import Run
@@ -80,6 +80,21 @@ def test_any_batch_size_on_any_devices_gives_the_same(
     assert metrics["top5"] == expected_metrics["top5"]
     assert 0 < metrics["top1"] < metrics["top5"] < 1, "the check must be able to fail"
     np.testing.assert_allclose(logits, expected_logits, atol=1e-5)
+
+
+def test_logits_of_an_image_and_its_mirror_image_are_averaged(
+    run: Run, state: TrainState, split: ArraySplit
+) -> None:
+    batch = Batch(jnp.asarray(split.images[:4]), jnp.asarray(split.labels[:4]), jnp.ones(4, bool))
+    mirrored = batch._replace(image=batch.image[:, :, ::-1])
+    single = jax.jit(make_eval_step(run.model, run.dataset.prepare))
+    both = jax.jit(make_eval_step(run.model, run.dataset.prepare, tta="flip"))
+    views = [single(state.variables, images).logits for images in (batch, mirrored)]
+    assert not np.allclose(*views, atol=1e-3)
+    for images in (batch, mirrored):
+        found = both(state.variables, images)
+        np.testing.assert_allclose(found.logits, sum(views) / 2, atol=1e-5)
+        np.testing.assert_array_equal(found.labels, batch.label)
 
 
 def test_padding_counts_nowhere() -> None:

@@ -23,8 +23,8 @@ MAX_PIXELS = ImageConfig.max_pixels
 # larger than the icon says.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _AVIF = "AVIF"
-# Tags of the width and the height of a tile of a TIFF file, and the number of pixels that a tile may
-# have in any case.
+# Tags of the width and the height of a tile of a TIFF file, and the number of pixels that a tile
+# may have in any case.
 _TILE_WIDTH, _TILE_HEIGHT, _SMALL_TILE = 322, 323, 2**24
 
 # Number of pixels of a strip: a few hundred kilobytes, which stay in a core's cache.
@@ -51,9 +51,9 @@ def decode(
     """Decode an image file to RGB.
 
     The formats are JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000 and, if Pillow has it, AVIF.
-    CMYK and grayscale become RGB.  Levels of 16 bits, and floating-point levels from 0 to 1, become 8 bits.
-    Transparency is dropped.  An animation gives its first frame.  The orientation in the EXIF
-    metadata is applied.
+    CMYK and grayscale become RGB.  Levels of 16 bits, and floating-point levels from 0 to 1, become
+    8 bits.  Transparency is dropped.  An animation gives its first frame.  The orientation in the
+    EXIF metadata is applied.
 
     Args:
         data: Content of the file.

@@ -112,8 +112,8 @@ def decode_jpeg(
         uint8[H, W, 3].
 
     Raises:
-        ValueError: libjpeg finds another size in the header; or simplejpeg is installed, and libjpeg
-            warns of a damaged file.
+        ValueError: libjpeg finds another size in the header; or simplejpeg is installed, and
+            libjpeg warns of a damaged file.
         Exception: simplejpeg is not installed, and Pillow finds the file truncated or damaged.
     """
     library = simplejpeg()

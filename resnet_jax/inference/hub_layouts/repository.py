@@ -8,6 +8,7 @@ of timm, with a description of our own in addition.
 import json
 from pathlib import Path
 
+from resnet_jax.config import ConfigError
 from resnet_jax.inference.hub_layouts.description import Description, Json
 from resnet_jax.inference.hub_layouts.ours import is_ours, our_description
 from resnet_jax.inference.hub_layouts.timm import timm_description
@@ -55,7 +56,15 @@ def read_description(source: str, config: Path, preprocessor: Path | None) -> De
         if preprocessor is not None and preprocessor.exists():
             steps = json.loads(preprocessor.read_text("utf-8"))
         return describe(fields, steps)
-    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    # Values of other types than those of the layout can raise anything that arithmetic raises.
+    except (
+        ArithmeticError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        RecursionError,
+        TypeError,
+    ) as error:
         raise ValueError(f"{source}: its configuration cannot be read ({error!r})") from None
-    except ValueError as error:
+    except (ConfigError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None

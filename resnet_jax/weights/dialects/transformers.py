@@ -94,4 +94,8 @@ def to_transformers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if theirs is None:
             raise ValueError(f"ResNetForImageClassification of transformers has no {name}")
         result[theirs] = array
+        if theirs.endswith("running_var"):
+            # A counter, without which `from_pretrained` warns of missing weights.
+            counter = theirs.removesuffix("running_var") + "num_batches_tracked"
+            result[counter] = np.zeros((), np.int64)
     return result

@@ -7,13 +7,13 @@ import numpy as np
 
 from resnet_jax.weights.formats.diagnosis import HEAD, diagnosis
 from resnet_jax.weights.formats.dtypes import widened
+from resnet_jax.weights.formats.int8 import dequantized_tensors
 from resnet_jax.weights.formats.safetensors import is_safetensors, read_safetensors
 from resnet_jax.weights.formats.shards import is_index, read_index
 from resnet_jax.weights.formats.torch_file import LEGACY_MAGIC, is_torch_zip, read_torch
-from resnet_jax.weights.formats.int8 import dequantized_tensors
 
-# Weights hardly compress, but a small archive of zeros unpacks to a thousand times its size. Up to a
-# quarter of a gigabyte is read in any case.
+# Weights hardly compress, but a small archive of zeros unpacks to a thousand times its size. Up to
+# a quarter of a gigabyte is read in any case.
 _MOST_EXPANDED, _ALWAYS_UNPACKED = 100, 2**28
 
 

@@ -1,11 +1,11 @@
 """A limit on how deeply the objects of a pickle are nested, without creating them.
 
-Python computes the hash of a tuple of tuples by recursion in C, and has no limit there. A pickle of a
-few kilobytes with a deeply nested tuple as a key would overflow the stack and end the process.
+Python computes the hash of a tuple of tuples by recursion in C, and has no limit there. A pickle of
+a few kilobytes with a deeply nested tuple as a key would overflow the stack and end the process.
 """
 
 import pickletools
-from typing import IO
+from typing import IO, Any
 
 DEEPEST = 1000
 """Deepest nesting that is accepted. State dicts have about ten levels."""
@@ -47,7 +47,7 @@ def _follow(file: IO[bytes]) -> None:
     """Follow the opcodes with the depth of each object in place of the object."""
     stack: list[int] = []
     marks: list[int] = []
-    memo: dict[int, int] = {}
+    memo: dict[Any, int] = {}
     for opcode, argument, _ in pickletools.genops(file):
         name, before = opcode.name, opcode.stack_before
         if name == "MARK":
@@ -55,9 +55,9 @@ def _follow(file: IO[bytes]) -> None:
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name.endswith("PUT"):
-            memo[int(argument)] = stack[-1]
+            memo[argument] = stack[-1]
         elif name.endswith("GET"):
-            stack.append(memo[int(argument)])
+            stack.append(memo[argument])
         elif name == "POP" and marks and marks[-1] == len(stack):
             marks.pop()
         else:
