@@ -64,7 +64,7 @@ class Loader:
     name: str = "file"
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """Raised if a loader does something else with a file than to read or refuse it."""
 
 
@@ -72,7 +72,7 @@ def check(loader: Loader, content: bytes, directory: Path) -> bool:
     """Give a file to a loader, and return whether it was refused.
 
     Raises:
-        Broken: The loader takes too long, or raises another error than it may.
+        BrokenError: The loader takes too long, or raises another error than it may.
     """
     path = directory / loader.name
     path.write_bytes(content)
@@ -84,11 +84,11 @@ def check(loader: Loader, content: bytes, directory: Path) -> bool:
         refused = True
         message = str(error)
         if "\n" in message or not _can_be_shown(message):
-            raise Broken(f"the message is not one line of text: {message!r}") from error
+            raise BrokenError(f"the message is not one line of text: {message!r}") from error
     except (Exception, RecursionError, MemoryError) as error:
-        raise Broken(f"{type(error).__name__}: {error}") from error
+        raise BrokenError(f"{type(error).__name__}: {error}") from error
     if (seconds := time.perf_counter() - started) > MAX_SECONDS:
-        raise Broken(f"{seconds:.1f} s for {len(content)} bytes")
+        raise BrokenError(f"{seconds:.1f} s for {len(content)} bytes")
     return refused
 
 
@@ -256,9 +256,26 @@ _PIECES = st.one_of(
     st.integers(0, 5).map(lambda index: b"q" + bytes([index])),
     st.integers(0, 5).map(lambda index: b"h" + bytes([index])),
     st.sampled_from(
-        [b"(", b")", b"}", b"]", b"N", b"\x88", b"t", b"\x85", b"\x86", b"\x87", b"R", b"Q", b"b"]
-        + [b"s", b"u", b"a", b"e", b"d", b"l", b"0", b"1", b"2", b"\x81", b"\x90", b"\x8f", b"\x93"]
-        + [b"\x92", b"\x94", b"\x91", b"i", b"o", b"G" + bytes(8), b"B\4\0\0\0abcd", b"L9L\n"]
+        [
+            *(b"(", b")", b"}", b"]", b"N", b"\x88", b"t", b"\x85", b"\x86", b"\x87", b"R", b"Q"),
+            *(
+                b"s",
+                b"u",
+                b"a",
+                b"e",
+                b"d",
+                b"l",
+                b"0",
+                b"1",
+                b"2",
+                b"\x81",
+                b"\x90",
+                b"\x8f",
+                b"b",
+            ),
+            *(b"\x92", b"\x93", b"\x94", b"\x91", b"i", b"o", b"G" + bytes(8)),
+            *(b"B\4\0\0\0abcd", b"L9L\n"),
+        ]
     ),
     # A storage, a tensor and a dictionary item, so that programs get somewhere.
     st.just(
@@ -529,7 +546,7 @@ def _read_image(path: Path) -> None:
     content = path.read_bytes()
     pixels = decode(content, max_pixels=MAX_PIXELS)
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
-        raise Broken(f"{pixels.shape} is more than the limit")
+        raise BrokenError(f"{pixels.shape} is more than the limit")
     decode(content, max_pixels=MAX_PIXELS, shrink=2, rows=4, rough=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.fuzzing import LOADERS, Broken, Loader, check
+from tests.fuzzing import LOADERS, BrokenError, Loader, check
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -36,11 +36,11 @@ def test_what_a_loader_must_not_do_is_noticed(tmp_path: Path) -> None:
     def read(path: Path) -> None:
         {"a": 1}[path.read_text()]
 
-    with pytest.raises(Broken, match="KeyError"):
+    with pytest.raises(BrokenError, match="KeyError"):
         check(Loader(read, None), b"b", tmp_path)  # pyrefly: ignore
 
     def two_lines(path: Path) -> None:
         raise ValueError(path.read_text())
 
-    with pytest.raises(Broken, match="not one line"):
+    with pytest.raises(BrokenError, match="not one line"):
         check(Loader(two_lines, None), b"a\nb", tmp_path)  # pyrefly: ignore

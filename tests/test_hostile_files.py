@@ -50,7 +50,7 @@ def noise() -> np.ndarray:
 
 def test_no_program_of_an_image_is_run(noise: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*command: Any, **options: Any) -> None:
-        pytest.fail(f"{command} was started")
+        pytest.fail(f"{command} {options} was started")
 
     # Pillow gives EPS files to Ghostscript if it is installed.
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")

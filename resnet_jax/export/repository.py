@@ -34,8 +34,8 @@ def write_repository(
     """Write the files of a repository.
 
     `Classifier.from_pretrained` loads the directory, and the repository, with the preprocessing,
-    the class names and the calibration of the run. If timm has the network, timm loads both as well.
-    The files depend on the run alone, so that the same run gives the same files; only exports
+    the class names and the calibration of the run. If timm has the network, timm loads both as
+    well. The files depend on the run alone, so that the same run gives the same files; only exports
     contain the date.
 
     Args:

@@ -178,7 +178,7 @@ def test_a_commit_in_between_wins(files: Path, hub: Hub) -> None:
     planned = plan(files, NAME)
     assert (planned.replaced, planned.new) == (("config.json",), ())
     hub.repositories[NAME].commits["main"].append("of somebody else")
-    with pytest.raises(PushError, match="has changed the repository in the meantime.*; nothing"):
+    with pytest.raises(PushError, match=r"has changed the repository in the meantime.*; nothing"):
         push(planned, files, "Upload noise")
     assert hub.repositories[NAME].branches["main"]["config.json"] == b"{}"
 
@@ -201,7 +201,8 @@ def test_a_new_repository_can_have_another_branch(files: Path, hub: Hub) -> None
     assert set(repository.branches["draft"]) >= FILES
 
 
-def test_a_public_repository_is_not_taken_for_a_private_one(files: Path, hub: Hub) -> None:
+@pytest.mark.usefixtures("hub")
+def test_a_public_repository_is_not_taken_for_a_private_one(files: Path) -> None:
     upload(files)
     with pytest.raises(PushError, match="exists and is public; leave --private out"):
         plan(files, NAME, private=True)

@@ -32,7 +32,7 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.fuzzing import LOADERS, Broken, check
+from tests.fuzzing import LOADERS, BrokenError, check
 
 _ROUND = 2000
 _HANGS_AFTER_S = 60
@@ -121,8 +121,8 @@ def fuzz(name: str, seconds: float, seed: int, directory: Path) -> dict[str, Any
             counts["refused"] += check(loader, content, directory)
             watch(False)
             if violations:
-                raise Broken(f"it did {violations}")
-        except Broken as error:
+                raise BrokenError(f"it did {violations}")
+        except BrokenError as error:
             broken.append((content, str(error)))
             raise
         finally:
@@ -142,7 +142,7 @@ def fuzz(name: str, seconds: float, seed: int, directory: Path) -> dict[str, Any
         rounds += 1
         try:
             test()
-        except (Broken, BaseExceptionGroup) as error:
+        except (BrokenError, BaseExceptionGroup) as error:
             print(f"{name}: {error}", file=sys.stderr)
     # Hypothesis repeats the shortest file at the end.
     shortest = f"{broken[-1][1]} for `{broken[-1][0]!r}`" if broken else "no"
@@ -167,7 +167,7 @@ def _warm_up(name: str, directory: Path) -> None:
     )
     @given(LOADERS[name].files)
     def run(content: bytes) -> None:
-        with contextlib.suppress(Broken):
+        with contextlib.suppress(BrokenError):
             check(LOADERS[name], content, directory)
 
     run()
