@@ -17,8 +17,7 @@ def read_index(path: Path) -> dict[str, str]:
     """
     try:
         files = json.loads(path.read_bytes())["weight_map"]
-        # An index that names itself would be read for ever.
-        valid = all(Path(file).name == file and not is_index(file) for file in files.values())
+        valid = all(map(_is_file_beside, files.values()))
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: not an index of weight files, or it is damaged ({type(error).__name__}); "
@@ -30,3 +29,8 @@ def read_index(path: Path) -> dict[str, str]:
             "weights beside it and edit it"
         )
     return files
+
+
+def _is_file_beside(name: str) -> bool:
+    # An index that names itself would be read for ever.
+    return Path(name).name == name and name.isprintable() and not is_index(name)
