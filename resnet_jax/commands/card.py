@@ -48,10 +48,12 @@ def run(argv: list[str], prog: str) -> int:
     check_new_files(arguments.output, overwrite=arguments.overwrite)
     with record_errors():
         from resnet_jax.export.card import Publication, model_card
+        from resnet_jax.export.repository import is_in_timm
         from resnet_jax.export.run_records import read_records
 
         records = read_records(arguments.run.expanduser(), arguments.evaluations)
-        card = model_card(records, Publication(license=arguments.license, timm=True))
+        in_timm = is_in_timm(records.spec.create())
+        card = model_card(records, Publication(license=arguments.license, timm=in_timm))
         if arguments.output is None:
             print(card, end="")
         else:

@@ -245,7 +245,7 @@ def _data(records: RunRecords) -> Iterator[str]:
     kind = (inspect.getdoc(type(config)) or "").partition("\n")[0]
     yield "## Data"
     yield ""
-    yield "| | |"
+    yield "| fact | value |"
     yield "|---|---|"
     yield f"| data set | {_code(_data_name(config))} |"
     yield f"| kind | {kind} |"
@@ -284,7 +284,7 @@ def _recipe(records: RunRecords) -> Iterator[str]:
     ) + f" and took {records.step:,} steps; {config.epochs:g} epochs were planned."
     if records.facts:
         yield ""
-        yield "| | |"
+        yield "| fact | value |"
         yield "|---|---|"
         for name, value in records.facts.items():
             if name not in _OMITTED:
@@ -305,7 +305,7 @@ def _recipe(records: RunRecords) -> Iterator[str]:
 def _preprocessing(preprocessing: Preprocessing) -> Iterator[str]:
     yield "## Preprocessing"
     yield ""
-    yield "| | |"
+    yield "| field | value |"
     yield "|---|---|"
     for name, value in preprocessing.to_json().items():
         if value is not None:
@@ -317,7 +317,8 @@ def _use(records: RunRecords, publication: Publication) -> Iterator[str]:
     source = f"hf://{repository}" if repository else f"runs/{records.name}"
     yield "## Use"
     yield ""
-    yield "In JAX, after `pip install 'resnet-linen[train,weights]'`:"
+    extra = "weights" if repository else "train"
+    yield f"In JAX, after `pip install 'resnet-linen[{extra}]'`:"
     yield ""
     yield "```python"
     yield "from resnet_jax import Classifier"
@@ -337,6 +338,13 @@ def _use(records: RunRecords, publication: Publication) -> Iterator[str]:
         yield "config = timm.data.resolve_model_data_config(model, use_test_size=True)"
         yield "transform = timm.data.create_transform(**config, is_training=False)"
         yield "```"
+        preprocessing = records.spec.preprocessing
+        if preprocessing.interpolation == "linear" or preprocessing.upsample_size is not None:
+            yield ""
+            yield (
+                "timm resizes images in another way than this network was trained with, so that its "
+                "results differ a little."
+            )
         if records.calibration is not None and records.calibration.temperature != 1:
             yield ""
             yield (
@@ -344,7 +352,7 @@ def _use(records: RunRecords, publication: Publication) -> Iterator[str]:
                 f"{records.calibration.temperature:.4f} before the softmax."
             )
     elif not publication.timm:
-        yield "timm has no network that takes these weights, so that it cannot load them."
+        yield "timm has no network that takes these weights, so it cannot load them."
     else:
         yield "timm loads the weights from the repository that `resnet-jax push` makes."
     yield ""
@@ -379,7 +387,7 @@ def _limits(records: RunRecords, publication: Publication) -> Iterator[str]:
     yield "## Limits"
     yield ""
     yield (
-        f"- Every image gets one of the {records.spec.num_classes:,} classes, also an image that "
+        f"- Every image gets one of the {records.spec.num_classes:,} classes, even an image that "
         "shows something else."
     )
     outcomes = _outcomes(records)

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from resnet_jax.export.card import Publication, model_card
 from resnet_jax.export.program import abstract_images, build_program, describe
@@ -13,6 +13,7 @@ from resnet_jax.export.timm import timm_architecture, write_timm
 from resnet_jax.inference.calibration import Calibration
 from resnet_jax.inference.classifier import Classifier
 from resnet_jax.inference.hub_layouts.ours import KEY, our_fields
+from resnet_jax.models import ResNet
 from resnet_jax.weights import save_weights
 
 Export = Literal["onnx", "stablehlo"]
@@ -62,19 +63,25 @@ def write_repository(
     (directory / CARD).write_text(model_card(records, publication), "utf-8")
 
 
-def _write_weights(records: RunRecords, classifier: Classifier, directory: Path) -> bool:
-    """Write the weights and ``config.json``, and return whether timm can load them."""
-    model = classifier.model
+def is_in_timm(model: ResNet) -> bool:
+    """Return whether timm has a network that takes the weights of a network."""
     try:
         timm_architecture(model)
     except ValueError:
-        in_timm = False
+        return False
+    return True
+
+
+def _write_weights(records: RunRecords, classifier: Classifier, directory: Path) -> bool:
+    """Write the weights and ``config.json``, and return whether timm can load them."""
+    model = classifier.model
+    in_timm = is_in_timm(model)
+    if in_timm:
+        config = write_timm(classifier, directory)
+    else:
         save_weights(model, classifier.variables, directory / "model.safetensors")
         names = list(classifier.class_names)
-        config: dict[str, Any] = {"num_classes": model.num_classes, "label_names": names}
-    else:
-        in_timm = True
-        config = write_timm(classifier, directory)
+        config = {"num_classes": model.num_classes, "label_names": names}
     theirs = {name: value for name, value in config.get(KEY, {}).items() if name != "date"}
     ours = our_fields(records.spec, classifier.calibration)
     config[KEY] = {**theirs, **ours[KEY]}
