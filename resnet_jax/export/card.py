@@ -342,7 +342,7 @@ def _use(records: RunRecords, publication: Publication) -> Iterator[str]:
         if preprocessing.interpolation == "linear" or preprocessing.upsample_size is not None:
             yield ""
             yield (
-                "timm resizes images in another way than this network was trained with, so that its "
+                "timm resizes images in another way than this network was trained with, so its "
                 "results differ a little."
             )
         if records.calibration is not None and records.calibration.temperature != 1:
