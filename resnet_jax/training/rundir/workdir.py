@@ -10,7 +10,7 @@ compilation/         compiled programs, which a continued run does not compile a
 profile/             traces of the profiled steps, if any
 tracker.json         where a tracker has recorded the run, if one was chosen
 report.html          written at the end
-result.json          written last: the run is complete
+result.json          the outcome, for model cards too; written last: the run is complete
 """
 
 import errno
