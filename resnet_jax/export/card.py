@@ -198,7 +198,7 @@ def _measured_on(records: RunRecords, outcome: Outcome) -> str:
         if config.early_stopping.patience:
             words.append(
                 "The run stopped early and kept the checkpoint that was best on these images, so "
-                "that the values are too good on average."
+                "the values are too good on average."
             )
         else:
             words.append("These images were held out of the training.")
@@ -231,8 +231,8 @@ def _calibration(calibration: Calibration | None) -> Iterator[str]:
             f"{calibration.threshold:.4f}. This threshold was fitted on the {chosen.images:,} "
             f"images of the split {_code(chosen.split)} of {_code(last_part(chosen.data))}"
             + (
-                f", such that {100 * calibration.accuracy:.4g} % of the certain predictions are "
-                "right there."
+                f", such that at least {100 * calibration.accuracy:.4g} % of the certain "
+                "predictions are right there."
                 if calibration.accuracy is not None
                 else "."
             )

@@ -59,7 +59,7 @@ def test_the_numbers_are_those_of_the_records(complete: Path) -> None:
     assert "| training images | 16 |" in section(card, "Data")
     assert f"{records.parameters:,} parameters" in card
     assert "2.5000" in section(card, "Calibration")
-    assert "95 % of the certain predictions" in section(card, "Calibration")
+    assert "at least 95 % of the certain predictions" in section(card, "Calibration")
     assert "| devices | 1 x cpu |" in section(card, "Training")
     assert "| `batch_size` | `8` | `128` |" in section(card, "Training")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import huggingface_hub
 import numpy as np
+import onnxruntime
 import pytest
 from huggingface_hub import constants
 
@@ -116,19 +117,25 @@ def test_timm_s_layout_and_exports_come_with_networks_that_timm_has(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_run(tmp_path / "plain")
-    code, _, _ = run(capsys, path, f"hf://{NAME}", "--exports", "stablehlo", "--license", "mit")
+    code, _, _ = run(
+        capsys, path, f"hf://{NAME}", "--exports", "onnx", "stablehlo", "--license", "mit"
+    )
     assert code == 0
     content = hub.repositories[NAME].branches["main"]
-    assert set(content) == FILES | {".gitattributes", "model.stablehlo"}
+    assert set(content) == FILES | {".gitattributes", "model.onnx", "model.stablehlo"}
     config = json.loads(content["config.json"])
     assert config["architecture"] == "tiny_resnet"
     assert config["pretrained_cfg"]["input_size"] == [3, 16, 16]
     assert "date" not in config["resnet_jax"]
     assert b"library_name: timm" in content["README.md"]
     assert b"license: mit" in content["README.md"]
+    assert b"the file `model.onnx` of this repository" in content["README.md"]
+    session = onnxruntime.InferenceSession(content["model.onnx"])
     published = Classifier.from_pretrained(f"hf://{NAME}")
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     np.testing.assert_array_equal(published(images), Classifier.load(path)(images))
+    (probabilities,) = session.run(None, {"images": images})
+    np.testing.assert_allclose(probabilities, published(images), rtol=1e-4)
 
 
 def test_a_dry_run_changes_nothing(
