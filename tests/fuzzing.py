@@ -83,21 +83,13 @@ def check(loader: Loader, content: bytes, directory: Path) -> bool:
     except loader.errors as error:
         refused = True
         message = str(error)
-        if "\n" in message or not _can_be_shown(message):
+        if not message.isprintable():
             raise BrokenError(f"the message is not one line of text: {message!r}") from error
     except (Exception, RecursionError, MemoryError) as error:
         raise BrokenError(f"{type(error).__name__}: {error}") from error
     if (seconds := time.perf_counter() - started) > MAX_SECONDS:
         raise BrokenError(f"{seconds:.1f} s for {len(content)} bytes")
     return refused
-
-
-def _can_be_shown(message: str) -> bool:
-    try:
-        message.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # Numbers at which code fails.

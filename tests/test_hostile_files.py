@@ -15,6 +15,7 @@ from etils import epath
 from PIL import EpsImagePlugin, Image
 
 from resnet_jax import create_model
+from resnet_jax.commands.main import main, refuse
 from resnet_jax.config import ConfigError
 from resnet_jax.data.dataset import DataError
 from resnet_jax.data.idx import read_idx
@@ -265,3 +266,16 @@ def test_a_model_of_wrong_types(changes: dict[str, Any]) -> None:
 def test_a_network_of_a_billion_blocks() -> None:
     with pytest.raises(ValueError, match="at most 10,000 blocks"):
         create_model("resnet18", stage_sizes=(1, 10**9, 1, 1))
+
+
+def test_no_file_writes_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"schema_version": 3, "model": {"\x1b[2J\n": 1}, "data": {}}))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config", str(file)])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    with pytest.raises(SystemExit):
+        refuse("a\nb\x1b\ud800")
+    assert capsys.readouterr().err == "error: a\\nb\\x1b\\ud800\n"

@@ -55,8 +55,13 @@ def main(argv: list[str] | None = None, prog: str = "resnet-jax") -> NoReturn:
 
 
 def refuse(message: object) -> NoReturn:
-    """Exit with code 2 and one line on the error stream."""
-    print(f"error: {message}", file=sys.stderr)
+    """Exit with code 2 and one line on the error stream.
+
+    A message can quote a file. Line breaks and control characters are shown as escapes, so that a
+    file cannot write to the terminal what it likes.
+    """
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message))
+    print(f"error: {text}", file=sys.stderr)
     sys.exit(2)
 
 
