@@ -10,6 +10,7 @@ from typing import NoReturn
 from resnet_jax.commands.arguments import COMPLETION, UsageError
 from resnet_jax.commands.extras import how_to_install
 from resnet_jax.config import ConfigError
+from resnet_jax.one_line import one_line
 from resnet_jax.suggestions import did_you_mean, nearest
 
 COMMANDS = {
@@ -55,13 +56,8 @@ def main(argv: list[str] | None = None, prog: str = "resnet-jax") -> NoReturn:
 
 
 def refuse(message: object) -> NoReturn:
-    """Exit with code 2 and one line on the error stream.
-
-    A message can quote a file. Line breaks and control characters are shown as escapes, so that a
-    file cannot write to the terminal what it likes.
-    """
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message))
-    print(f"error: {text}", file=sys.stderr)
+    """Exit with code 2 and one line on the error stream."""
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -184,8 +184,7 @@ def _dataclass(cls: Any, plain: dict[str, Any], name: str) -> Any:
     for key in plain:
         if key not in fields:
             raise ConfigError(
-                f"{prefix}{key if key.isidentifier() else repr(key)} is not a field of "
-                f"{cls.__name__}, which has {', '.join(fields)}"
+                f"{prefix}{key} is not a field of {cls.__name__}, which has {', '.join(fields)}"
             )
     for field in fields.values():
         if field.name not in plain and field.default is dataclasses.MISSING:

@@ -14,6 +14,7 @@ from resnet_jax.inference.calibration import CALIBRATION_FILE, Calibration
 from resnet_jax.inference.rundir import MODEL_FILE, read_config
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.metrics_file import read_metrics
+from resnet_jax.one_line import one_line
 from resnet_jax.weights.formats.checkpoints import chosen
 from resnet_jax.weights.structure import structure
 
@@ -134,7 +135,9 @@ def _parsed(file: Path, parse: Any) -> Any:
     try:
         return parse(json.loads(file.read_text("utf-8")))
     except (RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read ({error}); restore it from a copy") from None
+        raise ValueError(
+            one_line(f"{file} cannot be read ({error}); restore it from a copy")
+        ) from None
 
 
 def _object(plain: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from resnet_jax.inference.rundir import run_directory
 from resnet_jax.inference.schema_version import check_version
+from resnet_jax.one_line import one_line
 
 CALIBRATION_FILE = "calibration.json"
 """File in the run directory that holds the `Calibration`."""
@@ -269,7 +270,7 @@ def read_calibration(path: str | os.PathLike[str], variables: Mapping[str, Any])
     try:
         calibration = Calibration.from_json(json.loads(file.read_text("utf-8")))
     except (RecursionError, ValueError) as error:
-        raise ValueError(f"{file}: {error}; remove it, or fit it again") from None
+        raise ValueError(one_line(f"{file}: {error}; remove it, or fit it again")) from None
     return valid_calibration(calibration, variables, file)
 
 

@@ -13,6 +13,7 @@ from resnet_jax.inference.hub_layouts.description import Description, Json
 from resnet_jax.inference.hub_layouts.ours import is_ours, our_description
 from resnet_jax.inference.hub_layouts.timm import timm_description
 from resnet_jax.inference.hub_layouts.transformers import MODEL_TYPES, transformers_description
+from resnet_jax.one_line import one_line
 
 
 def describe(config: Json, preprocessor: Json | None) -> Description:
@@ -65,6 +66,8 @@ def read_description(source: str, config: Path, preprocessor: Path | None) -> De
         RecursionError,
         TypeError,
     ) as error:
-        raise ValueError(f"{source}: its configuration cannot be read ({error!r})") from None
+        raise ValueError(
+            one_line(f"{source}: its configuration cannot be read ({error!r})")
+        ) from None
     except (ConfigError, ValueError) as error:
-        raise ValueError(f"{source}: {error}") from None
+        raise ValueError(one_line(f"{source}: {error}")) from None

@@ -127,7 +127,7 @@ def _parse(header: bytes) -> list[_Entry]:
         begin, end = fields["data_offsets"]
         shape = tuple(fields["shape"])
         dtype = fields["dtype"]
-        if not isinstance(dtype, str) or len(shape) > _MOST_DIMENSIONS:
+        if not (isinstance(dtype, str) and dtype.isidentifier()) or len(shape) > _MOST_DIMENSIONS:
             raise ValueError
         if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
             raise ValueError
