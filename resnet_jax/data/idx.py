@@ -9,6 +9,7 @@ Reference:
 """
 
 import gzip
+import io
 import math
 import os
 import zlib
@@ -22,6 +23,10 @@ from resnet_jax.data.dataset import DataError, Dataset, printable
 from resnet_jax.data.labeled_arrays import Named, labeled_dataset, labeled_split
 
 _GZIP = b"\x1f\x8b"
+# Upper bound of the factor by which gzip can unpack a file.
+_MOST_EXPANDED = 1040
+# NumPy's limit.
+_MOST_DIMENSIONS = 64
 # Types of the values, by their code.
 _TYPES = {
     0x08: np.dtype("u1"),
@@ -79,28 +84,79 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         stored = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    compressed = stored.startswith(_GZIP)
     try:
-        content = gzip.decompress(stored) if stored.startswith(_GZIP) else stored
+        content = _unpacked(stored) if compressed else stored
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path} is truncated or damaged ({error}); download it again") from None
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES or not content[3]:
+    if not _begins_well(content):
         raise DataError(
             f"{path} is not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'} "
             "instead of two zero bytes, a type and a number of dimensions; give another file"
         )
-    dtype, dimensions = _TYPES[content[2]], content[3]
-    start = 4 + 4 * dimensions
+    dtype, start = _TYPES[content[2]], _header_size(content)
     if len(content) < start:
         raise DataError(f"{path} is truncated within its header; download it again")
-    shape = [int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4)]
-    expected = start + math.prod(shape) * dtype.itemsize
+    shape, expected = _shape(content), _file_size(content)
     if len(content) != expected:
+        more = " or more" if compressed and len(content) > expected else ""
         raise DataError(
             f"{path} is truncated or damaged: {expected:,} bytes were expected for values {shape}, "
-            f"but there are {len(content):,}; download it again"
+            f"but there are {len(content):,}{more}; download it again"
         )
-    values = np.frombuffer(content, dtype, offset=start).reshape(shape)
+    try:
+        values = np.frombuffer(content, dtype, offset=start).reshape(shape)
+    except ValueError:
+        raise DataError(f"{path} has impossible dimensions {shape}; download it again") from None
     return values.astype(dtype.newbyteorder("="))
+
+
+def _begins_well(content: bytes) -> bool:
+    """Return whether a file begins with two zero bytes, a known type and a number of dimensions."""
+    return (
+        len(content) >= 4
+        and content[:2] == b"\0\0"
+        and content[2] in _TYPES
+        and 1 <= content[3] <= _MOST_DIMENSIONS
+    )
+
+
+def _header_size(content: bytes) -> int:
+    return 4 + 4 * content[3]
+
+
+def _shape(content: bytes) -> list[int]:
+    """Return the shape that a whole header states."""
+    return [int(size) for size in np.frombuffer(content, ">u4", content[3], offset=4)]
+
+
+def _file_size(content: bytes) -> int:
+    """Return the number of bytes of the file that a whole header announces."""
+    return _header_size(content) + math.prod(_shape(content)) * _TYPES[content[2]].itemsize
+
+
+def _unpacked(stored: bytes) -> bytes:
+    """Decompress a file, but at most one byte more than its header announces.
+
+    A small file can unpack to a thousand times its size.
+
+    Raises:
+        EOFError: The file is truncated, or too small for what its header announces.
+        OSError: It is damaged.
+        zlib.error: It is damaged.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(stored)) as file:
+        header = file.read(4)
+        if not _begins_well(header):
+            return header
+        header += file.read(_header_size(header) - 4)
+        if len(header) < _header_size(header):
+            return header
+        rest = _file_size(header) - len(header)
+        if rest > _MOST_EXPANDED * len(stored):
+            raise EOFError(f"{len(stored):,} bytes cannot contain values {_shape(header)}")
+        # The end of the stream, with its checksum, is read only if all data are asked for.
+        return header + file.read(rest + 1)
 
 
 def find_idx(directory: str | os.PathLike[str], name: str) -> Path | None:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from resnet_jax.config import ProfileConfig, TrainConfig
 from resnet_jax.inference.explain import explainer
+from resnet_jax.inference.measures import measure
 from resnet_jax.report import EvaluationRecord, RunRecord, read_metrics, write_report
 from resnet_jax.training.description import describe, provenance
 from resnet_jax.training.hooks import EndEvent, Hook, RunHooks, check_hooks
@@ -122,7 +123,7 @@ def train(
             record = _record(result, variables, directory, seconds, goodput)
             write_report(directory.report, dataclasses.replace(record, facts=facts))
             run_hooks.end(_end(result, variables, directory, seconds))
-            _finish(result, directory, console, seconds, goodput)
+            _finish(result, facts, directory, console, seconds, goodput)
     return result
 
 
@@ -211,10 +212,17 @@ def _first_kernels(params: dict[str, Any]) -> np.ndarray | None:
 
 
 def _finish(
-    result: TrainResult, directory: Workdir, console: Console, seconds: float, goodput: Goodput
+    result: TrainResult,
+    facts: dict[str, str],
+    directory: Workdir,
+    console: Console,
+    seconds: float,
+    goodput: Goodput,
 ) -> None:
     """Mark a run as complete, and print the outcome."""
     split, shares = result.run.dataset.evaluation_split, goodput.shares
+    evaluation = result.evaluation
+    measures = measure(evaluation.logits[evaluation.mask], evaluation.labels[evaluation.mask])
     directory.complete(
         {
             "split": split,
@@ -222,6 +230,10 @@ def _finish(
             **result.metrics,
             "seconds": seconds,
             "goodput": shares,
+            "train_images": len(result.run.dataset.train),
+            "parameters": result.run.num_params,
+            "measures": measures._asdict(),
+            "facts": facts,
         }
     )
     console.print(f"Wall time: {in_words(shares)}")
