@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from resnet_jax.export.card import Publication, model_card
 from resnet_jax.export.program import abstract_images, build_program, describe
@@ -81,7 +81,7 @@ def _write_weights(records: RunRecords, classifier: Classifier, directory: Path)
     else:
         save_weights(model, classifier.variables, directory / "model.safetensors")
         names = list(classifier.class_names)
-        config = {"num_classes": model.num_classes, "label_names": names}
+        config: dict[str, Any] = {"num_classes": model.num_classes, "label_names": names}
     theirs = {name: value for name, value in config.get(KEY, {}).items() if name != "date"}
     ours = our_fields(records.spec, classifier.calibration)
     config[KEY] = {**theirs, **ours[KEY]}
