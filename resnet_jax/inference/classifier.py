@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import jax
 import numpy as np
@@ -14,9 +14,10 @@ from PIL import Image
 from resnet_jax.data.images.decode import MAX_PIXELS
 from resnet_jax.data.preprocessing import ImageLike, Preprocessing
 from resnet_jax.inference import explanation
-from resnet_jax.inference.calibration import Calibration, read_calibration
+from resnet_jax.inference.calibration import Calibration, read_calibration, valid_calibration
 from resnet_jax.inference.explain import Method, check_method
 from resnet_jax.inference.measures import softmax
+from resnet_jax.inference.onnx_runtime import Forward, compile_forward
 from resnet_jax.inference.pretrained import ImageSize, find
 from resnet_jax.inference.rundir import read_run
 from resnet_jax.inference.stream import MAX_BATCH_SIZE, Batch, Outputs, decode_batches, image_name
@@ -26,6 +27,10 @@ from resnet_jax.weights.sources import Source
 
 Images = ImageLike | Sequence[ImageLike]
 """One image, a list of images of any kinds and sizes, or an array uint8[N, H, W, C]."""
+
+
+Backend = Literal["jax", "onnxruntime"]
+"""What computes a network: XLA, or onnxruntime, which is faster on most CPUs."""
 
 
 class Prediction(NamedTuple):
@@ -114,7 +119,9 @@ class Classifier:
             head: Any = partial(model.apply, variables, maps, method="forward_head")
             return Outputs(head() if logits else None, head(pre_logits=True) if features else None)
 
-        self._forward = jax.jit(forward, static_argnames=("logits", "features"))
+        self._prepare = preprocessing.on_device
+        self._program = jax.jit(forward, static_argnames=("logits", "features"))
+        self._forward: Forward = self._program
 
     @classmethod
     def from_pretrained(
@@ -195,24 +202,27 @@ class Classifier:
             found.preprocessing if preprocessing is None else preprocessing,
             found.class_names if class_names is None else class_names,
             max_pixels=max_pixels,
-            calibration=_stored_calibration(source, variables),
+            calibration=_stored_calibration(source, variables)
+            if found.calibration == Calibration()
+            else valid_calibration(found.calibration, variables, f"the calibration of {name}"),
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Classifier":
+    def load(cls, path: str | os.PathLike[str], *, backend: Backend = "jax") -> "Classifier":
         """Load a classifier that a training run has written.
 
         Args:
             path: A run directory such as ``runs/x``, whether or not the run is complete, from
                 which the newest checkpoint is read; or one checkpoint of it, such as
                 ``runs/x/checkpoints/20``. The moving averages are used if the run keeps any.
+            backend: What computes the network, see `with_backend`.
 
         Raises:
             FileNotFoundError: The path does not exist.
             ValueError: It is neither a run nor a checkpoint, it has no checkpoint yet, the
                 checkpoint is damaged or does not fit the network, or a version of resnet_jax
                 wrote it that this version cannot read.
-            ImportError: Orbax is not installed.
+            ImportError: Orbax or the backend is not installed.
         """
         path = Path(path).expanduser()
         spec, variables = read_run(path)
@@ -222,7 +232,35 @@ class Classifier:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
         calibration = _stored_calibration(path, variables)
-        return cls(model, variables, spec.preprocessing, spec.class_names, calibration=calibration)
+        classifier = cls(
+            model, variables, spec.preprocessing, spec.class_names, calibration=calibration
+        )
+        return classifier.with_backend(backend)
+
+    def with_backend(self, backend: Backend) -> "Classifier":
+        """Return this classifier with another library that computes the network.
+
+        Logits, probabilities and features are equal up to rounding. Explanations are always
+        computed by JAX.
+
+        Args:
+            backend: ``"jax"``, or ``"onnxruntime"``, which is faster on most CPUs. It computes in
+                float32, on the CPU alone, and takes a second or more to prepare the network.
+
+        Raises:
+            ValueError: There is no such backend, or it cannot compute the network.
+            ImportError: The backend is not installed.
+        """
+        if backend not in get_args(Backend):
+            raise ValueError(
+                f"backend must be one of {', '.join(get_args(Backend))}, but it is {backend!r}"
+            )
+        result = copy.copy(self)
+        result._forward = self._program
+        if backend == "onnxruntime":
+            shape = self.preprocessing.image_shape
+            result._forward = compile_forward(self.model, self.variables, self._prepare, shape)
+        return result
 
     def calibrated(self, calibration: Calibration) -> "Classifier":
         """Return this classifier with another calibration. Weights and programs are shared."""
@@ -406,7 +444,8 @@ class Classifier:
         ]
         if not arrays:
             batch = np.zeros((1, *self.preprocessing.image_shape), np.uint8)
-            shape = jax.eval_shape(run, batch)[features].shape
+            program = partial(self._program, logits=not features, features=features)
+            shape = jax.eval_shape(program, self.variables, batch)[features].shape
             return np.empty((0, *shape[1:]), np.float32)
         return np.concatenate([np.asarray(array)[:count] for array, count in arrays])
 

@@ -51,6 +51,8 @@ from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 from resnet_jax.models.stage import Stage
 from resnet_jax.models.stem import ConvPool, Stem
 
+# Ten times as many as the deepest published network. More would exhaust the memory.
+_MOST_BLOCKS = 10_000
 _COMPUTE_TYPES = ("float32", "bfloat16", "float16", "float64")
 _ALLOWED: dict[str, Allowed] = {
     "num_classes": Allowed(lambda value: value >= 0, "0, for no head, or more"),
@@ -206,6 +208,11 @@ class ResNet(nn.Module):
             check_options(unbound_block(builder), norm)
         if not self.stage_sizes or min(self.stage_sizes) < 1:
             raise ValueError(f"every stage needs a block, but stage_sizes is {self.stage_sizes}")
+        if sum(self.stage_sizes) > _MOST_BLOCKS:
+            raise ValueError(
+                f"a network has at most {_MOST_BLOCKS:,} blocks, but stage_sizes is "
+                f"{self.stage_sizes}"
+            )
         self._check_lengths()
         self._check_drop_block()
         if _activates(norm):

@@ -43,25 +43,64 @@ def save_weights(model: ResNet, variables: Mapping[str, Any], path: str | Path) 
     if path.exists():
         raise ValueError(f"{path}: the file exists already; remove it or choose another name")
     try:
+        tensors = torch_tensors(model, variables)
+    except ForeignVariableError as error:
+        raise ValueError(f"{path}: not written, because {error}") from None
+    write_safetensors(path, tensors, {"format": "pt"})
+
+
+class ForeignVariableError(ValueError):
+    """Raised for variables that PyTorch's networks do not have."""
+
+
+def torch_tensors(model: ResNet, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the variables of a model under the names and in the layouts of torchvision and timm.
+
+    Args:
+        model: The network.
+        variables: Its variables. A head that the model does not have is left out.
+
+    Returns:
+        float32 arrays, contiguous in memory.
+
+    Raises:
+        ValueError: The variables do not fit the model, or PyTorch has no such variable
+            (`ForeignVariableError`).
+    """
+    collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
+    rules = torch_rules(model)
+    tensors = to_state_dict(collections, rules)
+    if foreign := [name for name in tensors if "/" in name]:
+        raise ForeignVariableError(f"PyTorch has no variable {foreign[0]}")
+    # Loading checks that the variables fit, and leaves out a head that the model does not have.
+    tensors = to_state_dict(load_weights(model, tensors), rules)
+    # safetensors would write the bytes of a transposed array in their original order.
+    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file, completely or not at all. A file that exists is replaced.
+
+    Args:
+        path: The file.
+        tensors: Arrays that are contiguous in memory.
+        metadata: What the header of the file says besides. ``{"format": "pt"}`` is what PyTorch's
+            libraries expect.
+
+    Raises:
+        ImportError: safetensors is not installed.
+    """
+    try:
         from safetensors.numpy import save
     except ImportError:
         raise ImportError(
             f"{path} needs the package safetensors: pip install 'resnet-linen[weights]'"
         ) from None
-
-    collections = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-    rules = torch_rules(model)
-    tensors = to_state_dict(collections, rules)
-    if foreign := [name for name in tensors if "/" in name]:
-        raise ValueError(f"{path}: not written, because PyTorch has no variable {foreign[0]}")
-    # Loading checks that the variables fit, and leaves out a head that the model does not have.
-    tensors = to_state_dict(load_weights(model, tensors), rules)
-    # safetensors would write the bytes of a transposed array in their original order.
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+        temporary.write_bytes(save(dict(tensors), metadata=dict(metadata)))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

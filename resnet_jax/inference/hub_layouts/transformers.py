@@ -28,7 +28,7 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # For a repository without a file: that of microsoft/resnet-50.
 _PROCESSOR = {"size": 224, "crop_pct": 0.875, "image_mean": MEAN, "image_std": STD}
 # Pillow's numbers of its filters.
-_RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 
 def transformers_description(config: Json, preprocessor: Json | None) -> Description:
@@ -133,7 +133,7 @@ def _transformers_preprocessing(fields: Json, channels: int) -> Preprocessing:
     return Preprocessing(
         image_size=target[0] if target[0] == target[1] else target,
         crop_fraction=fractions.pop(),
-        interpolation=pil_filter(_RESAMPLE[fields.get("resample", 3)]),
+        interpolation=pil_filter(RESAMPLE[fields.get("resample", 3)]),
         mean=tuple(value / (255 * factor) for value in for_channels(mean, channels)),
         std=tuple(value / (255 * factor) for value in for_channels(std, channels)),
         channels=channels,

@@ -1,4 +1,4 @@
-"""Translation of the names of ``transformers`` into torchvision's and timm's.
+"""Translation of the names of ``transformers`` into torchvision's and timm's, and back for ResNets.
 
 The layouts are the same.
 """
@@ -58,3 +58,44 @@ def from_transformers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     """
     rules = _RULES + (_BIT_HEAD if any(".norm1." in name for name in tensors) else _RESNET_HEAD)
     return {renamed(name, rules) or name: array for name, array in tensors.items()}
+
+
+_TORCH_BLOCK = r"layer(?P<stage>\d)\.(?P<block>\d+)\."
+_INVERSE: Rules = (
+    (r"conv1\." + _LEAF, "resnet.embedder.embedder.convolution.{leaf}"),
+    (r"bn1\." + _LEAF, "resnet.embedder.embedder.normalization.{leaf}"),
+    *(
+        (
+            _TORCH_BLOCK + rf"{theirs}(?P<n>\d)\." + _LEAF,
+            f"resnet.encoder.stages.{{stage0}}.layers.{{block}}.layer.{{n0}}.{part}.{{leaf}}",
+        )
+        for theirs, part in (("conv", "convolution"), ("bn", "normalization"))
+    ),
+    *(
+        (
+            _TORCH_BLOCK + rf"downsample\.{index}\." + _LEAF,
+            f"resnet.encoder.stages.{{stage0}}.layers.{{block}}.shortcut.{part}.{{leaf}}",
+        )
+        for index, part in ((0, "convolution"), (1, "normalization"))
+    ),
+    (r"fc\." + _LEAF, "classifier.1.{leaf}"),
+)
+
+
+def to_transformers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rename a state dict of torchvision's ResNets to the names of ``transformers``.
+
+    Raises:
+        ValueError: ``ResNetForImageClassification`` has no such tensor.
+    """
+    result = {}
+    for name, array in tensors.items():
+        theirs = renamed(name, _INVERSE)
+        if theirs is None:
+            raise ValueError(f"ResNetForImageClassification of transformers has no {name}")
+        result[theirs] = array
+        if theirs.endswith("running_var"):
+            # A counter, without which `from_pretrained` warns of missing weights.
+            counter = theirs.removesuffix("running_var") + "num_batches_tracked"
+            result[counter] = np.zeros((), np.int64)
+    return result

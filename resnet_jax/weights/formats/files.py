@@ -7,9 +7,14 @@ import numpy as np
 
 from resnet_jax.weights.formats.diagnosis import HEAD, diagnosis
 from resnet_jax.weights.formats.dtypes import widened
+from resnet_jax.weights.formats.int8 import dequantized_tensors
 from resnet_jax.weights.formats.safetensors import is_safetensors, read_safetensors
 from resnet_jax.weights.formats.shards import is_index, read_index
 from resnet_jax.weights.formats.torch_file import LEGACY_MAGIC, is_torch_zip, read_torch
+
+# Weights hardly compress, but a small archive of zeros unpacks to a thousand times its size. Up to
+# a quarter of a gigabyte is read in any case.
+_MOST_EXPANDED, _ALWAYS_UNPACKED = 100, 2**28
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -21,8 +26,8 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
             this last suffix matters.
 
     Returns:
-        The names in the file, mapped to arrays.  float16 and bfloat16 become float32; other dtypes
-        are unchanged.
+        The names in the file, mapped to arrays.  float16 and bfloat16 become float32, and so does
+        int8 with scales, see `resnet_jax.weights.formats.int8`; other dtypes are unchanged.
 
     Raises:
         ValueError: The file does not exist, is empty, truncated or damaged, or has another format.
@@ -41,12 +46,20 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     elif head.startswith(b"\x80") and LEGACY_MAGIC in head[:32]:
         tensors = read_torch(path)
     elif is_safetensors(head):
-        tensors = read_safetensors(path)
+        tensors = _read_safetensors(path)
     else:
         raise ValueError(f"{path}: {diagnosis(head)}")
     if not tensors:
         raise ValueError(f"{path}: the file contains no tensors; save model.state_dict()")
     return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return dequantized_tensors(read_safetensors(path))
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if str(path) in message else f"{path}: {message}") from error
 
 
 def _read_shards(path: Path) -> dict[str, np.ndarray]:
@@ -66,6 +79,7 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
+            size = sum(info.file_size for info in archive.infolist())
     except Exception as error:  # Raised by zipfile, or by decoding the names of the members.
         raise ValueError(f"{path}: the archive is truncated or damaged; fetch it again") from error
     if is_torch_zip(members):
@@ -77,6 +91,11 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path}: the archive is neither of torch.save nor an .npz; "
             + (f"unpack it and give {inside[0]!r}" if inside else "save model.state_dict()")
+        )
+    if size > max(_ALWAYS_UNPACKED, _MOST_EXPANDED * path.stat().st_size):
+        raise ValueError(
+            f"{path}: the archive unpacks to {size:,} bytes, more than {_MOST_EXPANDED} times its "
+            "size, and could fill the memory; write it with np.savez, without compression"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:
