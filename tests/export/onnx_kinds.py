@@ -12,8 +12,6 @@ _ONE: dict[str, Any] = {"width": 8, "stage_sizes": (1,)}
 _TWO: dict[str, Any] = {"width": 8, "stage_sizes": (1, 1)}
 REPRESENTATIVES: list[tuple[str, dict[str, Any]]] = [
     ("resnet18", _TWO),
-    ("resnet50d", _TWO),
-    ("resnext50_32x4d", _ONE | {"width": 16}),
     ("senet154", _TWO | {"width": 32, "cardinality": 16}),
     ("ecaresnet50t", _ONE),
     ("skresnet18", _ONE | {"width": 16}),
@@ -25,7 +23,6 @@ REPRESENTATIVES: list[tuple[str, dict[str, Any]]] = [
     ("resnetrs50", _ONE),
     ("resnet18_ibn_a", _ONE | {"block": partial(BasicBlock, ibn="a")}),
     ("resnet18_ibn_b", _ONE | {"block": partial(BasicBlock, ibn="b")}),
-    ("resnet50_gn", _ONE | {"width": 32}),
     ("resnetv2_50x1_bit", _ONE | {"width": 32}),
     ("resnetv2_50d_evos", _ONE | {"width": 32}),
     ("resnetv2_50d_frn", _ONE),

@@ -184,7 +184,8 @@ def _maximum(graph: Graph, equation: Equation, x: Value, y: Value) -> Value | li
 
 @translates("div")
 def _quotient(graph: Graph, equation: Equation, x: Value, y: Value) -> Value | list[Value]:
-    mean = None if x.mean is None else x.mean(y)
+    whole = x.shape == result_of(equation).shape
+    mean = x.mean(y) if whole and x.mean is not None else None
     return _plain_quotient(graph, equation, x, y) if mean is None else mean
 
 

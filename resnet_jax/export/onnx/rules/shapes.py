@@ -27,7 +27,7 @@ _LARGEST_RANK_OF_FACTORS = 3
 _END, _BEGINNING = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
-@translates("copy", "copy_p", "name", "optimization_barrier", "pvary", "stop_gradient")
+@translates("copy", "name", "optimization_barrier", "pvary", "stop_gradient")
 def _unchanged(graph: Graph, equation: Equation, *operands: Value) -> list[Value]:
     return list(operands)
 
