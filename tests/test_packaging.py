@@ -17,8 +17,6 @@ import resnet_jax
 from resnet_jax.commands.extras import DISTRIBUTION, EXTRAS
 from resnet_jax.config import list_experiments
 
-pytestmark = pytest.mark.xdist_group("packaging")
-
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

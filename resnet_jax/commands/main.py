@@ -10,6 +10,7 @@ from typing import NoReturn
 from resnet_jax.commands.arguments import COMPLETION, UsageError
 from resnet_jax.commands.extras import how_to_install
 from resnet_jax.config import ConfigError
+from resnet_jax.one_line import one_line
 from resnet_jax.suggestions import did_you_mean, nearest
 
 COMMANDS = {
@@ -22,6 +23,8 @@ COMMANDS = {
     "serve": "serve",
     "export": "export",
     "benchmark": "benchmark",
+    "card": "card",
+    "push": "push",
     "runs": "runs",
     "data describe": "data.describe",
     "data prepare": "data.prepare",
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None, prog: str = "resnet-jax") -> NoReturn:
 
 def refuse(message: object) -> NoReturn:
     """Exit with code 2 and one line on the error stream."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(2)
 
 

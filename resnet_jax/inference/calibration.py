@@ -18,6 +18,7 @@ import numpy as np
 
 from resnet_jax.inference.rundir import run_directory
 from resnet_jax.inference.schema_version import check_version
+from resnet_jax.one_line import one_line
 
 CALIBRATION_FILE = "calibration.json"
 """File in the run directory that holds the `Calibration`."""
@@ -268,13 +269,28 @@ def read_calibration(path: str | os.PathLike[str], variables: Mapping[str, Any])
         return Calibration()
     try:
         calibration = Calibration.from_json(json.loads(file.read_text("utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}; remove it, or fit it again") from None
+    except (RecursionError, ValueError) as error:
+        raise ValueError(one_line(f"{file}: {error}; remove it, or fit it again")) from None
+    return valid_calibration(calibration, variables, file)
+
+
+def valid_calibration(
+    calibration: Calibration, variables: Mapping[str, Any], source: object
+) -> Calibration:
+    """Return a calibration, or the default one, with a warning, if it is for other weights.
+
+    Args:
+        calibration: The calibration that was stored with the weights.
+        variables: Variables of the network. Without a head there are no probabilities.
+        source: Where it was stored, for the warning.
+    """
+    if "head" not in variables["params"]:
+        return Calibration()
     if calibration.weights not in ("", weights_digest(variables)):
         warnings.warn(
-            f"{file} was fitted with other weights and is not used; fit it again with "
+            f"{source} was fitted with other weights and is not used; fit it again with "
             "`resnet-jax evaluate`",
-            stacklevel=3,
+            stacklevel=4,
         )
         return Calibration()
     return calibration

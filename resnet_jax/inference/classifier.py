@@ -14,7 +14,7 @@ from PIL import Image
 from resnet_jax.data.images.decode import MAX_PIXELS
 from resnet_jax.data.preprocessing import ImageLike, Preprocessing
 from resnet_jax.inference import explanation
-from resnet_jax.inference.calibration import Calibration, read_calibration
+from resnet_jax.inference.calibration import Calibration, read_calibration, valid_calibration
 from resnet_jax.inference.explain import Method, check_method
 from resnet_jax.inference.measures import softmax
 from resnet_jax.inference.onnx_runtime import Forward, compile_forward
@@ -202,7 +202,9 @@ class Classifier:
             found.preprocessing if preprocessing is None else preprocessing,
             found.class_names if class_names is None else class_names,
             max_pixels=max_pixels,
-            calibration=_stored_calibration(source, variables),
+            calibration=_stored_calibration(source, variables)
+            if found.calibration == Calibration()
+            else valid_calibration(found.calibration, variables, f"the calibration of {name}"),
         )
 
     @classmethod

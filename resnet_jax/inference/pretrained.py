@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from resnet_jax.data.preprocessing import Preprocessing
+from resnet_jax.inference.calibration import Calibration
 from resnet_jax.inference.hub_layouts.description import Description, names_of
 from resnet_jax.inference.hub_layouts.repository import read_description
 from resnet_jax.inference.hub_layouts.timm import timm_preprocessing
@@ -35,6 +36,7 @@ class Found(NamedTuple):
         preprocessing: How an image becomes its input.
         class_names: One name for each logit.
         prefix: The prefix of the weights, for `resnet_jax.load_weights`.
+        calibration: The calibration that a repository describes. That of a run is in a file.
     """
 
     model: ResNet
@@ -42,6 +44,7 @@ class Found(NamedTuple):
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     prefix: str | None = None
+    calibration: Calibration = Calibration()
 
 
 def find(
@@ -196,7 +199,13 @@ def _found(description: Description, weights: Path, image_size: ImageSize) -> Fo
     preprocessing = description.preprocessing
     if image_size == "train":
         preprocessing = description.training_preprocessing
-    return Found(description.model, weights, preprocessing, description.class_names)
+    return Found(
+        description.model,
+        weights,
+        preprocessing,
+        description.class_names,
+        calibration=description.calibration,
+    )
 
 
 def _with_network(

@@ -6,6 +6,7 @@ from typing import Any
 
 from resnet_jax.config import ConfigError, TrainConfig
 from resnet_jax.inference.spec import ModelSpec
+from resnet_jax.one_line import one_line
 from resnet_jax.weights.formats.checkpoints import chosen, read_orbax
 from resnet_jax.weights.formats.digests import describe_arrays, json_digest
 
@@ -56,14 +57,14 @@ def _spec(path: Path, checkpoint: Path, content: dict[str, Any]) -> ModelSpec:
         elif file.exists():
             try:
                 plain = json.loads(file.read_text())
-            except ValueError as error:
+            except (RecursionError, ValueError) as error:
                 raise ValueError(f"{file} is damaged ({error}); restore it from a copy") from None
         else:
             continue
         try:
             return ModelSpec.from_json(plain)
         except ValueError as error:
-            raise ValueError(f"{file}: {error}") from None
+            raise ValueError(one_line(f"{file}: {error}")) from None
     raise ValueError(
         f"{path} does not say how its network is built, because an older version of resnet_jax "
         f"wrote it; continue the run once with this version, which then writes {MODEL_FILE}"
@@ -124,8 +125,8 @@ def read_config(path: Path) -> TrainConfig | None:
     try:
         return TrainConfig.from_json(json.loads(file.read_text()))
     except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
-    except ValueError as error:
+        raise ConfigError(one_line(f"{file}: {error}")) from None
+    except (RecursionError, ValueError) as error:
         raise ConfigError(f"{file} is damaged ({error}); restore it from a copy") from None
 
 

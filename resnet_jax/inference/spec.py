@@ -28,7 +28,7 @@ class ModelSpec:
         library_version: Version of resnet_jax that wrote it.
 
     Raises:
-        ValueError: The number of class names is not ``num_classes``.
+        ValueError: The number of class names is not ``num_classes``, or a name is no text.
     """
 
     name: str
@@ -39,6 +39,8 @@ class ModelSpec:
     library_version: str
 
     def __post_init__(self) -> None:
+        if not all(isinstance(name, str) for name in (self.name, *self.class_names)):
+            raise ValueError("the names of the network and of the classes must be texts")
         if len(self.class_names) != self.num_classes:
             raise ValueError(
                 f"there must be {self.num_classes} class names, but there are "
@@ -87,3 +89,5 @@ class ModelSpec:
             )
         except KeyError as error:
             raise ValueError(f"this does not describe a model: {error} is missing") from None
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"this does not describe a model: {error}") from None

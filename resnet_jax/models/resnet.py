@@ -32,7 +32,7 @@ from resnet_jax.models.layers import (
     same_max_pool,
     torch_linear,
 )
-from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.normalization import BatchNorm, activated
 from resnet_jax.models.options import (
     BUILDER_OR_NONE,
     POSITIVE_OR_NONE,
@@ -51,6 +51,8 @@ from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 from resnet_jax.models.stage import Stage
 from resnet_jax.models.stem import ConvPool, Stem
 
+# Ten times as many as the deepest published network. More would exhaust the memory.
+_MOST_BLOCKS = 10_000
 _COMPUTE_TYPES = ("float32", "bfloat16", "float16", "float64")
 _ALLOWED: dict[str, Allowed] = {
     "num_classes": Allowed(lambda value: value >= 0, "0, for no head, or more"),
@@ -206,6 +208,11 @@ class ResNet(nn.Module):
             check_options(unbound_block(builder), norm)
         if not self.stage_sizes or min(self.stage_sizes) < 1:
             raise ValueError(f"every stage needs a block, but stage_sizes is {self.stage_sizes}")
+        if sum(self.stage_sizes) > _MOST_BLOCKS:
+            raise ValueError(
+                f"a network has at most {_MOST_BLOCKS:,} blocks, but stage_sizes is "
+                f"{self.stage_sizes}"
+            )
         self._check_lengths()
         self._check_drop_block()
         if _activates(norm):
@@ -574,8 +581,8 @@ class ResNet(nn.Module):
         x = features
         if self.unbound_block.preactivation:
             with _masked(mask):
-                x = self.final_norm(x, train=train)
-                x = x if _activates(self.unbound_norm) else self.act(x)
+                act = identity if _activates(self.unbound_norm) else self.act
+                x = activated(self.final_norm, act, x, train=train)
         if isinstance(self.global_pool, str):
             x = x.astype(jnp.float32)
         match self.global_pool:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from resnet_jax.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from resnet_jax.metrics_file import read_metrics as read_metrics
     from resnet_jax.report.charts import LineChart as LineChart
     from resnet_jax.report.charts import Series as Series
     from resnet_jax.report.comparison import write_comparison as write_comparison
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from resnet_jax.report.records import EvaluationRecord as EvaluationRecord
     from resnet_jax.report.records import RunRecord as RunRecord
     from resnet_jax.report.runs import find_runs as find_runs
-    from resnet_jax.report.runs import read_metrics as read_metrics
 
 # The module that each name comes from. It is imported when the name is first used, so that reading
 # the metrics of runs needs neither JAX nor Jinja.

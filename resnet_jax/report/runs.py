@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resnet_jax.config import ConfigError, TrainConfig
+from resnet_jax.metrics_file import read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,7 @@ class FoundRun:
     Attributes:
         name: Path of the run directory, relative to the directory that was searched.
         settings: The resolved configuration by dotted name, such as ``"optimizer.learning_rate"``.
-        records: The metrics in the order of their steps; see `read_metrics`.
+        records: The metrics in the order of their steps; see `resnet_jax.report.read_metrics`.
         result: The content of ``result.json``, or an empty mapping if the run is not complete.
     """
 
@@ -115,7 +116,7 @@ def _read_run(name: str, path: Path) -> FoundRun:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
-    except ValueError:
+    except (RecursionError, ValueError):
         value = None
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is damaged or half-written")
@@ -128,27 +129,6 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def read_metrics(jsonl: Path) -> list[dict[str, Any]]:
-    """Return the records of a run in the order of their steps.
-
-    If a step was recorded twice, which versions before 0.2 did after a resume, the later record
-    counts.  A last line that a crash left unfinished is ignored.
-    """
-    return sorted(_records(jsonl).values(), key=lambda record: record["step"])
-
-
-def _records(jsonl: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return the records by kind and step."""
-    records: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in jsonl.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        records[record["kind"], record["step"]] = record
-    return records
 
 
 class Cell(NamedTuple):

@@ -6,17 +6,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 from resnet_jax.config import ProfileConfig, TrainConfig
 from resnet_jax.inference.explain import explainer
+from resnet_jax.inference.measures import measure
 from resnet_jax.report import EvaluationRecord, RunRecord, read_metrics, write_report
 from resnet_jax.training.description import describe, provenance
 from resnet_jax.training.hooks import EndEvent, Hook, RunHooks, check_hooks
@@ -36,6 +36,7 @@ def train(
     config: TrainConfig,
     workdir: str | os.PathLike[str] | None = None,
     *,
+    arrays: Mapping[str, np.ndarray] | None = None,
     hooks: Sequence[Hook] = (),
     command: Sequence[str] = (),
     profile: ProfileConfig | None = None,
@@ -49,6 +50,8 @@ def train(
         config: The experiment.
         workdir: The run directory. It is created if needed, and a run in it is continued. None
             makes a temporary directory, which is not deleted.
+        arrays: NumPy arrays by their names, if ``config.data`` is an `ArraysConfig` without a path.
+            A run is only continued with the arrays that it began with.
         hooks: Called at the start, after steps whose metrics are recorded, after evaluations and
             at the end, in process 0 only; see `Hook`.
         command: Words of the command line, for the report.
@@ -77,7 +80,7 @@ def train(
     # Output that goes to a file is not wrapped at the width of a screen.
     console = Console(width=None if sys.stdout.isatty() else 200, quiet=quiet or not is_primary())
     # A run that is continued does not need its starting weights.
-    run = open_run(config, read_weights=not (path / "checkpoints").exists())
+    run = open_run(config, read_weights=not (path / "checkpoints").exists(), arrays=arrays)
     profile.check_steps(run.total_steps)
     with primary_first("workdir"):
         directory = Workdir(path, config, claim=is_primary())
@@ -120,7 +123,7 @@ def train(
             record = _record(result, variables, directory, seconds, goodput)
             write_report(directory.report, dataclasses.replace(record, facts=facts))
             run_hooks.end(_end(result, variables, directory, seconds))
-            _finish(result, directory, console, seconds, goodput)
+            _finish(result, facts, directory, console, seconds, goodput)
     return result
 
 
@@ -193,9 +196,7 @@ def _record(
             mask=evaluation.mask,
             image=dataset.evaluation.image,
             name=dataset.evaluation.name,
-            explain=explainer(
-                run.model, variables, lambda images: run.dataset.prepare(jnp.asarray(images))
-            ),
+            explain=explainer(run.model, variables, dataset.prepare),
         ),
         kernels=_first_kernels(variables["params"]),
     )
@@ -211,10 +212,17 @@ def _first_kernels(params: dict[str, Any]) -> np.ndarray | None:
 
 
 def _finish(
-    result: TrainResult, directory: Workdir, console: Console, seconds: float, goodput: Goodput
+    result: TrainResult,
+    facts: dict[str, str],
+    directory: Workdir,
+    console: Console,
+    seconds: float,
+    goodput: Goodput,
 ) -> None:
     """Mark a run as complete, and print the outcome."""
     split, shares = result.run.dataset.evaluation_split, goodput.shares
+    evaluation = result.evaluation
+    measures = measure(evaluation.logits[evaluation.mask], evaluation.labels[evaluation.mask])
     directory.complete(
         {
             "split": split,
@@ -222,6 +230,10 @@ def _finish(
             **result.metrics,
             "seconds": seconds,
             "goodput": shares,
+            "train_images": len(result.run.dataset.train),
+            "parameters": result.run.num_params,
+            "measures": measures._asdict(),
+            "facts": facts,
         }
     )
     console.print(f"Wall time: {in_words(shares)}")

@@ -25,6 +25,7 @@ from resnet_jax.config import (
 from resnet_jax.data import DataError
 from resnet_jax.data.images.prepare import prepare
 from resnet_jax.data.images.tfds import TfdsSplit
+from resnet_jax.export.run_records import read_records
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.training import TrainResult, train
 from resnet_jax.training.setup import Run
@@ -57,7 +58,19 @@ def test_a_notebook_trains_with_one_call(
     assert capsys.readouterr() == ("", "")
     # The temporary directory is not deleted.
     (workdir,) = tmp_path.glob("resnet_jax-*")
-    assert json.loads((workdir / "result.json").read_text())["loss"] == result.metrics["loss"]
+    stored = json.loads((workdir / "result.json").read_text())
+    assert stored["loss"] == result.metrics["loss"]
+    # What a model card says of it.
+    records = read_records(workdir)
+    assert records.outcome is not None
+    assert records.outcome.measures["top1"] == pytest.approx(result.metrics["top1"])
+    assert records.outcome.measures["nll"] == pytest.approx(result.metrics["loss"], rel=1e-5)
+    assert records.outcome.images == len(result.evaluation.labels)
+    low, high = records.outcome.intervals["top1"]
+    assert low <= records.outcome.measures["top1"] <= high
+    assert records.parameters == result.run.num_params
+    assert records.train_images == len(result.run.dataset.train)
+    assert {"devices", "software", "date", "library"} <= records.facts.keys()
     # The variables are those that were evaluated.
     split: Any = result.run.dataset.evaluation
     images = result.run.dataset.prepare(jnp.asarray(split.images))

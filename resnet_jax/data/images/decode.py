@@ -1,6 +1,8 @@
-"""Decoding of image files of any format to RGB pixels."""
+"""Decoding of image files to RGB pixels."""
 
 import contextlib
+import functools
+import importlib.util
 import io
 import itertools
 import re
@@ -15,6 +17,15 @@ from resnet_jax.data.images.jpeg import JpegHeader, decode_jpeg, read_header
 
 MAX_PIXELS = ImageConfig.max_pixels
 """Default of the largest number of pixels of an image."""
+
+# The formats that are read. Pillow has more, some of which are no images alone: it gives EPS files
+# to Ghostscript, which runs the program in them, and an icon can contain an image that is much
+# larger than the icon says.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
+_AVIF = "AVIF"
+# Tags of the width and the height of a tile of a TIFF file, and the number of pixels that a tile
+# may have in any case.
+_TILE_WIDTH, _TILE_HEIGHT, _SMALL_TILE = 322, 323, 2**24
 
 # Number of pixels of a strip: a few hundred kilobytes, which stay in a core's cache.
 _STRIP = 2**18
@@ -37,12 +48,12 @@ def decode(
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode an image file of any format to RGB.
+    """Decode an image file to RGB.
 
-    The formats are those that Pillow reads, such as JPEG, PNG, WebP, GIF, BMP and TIFF.  CMYK and
-    grayscale become RGB.  Levels of 16 bits, and floating-point levels from 0 to 1, become 8 bits.
-    Transparency is dropped.  An animation gives its first frame.  The orientation in the EXIF
-    metadata is applied.
+    The formats are JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000 and, if Pillow has it, AVIF.
+    CMYK and grayscale become RGB.  Levels of 16 bits, and floating-point levels from 0 to 1, become
+    8 bits.  Transparency is dropped.  An animation gives its first frame.  The orientation in the
+    EXIF metadata is applied.
 
     Args:
         data: Content of the file.
@@ -162,8 +173,9 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     try:
         with contextlib.ExitStack() as stack:
             with _without_pillows_limit:
-                image = stack.enter_context(Image.open(io.BytesIO(data)))
+                image = stack.enter_context(Image.open(io.BytesIO(data), formats=_formats()))
                 check_size(image.width, image.height, max_pixels)
+                _check_tiles(image, max_pixels)
                 image.load()
             ImageOps.exif_transpose(image, in_place=True)
             yield image
@@ -172,6 +184,23 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except Exception as error:  # Each of Pillow's plugins raises errors of its own.
         reason = re.sub(r"<[^>]*>", "the bytes", " ".join(str(error).split()))
         raise DecodeError(f"no whole image, {len(data)} bytes ({reason[:100]})") from None
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that this version of Pillow can read."""
+    # Pillow before 11.3 has no AVIF, and does not accept the name.
+    return (*_FORMATS, _AVIF) if importlib.util.find_spec("PIL.AvifImagePlugin") else _FORMATS
+
+
+def _check_tiles(image: Image.Image, max_pixels: int) -> None:
+    """Raise `TooLargeError` if a tile of a TIFF file has more pixels than allowed.
+
+    A tile is decoded as a whole, also if only a corner of it belongs to the image.
+    """
+    tags = getattr(image, "tag_v2", {})
+    width, height = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_HEIGHT, 1)
+    check_size(width, height, max(max_pixels, _SMALL_TILE))
 
 
 class _WithoutPillowsLimit:

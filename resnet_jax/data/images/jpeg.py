@@ -16,6 +16,8 @@ from resnet_jax.data.images.optional import simplejpeg
 
 _EXIF_ORIENTATION = 0x0112
 _END_OF_IMAGE = b"\xff\xd9"
+# A file could hide its true size from `read_header`, and so from the limit on pixels.
+_DISAGREEMENT = "the header can be read in two ways"
 # libjpeg's warning about the rows that it was not asked to decode, if it had no earlier warning.
 _ROWS_LEFT = re.compile(r"extraneous bytes before marker 0xd[0-79]")
 
@@ -110,18 +112,23 @@ def decode_jpeg(
         uint8[H, W, 3].
 
     Raises:
-        ValueError: simplejpeg is installed, and libjpeg warns of a damaged file.
+        ValueError: libjpeg finds another size in the header; or simplejpeg is installed, and
+            libjpeg warns of a damaged file.
         Exception: simplejpeg is not installed, and Pillow finds the file truncated or damaged.
     """
     library = simplejpeg()
     if library is None:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            if image.size != (header.width, header.height):
+                raise ValueError(_DISAGREEMENT)
             if shrink > 1:
                 # Pillow takes the largest factor that leaves at least this size.
                 size = max(1, header.width // shrink), max(1, header.height // shrink)
                 image.draft("RGB", size)
             return np.array(image.convert("RGB"))
     height, width, at, rows_of_color = header
+    if library.decode_jpeg_header(data)[:2] != (height, width):
+        raise ValueError(_DISAGREEMENT)
     to_rgb = partial(library.decode_jpeg, colorspace="RGB", fastdct=rough, fastupsample=rough)
     needed = height if rows is None else rows
     if not rough:

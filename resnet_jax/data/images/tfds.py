@@ -4,6 +4,7 @@ import bisect
 import dataclasses
 import functools
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -232,15 +233,44 @@ def open_builder(directory: epath.PathLike, name: str | None) -> Any:
     if not directory.is_dir():
         raise DataError(f"{directory} is not a directory; give the one of the prepared data set")
     try:
+        version = _newest_in(directory) if name is None else _version(directory, name)
+        _check_features(version)
         # `tfds.builder_from_directories` returns the splits in a different order each time.
-        return tfds.builder_from_directory(
-            _newest_in(directory) if name is None else _version(directory, name)
-        )
+        return tfds.builder_from_directory(version)
     except Exception as error:
         raise DataError(
             f"{directory} does not contain a prepared data set{f' {name}' if name else ''} "
             f"({_line(error)}); prepare it with `tfds build` or `resnet-jax data prepare`"
         ) from None
+
+
+def _check_features(version: epath.Path) -> None:
+    """Check that all features are those of TensorFlow Datasets.
+
+    TensorFlow Datasets imports the module of every class that ``features.json`` names, and a file
+    must not decide which code runs.
+
+    Raises:
+        ValueError: A class belongs to another package.
+    """
+    file = version / "features.json"
+    if not file.exists():
+        return
+    for name in _class_names(json.loads(file.read_text())):
+        if name.partition(".")[0] != "tensorflow_datasets":
+            raise ValueError(f"its feature {name!r} is not one of tensorflow_datasets")
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    """Yield the names of classes in a ``features.json``, in its old and its new layout."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key in ("pythonClassName", "python_class_name", "type") and isinstance(item, str):
+                yield item
+            yield from _class_names(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _class_names(item)
 
 
 def _version(directory: epath.Path, name: str) -> epath.Path:

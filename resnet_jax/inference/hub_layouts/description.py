@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from resnet_jax.data.imagenet import imagenet_classes
 from resnet_jax.data.preprocessing import Preprocessing
+from resnet_jax.inference.calibration import Calibration
 from resnet_jax.models.resnet import ResNet
 
 Json = Mapping[str, Any]
@@ -24,12 +25,14 @@ class Description(NamedTuple):
         training_preprocessing: The same at the size that timm uses by default, usually that of
             training.
         class_names: One name for each logit.
+        calibration: How logits become probabilities.
     """
 
     model: ResNet
     preprocessing: Preprocessing
     training_preprocessing: Preprocessing
     class_names: tuple[str, ...]
+    calibration: Calibration = Calibration()
 
 
 def names_of(num_classes: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ compilation/         compiled programs, which a continued run does not compile a
 profile/             traces of the profiled steps, if any
 tracker.json         where a tracker has recorded the run, if one was chosen
 report.html          written at the end
-result.json          written last: the run is complete
+result.json          the outcome, for model cards too; written last: the run is complete
 """
 
 import errno
@@ -148,7 +148,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text())
         if not isinstance(value, dict):
             raise ValueError(f"it holds {value!r} instead of an object")
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise WorkdirError(
             f"{path} is damaged ({error}); mend it, or use another run directory"
         ) from None

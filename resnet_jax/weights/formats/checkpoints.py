@@ -150,7 +150,7 @@ def _reported_step(path: Path) -> int | None:
     """Return the step of the result of a complete run; older versions did not write it."""
     try:
         return json.loads((path / "result.json").read_text()).get("step")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, RecursionError, ValueError, AttributeError):
         return None
 
 

@@ -12,6 +12,10 @@ from resnet_jax.weights.formats.safetensors import is_safetensors, read_safetens
 from resnet_jax.weights.formats.shards import is_index, read_index
 from resnet_jax.weights.formats.torch_file import LEGACY_MAGIC, is_torch_zip, read_torch
 
+# Weights hardly compress, but a small archive of zeros unpacks to a thousand times its size. Up to
+# a quarter of a gigabyte is read in any case.
+_MOST_EXPANDED, _ALWAYS_UNPACKED = 100, 2**28
+
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Read all tensors of a weight file, whose format is detected from its first bytes.
@@ -75,6 +79,7 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
+            size = sum(info.file_size for info in archive.infolist())
     except Exception as error:  # Raised by zipfile, or by decoding the names of the members.
         raise ValueError(f"{path}: the archive is truncated or damaged; fetch it again") from error
     if is_torch_zip(members):
@@ -86,6 +91,11 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path}: the archive is neither of torch.save nor an .npz; "
             + (f"unpack it and give {inside[0]!r}" if inside else "save model.state_dict()")
+        )
+    if size > max(_ALWAYS_UNPACKED, _MOST_EXPANDED * path.stat().st_size):
+        raise ValueError(
+            f"{path}: the archive unpacks to {size:,} bytes, more than {_MOST_EXPANDED} times its "
+            "size, and could fill the memory; write it with np.savez, without compression"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:

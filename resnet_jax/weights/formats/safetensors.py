@@ -36,6 +36,8 @@ _DTYPES = {
 
 # The longest header that the format allows, in bytes.
 _LONGEST_HEADER = 100_000_000
+# NumPy's limit.
+_MOST_DIMENSIONS = 64
 
 
 class _Entry(NamedTuple):
@@ -84,7 +86,10 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         if present != position:
             raise _damaged(path, f"its header announces {position} bytes, but it has {present}")
 
-        tensors = _allocate(entries)
+        try:
+            tensors = _allocate(entries)
+        except (OverflowError, ValueError) as error:  # Dimensions that NumPy does not have.
+            raise _damaged(path, f"it has impossible shapes: {error}") from error
         for entry in entries:
             if tensors[entry.name].nbytes == entry.end - entry.begin:
                 read = file.readinto(tensors[entry.name].reshape(-1).view(np.uint8).data)
@@ -121,9 +126,12 @@ def _parse(header: bytes) -> list[_Entry]:
     for name, fields in listed.items():
         begin, end = fields["data_offsets"]
         shape = tuple(fields["shape"])
+        dtype = fields["dtype"]
+        if not (isinstance(dtype, str) and dtype.isidentifier()) or len(shape) > _MOST_DIMENSIONS:
+            raise ValueError
         if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
             raise ValueError
-        entries.append(_Entry(name, fields["dtype"], shape, begin, end))
+        entries.append(_Entry(name, dtype, shape, begin, end))
     return sorted(entries, key=lambda entry: (entry.begin, entry.end))
 
 

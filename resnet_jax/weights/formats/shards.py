@@ -13,11 +13,11 @@ def read_index(path: Path) -> dict[str, str]:
     """Return the names of all tensors, mapped to the names of the files that contain them.
 
     Raises:
-        ValueError: The index is damaged, or names files in other directories.
+        ValueError: The index is damaged, or names files in other directories or other indices.
     """
     try:
         files = json.loads(path.read_bytes())["weight_map"]
-        valid = all(Path(file).name == file for file in files.values())
+        valid = all(map(_is_file_beside, files.values()))
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: not an index of weight files, or it is damaged ({type(error).__name__}); "
@@ -25,6 +25,12 @@ def read_index(path: Path) -> dict[str, str]:
         ) from None
     if not valid:
         raise ValueError(
-            f"{path}: the index names files in other directories; put them beside it and edit it"
+            f"{path}: the index must name files beside it that are no indices; put the files of "
+            "weights beside it and edit it"
         )
     return files
+
+
+def _is_file_beside(name: str) -> bool:
+    # An index that names itself would be read for ever.
+    return Path(name).name == name and name.isprintable() and not is_index(name)

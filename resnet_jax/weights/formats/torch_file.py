@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from resnet_jax.weights.formats.dtypes import widened
+from resnet_jax.weights.formats.pickle_depth import can_be_deep, check_depth
 from resnet_jax.weights.formats.torch_pickle import (
     Other,
     Parameter,
@@ -94,9 +95,11 @@ def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
         raise Refused("it is compressed, which PyTorch never does; save it with torch.save")
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
         raise Refused("it was saved on a big-endian machine; load and save it on another")
-    with archive.open(members["data.pkl"]) as file:
-        unpickler = Unpickler(file)
-        tensors = _named_tensors(unpickler.load(), unpickler)
+    pickled = archive.read(members["data.pkl"])
+    if can_be_deep(pickled):
+        check_depth(io.BytesIO(pickled))
+    unpickler = Unpickler(io.BytesIO(pickled))
+    tensors = _named_tensors(unpickler.load(), unpickler)
 
     def read(storage: Storage) -> bytes:
         info = members.get(f"data/{storage.key}")
@@ -114,16 +117,17 @@ def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
 
 def _read_legacy(content: bytes) -> dict[str, np.ndarray]:
     file = io.BytesIO(content)
-    magic, protocol, system = (Unpickler(file).load() for _ in range(3))
+    magic, protocol, system = (_load_next(file) for _ in range(3))
     if magic != int.from_bytes(LEGACY_MAGIC, "little") or protocol != _LEGACY_PROTOCOL:
         raise Refused("it is not a file of torch.save")
     if not system["little_endian"]:
         raise Refused("it was saved on a big-endian machine; load and save it on another")
+    check_depth(file)
     unpickler = Unpickler(file)
     tensors = _named_tensors(unpickler.load(), unpickler)
 
     contents = {}
-    for key in Unpickler(file).load():
+    for key in _load_next(file):
         storage = unpickler.storages[key]
         (numel,) = struct.unpack("<q", file.read(8))
         if numel != storage.numel:
@@ -134,6 +138,11 @@ def _read_legacy(content: bytes) -> dict[str, np.ndarray]:
         end = file.seek(numel * storage.dtype.itemsize, io.SEEK_CUR)
         contents[key] = memoryview(content)[start:end]
     return _arrays(tensors, contents)
+
+
+def _load_next(file: io.BytesIO) -> Any:
+    check_depth(file)
+    return Unpickler(file).load()
 
 
 def _named_tensors(content: Any, unpickler: Unpickler) -> dict[str, Tensor | Unsupported]:
