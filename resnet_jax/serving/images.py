@@ -16,6 +16,9 @@ from resnet_jax.serving.limits import Limits, limited
 
 # Fields of forms that are not files. None of them is used.
 _FIELDS, _FIELD_BYTES = 16, 2**16
+# Largest number of scans of a JPEG file. Progressive files have about ten, and decoding thousands
+# of them takes minutes. The marker of a scan does not occur in the data of scans.
+_SCANS, _SCAN = 100, b"\xff\xda"
 # Longest side of an overlay in pixels.
 _OVERLAY_SIDE = 1024
 
@@ -64,6 +67,8 @@ def decode(data: bytes, limits: Limits) -> np.ndarray:
         HTTPException: The bytes are no undamaged image of a format that is read (status 400), or
             the image has too many pixels (413).
     """
+    if data.startswith(b"\xff\xd8") and data.count(_SCAN) > _SCANS:
+        raise HTTPException(400, f"a JPEG file with more than {_SCANS} scans is not read")
     try:
         return to_rgb(data, max_pixels=limits.pixels)
     except TooLargeError:

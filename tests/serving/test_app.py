@@ -25,6 +25,13 @@ def classes(predictions: Sequence[dict[str, Any]]) -> list[str]:
     return [prediction["class_name"] for prediction in predictions]
 
 
+def many_scans() -> bytes:
+    """Return a JPEG file whose only scan is repeated."""
+    data = image_file(kind="JPEG")
+    start = data.index(b"\xff\xda")
+    return data[:start] + 101 * data[start:-2] + data[-2:]
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_body_is_an_image(client: TestClient, kind: str) -> None:
     answer = client.post("/predict", content=image_file("green", kind=kind))
@@ -74,9 +81,10 @@ def test_top_must_be_a_number(client: TestClient, top: str) -> None:
         ),
         (image_file()[:60], "the image cannot be read: no whole image, 60 bytes"),
         (image_file(kind="JPEG")[:300], "the image cannot be read: no whole image, 300 bytes"),
+        (many_scans(), "a JPEG file with more than 100 scans is not read"),
         (b"\xff\xd8\xff" + bytes(99), "the image cannot be read: no whole image, 102 bytes"),
     ],
-    ids=["empty", "text", "eps", "png", "jpeg", "header"],
+    ids=["empty", "text", "eps", "png", "jpeg", "scans", "header"],
 )
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
 def test_a_damaged_image_is_refused(
