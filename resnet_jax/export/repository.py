@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from resnet_jax.export.card import Publication, model_card
 from resnet_jax.export.program import abstract_images, build_program, describe
@@ -76,6 +76,7 @@ def _write_weights(records: RunRecords, classifier: Classifier, directory: Path)
     """Write the weights and ``config.json``, and return whether timm can load them."""
     model = classifier.model
     in_timm = is_in_timm(model)
+    config: dict[str, Any]
     if in_timm:
         config = write_timm(classifier, directory)
     else:
