@@ -69,7 +69,9 @@ def name_of(model: ResNet) -> str | None:
         network = create_model(name, num_classes=model.num_classes)
         if network.stage_sizes != model.stage_sizes:
             continue
-        pool = model.global_pool if isinstance(model.global_pool, str) else network.global_pool
+        # Attention pooling has parameters, and cannot become another pooling.
+        pools = isinstance(model.global_pool, str) and isinstance(network.global_pool, str)
+        pool = model.global_pool if pools else network.global_pool
         if model.output_stride != network.output_stride or pool != network.global_pool:
             network = network.clone(output_stride=model.output_stride, global_pool=pool)
         if for_inference(network) == wanted:

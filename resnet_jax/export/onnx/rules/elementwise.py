@@ -172,7 +172,11 @@ _plain_maximum, _plain_quotient, _plain_conversion = (
 @translates("max")
 def _maximum(graph: Graph, equation: Equation, x: Value, y: Value) -> Value | list[Value]:
     for value, other in ((x, y), (y, x)):
-        if other.is_filled_with(0) and value.shape == result_of(equation).shape:
+        if value.shape != result_of(equation).shape:
+            continue
+        if other.is_filled_with(-np.inf):
+            return value
+        if other.is_filled_with(0):
             name = graph.node("Relu", [stored(graph, value, value.order)])
             return tensor(name, value.shape, value.dtype, value.order, value.sizes)
     return _plain_maximum(graph, equation, x, y)

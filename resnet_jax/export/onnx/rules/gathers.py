@@ -33,23 +33,24 @@ def _gather(graph: Graph, equation: Equation, x: Value, indices: Value) -> Value
     sizes = [result.shape[axis] for axis in of_positions]
     positions = indices.array.reshape(*sizes, len(numbers.start_index_map))
     by_axis = dict(zip(numbers.start_index_map, np.moveaxis(positions, -1, 0), strict=True))
-    x = _slices(graph, equation, x, kept, by_axis)
+    if not of_positions:
+        x = _slices(graph, equation, x, (*gathered, *kept), by_axis)
+        return without_axes(graph, x, gathered)
     if not gathered:
-        if of_positions:
-            raise UnsupportedError(_UNKNOWN)
-        return x
+        raise UnsupportedError(_UNKNOWN)
+    x = _slices(graph, equation, x, kept, by_axis)
     name = _taken(graph, equation, x, [batch, gathered, kept], by_axis)
     order = (*of_batch, *of_positions, *numbers.offset_dims)
     return tensor(name, result.shape, result.dtype, order)
 
 
 def _slices(
-    graph: Graph, equation: Equation, x: Value, kept: Sequence[int], by_axis: dict[int, np.ndarray]
+    graph: Graph, equation: Equation, x: Value, axes: Sequence[int], by_axis: dict[int, np.ndarray]
 ) -> Value:
-    """Cut the axes that remain in the result, each at one position."""
+    """Cut axes, each at one position."""
     starts: list[Any] = [0] * x.rank
     limits: list[Any] = list(x.shape)
-    for axis in kept:
+    for axis in axes:
         size = equation.params["slice_sizes"][axis]
         first = np.unique(by_axis.get(axis, np.zeros(1, np.int64)))
         if len(first) != 1:

@@ -20,6 +20,9 @@ from resnet_jax.export.onnx.values import (
     tensor,
 )
 
+# Arrays of one value for each example, and each channel or each group and channel.
+_LARGEST_RANK_OF_FACTORS = 3
+
 # ONNX reads these as "up to the last element", forward and backward.
 _END, _BEGINNING = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
@@ -59,17 +62,27 @@ def with_axes(graph: Graph, x: Value, shape: Sequence[Size], axes: Sequence[int]
     if x.array is not None:
         return constant(x.array.reshape(tensor_sizes), shape, x.label)
     order = tuple(axes[axis] for axis in x.order)
-    # Factors for the channels of images are stored as images are.
-    if len(shape) > 2 and new == list(range(1, len(shape) - 1)):
+    if x.rank <= _LARGEST_RANK_OF_FACTORS and 1 in new and len(shape) - 1 not in new:
+        # Factors for the channels of images are stored as images are: with pixels at the end.
         order = (*order, *new)
     else:
         for axis in new:
-            order = (*order[:axis], axis, *order[axis:])
+            place = order.index(axis - 1) + 1 if axis else 0
+            order = (*order[:place], axis, *order[place:])
     name = x.name
     if new:
         places = sorted(order.index(axis) for axis in new)
         name = graph.node("Unsqueeze", [x.name, graph.integers(places)])
-    return tensor(name, shape, x.dtype, order, tensor_sizes)
+    result = tensor(name, shape, x.dtype, order, tensor_sizes)
+    mean = x.mean
+    if mean is None:
+        return result
+
+    def mean_with_axes(divisor: Value) -> Value | None:
+        value = mean(divisor)
+        return None if value is None else with_axes(graph, value, shape, axes)
+
+    return dataclasses.replace(result, mean=mean_with_axes)
 
 
 @translates("squeeze")
