@@ -4,12 +4,15 @@
 
 - ``train_step`` and ``inference``: the benchmarks of these names at several batch sizes, together
   with PyTorch and timm if ``--torch-python`` names a Python interpreter that has them.
-- ``variants``: training with 1x1 convolutions as matrix products, with the stem on squares of 2x2
-  pixels, with BatchNorm statistics of groups, and with several steps in one dispatch.
-- ``flags``: training with the XLA flags of JAX's GPU guide, each in a process of its own.
+- ``variants``: training with each lever that is off by default turned on: kernels for BatchNorm,
+  addition and ReLU, 1x1 convolutions as matrix products, the stem on squares of 2x2 pixels,
+  BatchNorm statistics of groups, several steps in one dispatch, and all that may help together.
+- ``kernels``: each kernel next to what XLA makes of its formula.
+- ``flags``: training with flags of XLA, each in a process of its own.
 
 Each part runs in a process that ends when the rest of ``--budget`` is used up.  A part that fails
-leaves its error in the file, and the others continue.
+leaves its error in the file, and the others continue.  ``--parts`` runs some of them, and keeps the
+other parts that the file has.
 
     python -m benchmarks.accelerator --json accelerator.json
 """
@@ -33,7 +36,7 @@ from benchmarks.peers import Stepper, interleaved, timed, write_json
 from resnet_jax import create_model
 from resnet_jax.config import SGDConfig
 from resnet_jax.data import Batch
-from resnet_jax.ops.platform import Formulation, formulation
+from resnet_jax.ops.platform import Formulation, formulation, fused_normalization
 from resnet_jax.training.optim import create_optimizer
 from resnet_jax.training.state import create_train_state
 from resnet_jax.training.step import make_train_step
@@ -44,20 +47,36 @@ SHARED = ("image-size", "rounds", "dtype")
 STEPS = 8
 """Number of steps in one dispatch, in the variant that has several."""
 
+PARTS = ("train_step", "variants", "kernels", "inference", "flags")
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
+    "fused normalization": {"fused": True},
     "product": {"how": "product"},
     "space to depth": {"how": "space_to_depth"},
     "BatchNorm in groups of 32": {"bn_group_size": 32},
     f"{STEPS} steps a dispatch": {"steps": STEPS},
+    "fused, space to depth, several steps": {
+        "fused": True,
+        "how": "space_to_depth",
+        "steps": STEPS,
+    },
 }
 
-# https://docs.jax.dev/en/latest/gpu_performance_tips.html
+# The first two flags are from https://docs.jax.dev/en/latest/gpu_performance_tips.html, the others
+# from the flags that jaxlib 0.10.2 knows.
 FLAGS = {
     "default": "",
     "latency hiding": "--xla_gpu_enable_latency_hiding_scheduler=true",
     "triton gemm": "--xla_gpu_triton_gemm_any=true",
+    "convolution fusion": "--xla_gpu_experimental_enable_conv_fusion=true",
+    "cuDNN runtime fusion": "--xla_gpu_use_runtime_fusion=true",
+    "NHWC": "--xla_gpu_force_conv_nhwc=true",
+    "multi-output fusion": "--xla_gpu_unsupported_enable_triton_multi_output_fusion=true",
     "no command buffers": "--xla_gpu_enable_command_buffer=",
+    # The second of these finds the results of the first, which only shortens its compilation.
+    "autotuning cache, empty": "--xla_gpu_per_fusion_autotune_cache_dir={cache}",
+    "autotuning cache, filled": "--xla_gpu_per_fusion_autotune_cache_dir={cache}",
 }
 
 
@@ -67,6 +86,7 @@ def variant(
     how: Formulation | None = None,
     bn_group_size: int | None = None,
     steps: int = 1,
+    fused: bool = False,
 ) -> Stepper:
     """Return the training step of one variant; several steps return the metrics of the last."""
     size = None if bn_group_size is None else min(bn_group_size, images.shape[0])
@@ -80,7 +100,8 @@ def variant(
         state, metrics = jax.lax.scan(lambda s, _: step(s, batch, key), state, length=steps)
         return state, jax.tree.map(lambda x: x[-1], metrics)
 
-    with formulation(how) if how else nullcontext():
+    kernels = fused_normalization("accelerator" if fused else "off")
+    with kernels, formulation(how) if how else nullcontext():
         return Stepper(step if steps == 1 else several, state, batch, jax.random.key(1))
 
 
@@ -137,6 +158,7 @@ def main() -> None:
     parser.add_argument("--torch-python", help="a Python with PyTorch, torchvision and timm")
     parser.add_argument("--budget", type=float, default=460, help="total number of seconds")
     parser.add_argument("--flags", nargs="*", default=list(FLAGS), choices=list(FLAGS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="run only these parts")
     parser.add_argument(
         "--variants",
         nargs="+",
@@ -155,12 +177,22 @@ def main() -> None:
     parts: dict[str, tuple[list[str], str]] = {
         "train_step": (["benchmarks.train_step", *shared, *torch, *sizes], ""),
         "variants": ([*here, *VARIANTS], ""),
+        "kernels": (["benchmarks.normalization_kernels", *shared, here[-2]], ""),
         "inference": (["benchmarks.inference", *shared, *torch, *sizes], ""),
     }
-    for name in options.flags:
-        parts[f"flags: {name}"] = ([*here, "default"], FLAGS[name])
+    with tempfile.TemporaryDirectory() as cache:
+        for name in options.flags:
+            parts[f"flags: {name}"] = ([*here, "default"], FLAGS[name].format(cache=cache))
+        run_parts(parts, options)
+
+
+def run_parts(parts: dict[str, tuple[list[str], str]], options: argparse.Namespace) -> None:
+    """Run parts, each a command and flags of XLA, and write their results by name."""
     ends = time.monotonic() + options.budget
     results = {}
+    if options.parts:
+        parts = {name: part for name, part in parts.items() if name.split(":")[0] in options.parts}
+        results = json.loads(options.json.read_text()) if options.json.exists() else {}
     for name, (command, flags) in parts.items():
         started = time.monotonic()
         results[name] = run_part(command, max(1.0, ends - started), flags)

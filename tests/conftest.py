@@ -1,5 +1,6 @@
 """Configure JAX for the tests before it starts: eight devices on one CPU."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -17,6 +18,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
+# Tracing makes millions of objects, and looking for cycles among them as often as by default, after
+# every 700 new objects, takes about a tenth of its time.
+gc.set_threshold(20_000, 10, 10)
+
 # A shell starts background jobs with SIGINT ignored. Programs that the tests start would inherit
 # this, and the tests send SIGINT to some of them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -24,6 +29,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Scripts, most of which need PyTorch, which is not a dependency of the tests.
 collect_ignore_glob = ["*/regenerate*.py"]
 collect_ignore = ["golden/ibn_net.py", "nightly/preprocessing.py"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let one worker run all tests of a file, unless a mark groups them with other files.
+
+    The tests of a file share fixtures and compiled programs, which another worker would make again.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            file = item.path.relative_to(config.rootpath)
+            item.add_marker(pytest.mark.xdist_group(str(file)))
 
 
 @pytest.fixture

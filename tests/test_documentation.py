@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -91,6 +92,15 @@ def write_photos(directory: Path) -> None:
                 Image.fromarray(noise).save(directory / "photos" / split / name / f"{i}.jpg")
 
 
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the weights and the photos."""
+    directory = tmp_path_factory.mktemp("sources")
+    write_weights(directory)
+    write_photos(directory)
+    return directory
+
+
 def write_export(directory: Path) -> None:
     """Write the run and the export that the page on exports names, and an image."""
     small = tiny()
@@ -105,16 +115,18 @@ def write_export(directory: Path) -> None:
     [page for page in PAGES if python_of(page) and page != TUTORIAL],
     ids=lambda page: page.name,
 )
-def test_python_runs_as_written(page: Path, tmp_path: Path) -> None:
+def test_python_runs_as_written(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if page.name in ("evaluation.md", "explanation.md", "models.md", "prediction.md"):
-        write_weights(tmp_path)
-        write_photos(tmp_path)
+        sources = request.getfixturevalue("sources")
+        shutil.copytree(sources, tmp_path, copy_function=os.link, dirs_exist_ok=True)
     code = python_of(page)
     if page.name == "export.md":
         write_export(tmp_path)
         code = "import numpy\nimages = numpy.zeros((1, 32, 32, 3), numpy.uint8)\n" + code
     environment = {
         **os.environ,
+        # Two devices, so that loops over devices exchange something.
+        "XLA_FLAGS": f"{FLAGS} --xla_force_host_platform_device_count=2",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_CACHE": str(tmp_path / "hub"),
     }

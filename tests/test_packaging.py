@@ -17,8 +17,6 @@ import resnet_jax
 from resnet_jax.commands.extras import DISTRIBUTION, EXTRAS
 from resnet_jax.config import list_experiments
 
-pytestmark = pytest.mark.xdist_group("packaging")
-
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -138,6 +136,7 @@ def test_a_plain_installation_answers_what_it_can(installed: Installed) -> None:
     for arguments, extra in (
         (["train", "--epochs=0.1"], "train"),
         (["data", "describe", "."], "data"),
+        (["serve", "runs/photos"], "serve"),
     ):
         process = installed.run("resnet-jax", *arguments, without=missing)
         assert process.returncode == 2, process.stdout

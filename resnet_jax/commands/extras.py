@@ -19,6 +19,7 @@ EXTRAS = {
     ),
     "export": ("flatbuffers", "onnx", "onnxruntime"),
     "predict": ("aiohttp", "pyarrow"),
+    "serve": ("prometheus_client", "python_multipart", "starlette", "uvicorn"),
     "weights": ("huggingface_hub", "safetensors"),
 }
 """The modules that each extra brings and that a plain installation may lack."""

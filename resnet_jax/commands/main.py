@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "compare": "compare",
     "explain": "explain",
+    "serve": "serve",
     "export": "export",
     "benchmark": "benchmark",
     "card": "card",

@@ -8,6 +8,7 @@ from resnet_jax.config.augment import AugmentConfig as AugmentConfig
 from resnet_jax.config.averaging import AveragingConfig as AveragingConfig
 from resnet_jax.config.checkpoint import CheckpointConfig as CheckpointConfig
 from resnet_jax.config.clip import ClipConfig as ClipConfig
+from resnet_jax.config.data import ArraysConfig as ArraysConfig
 from resnet_jax.config.data import DataConfig as DataConfig
 from resnet_jax.config.data import DigitsConfig as DigitsConfig
 from resnet_jax.config.data import FolderConfig as FolderConfig

@@ -240,8 +240,32 @@ class TfdsArraysConfig(_TfdsSplits):
     """Augmentation of training images on the device."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _LabeledArrays:
+    class_names: tuple[str, ...] = ()
+    """Name of each class, in the order of the labels. If there are none, each class is named by its
+    number."""
+    evaluation_split: Literal["test", "validation"] = "test"
+    """Images that accuracy is reported on. "validation" holds out validation_share of the training
+    images and never reads the test images; use it to tune settings."""
+    validation_share: float = 0.1
+    """Share of the training images of each class that is held out, above 0 and below 1. The same
+    images are held out in every run. It has no effect if evaluation_split is "test"."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Which training images an epoch visits, and how often."""
+    augment: AugmentConfig = AugmentConfig(flip=0.0, mean=(0.5,), std=(0.25,))
+    """Augmentation of training images on the device. A mean and a standard deviation with one value
+    are those of all channels."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.validation_share < 1,
+            f"validation_share must be above 0 and below 1, but it is {self.validation_share}",
+        )
+
+
 @dataclasses.dataclass(frozen=True)
-class IdxConfig:
+class IdxConfig(_LabeledArrays):
     """Small images in the IDX files of MNIST, Fashion-MNIST and others, kept in memory."""
 
     kind: ClassVar[str] = "idx"
@@ -257,30 +281,39 @@ class IdxConfig:
     """Name of the file of the test images, without .gz."""
     test_labels: str = "t10k-labels-idx1-ubyte"
     """Name of the file of the test labels, without .gz."""
-    class_names: tuple[str, ...] = ()
-    """Name of each class, in the order of the labels. If there are none, each class is named by its
-    number."""
-    evaluation_split: Literal["test", "validation"] = "test"
-    """Images that accuracy is reported on. "validation" holds out validation_share of the training
-    images and never reads the test images; use it to tune settings."""
-    validation_share: float = 0.1
-    """Share of the training images of each class that is held out, above 0 and below 1. The same
-    images are held out in every run. It has no effect if evaluation_split is "test"."""
-    sampling: SamplingConfig = SamplingConfig()
-    """Which training images an epoch visits, and how often."""
-    augment: AugmentConfig = AugmentConfig(flip=0.0, mean=(0.5,), std=(0.25,))
-    """Augmentation of training images on the device. Mean and standard deviation have one value,
-    because the images are gray."""
 
-    def __post_init__(self) -> None:
-        require(
-            0 < self.validation_share < 1,
-            f"validation_share must be above 0 and below 1, but it is {self.validation_share}",
-        )
+
+@dataclasses.dataclass(frozen=True)
+class ArraysConfig(_LabeledArrays):
+    """Small images in NumPy's files, or in arrays that a Python program gives, kept in memory.
+
+    Images are uint8[N, H, W] or uint8[N, H, W, C], and labels are integers [N] or [N, 1], counted
+    from 0. The default names are those of Keras.
+    """
+
+    kind: ClassVar[str] = "arrays"
+
+    path: str | None = None
+    """An .npz file with the arrays, or a directory with one .npy file for each. None stands for
+    arrays that are given to `resnet_jax.training.train` itself."""
+    train_images: str = "x_train"
+    """Name of the array of the training images."""
+    train_labels: str = "y_train"
+    """Name of the array of the training labels."""
+    test_images: str = "x_test"
+    """Name of the array of the test images."""
+    test_labels: str = "y_test"
+    """Name of the array of the test labels."""
 
 
 DataConfig = (
-    DigitsConfig | SyntheticConfig | FolderConfig | TfdsConfig | TfdsArraysConfig | IdxConfig
+    DigitsConfig
+    | SyntheticConfig
+    | FolderConfig
+    | TfdsConfig
+    | TfdsArraysConfig
+    | IdxConfig
+    | ArraysConfig
 )
 """Every kind of data set."""
 

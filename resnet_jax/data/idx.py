@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from resnet_jax.config import IdxConfig
-from resnet_jax.data.array_dataset import array_dataset
 from resnet_jax.data.array_split import ArraySplit
 from resnet_jax.data.dataset import DataError, Dataset, printable
+from resnet_jax.data.labeled_arrays import Named, labeled_dataset, labeled_split
 
 _GZIP = b"\x1f\x8b"
 # Upper bound of the factor by which gzip can unpack a file.
@@ -36,8 +36,6 @@ _TYPES = {
     0x0D: np.dtype(">f4"),
     0x0E: np.dtype(">f8"),
 }
-# Seed that chooses the held-out images, the same for all runs.
-_SEED = 0
 
 
 def open_idx(config: IdxConfig) -> Dataset:
@@ -46,26 +44,11 @@ def open_idx(config: IdxConfig) -> Dataset:
     Raises:
         DataError: A file does not exist, is not a complete IDX file, or does not match the others.
     """
-    train = read_labeled(config.directory, config.train_images, config.train_labels)
-    if config.evaluation_split == "test":
-        evaluation = read_labeled(config.directory, config.test_images, config.test_labels)
-        if train.image_shape != evaluation.image_shape:
-            raise DataError(
-                f"{config.directory}: {config.train_images} has images of "
-                f"{_size(train.image_shape)} pixels and {config.test_images} of "
-                f"{_size(evaluation.image_shape)}; give files of one data set"
-            )
-    else:
-        train, evaluation = _hold_out(config, train)
-    return array_dataset(
-        printable(config.directory),
-        train,
-        evaluation,
-        evaluation_split=config.evaluation_split,
-        class_names=_class_names(config, train, evaluation),
-        augmentation=config.augment,
-        sampling=config.sampling,
-    )
+
+    def read(images: str, labels: str) -> ArraySplit:
+        return read_labeled(config.directory, images, labels)
+
+    return labeled_dataset(config, printable(config.directory), read)
 
 
 def read_labeled(directory: str | os.PathLike[str], images: str, labels: str) -> ArraySplit:
@@ -80,29 +63,9 @@ def read_labeled(directory: str | os.PathLike[str], images: str, labels: str) ->
         DataError: As in `open_idx`.
     """
     image_path, label_path = _find(directory, images), _find(directory, labels)
-    pixels, classes = read_idx(image_path), read_idx(label_path)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or 0 in pixels.shape:
-        raise DataError(
-            f"{image_path} has {_description(pixels)}, but images must be bytes [N, H, W]; give "
-            "the file of the images"
-        )
-    if not np.issubdtype(classes.dtype, np.integer) or classes.ndim != 1:
-        raise DataError(
-            f"{label_path} has {_description(classes)}, but labels must be integers [N]; give the "
-            "file of the labels"
-        )
-    if len(pixels) != len(classes):
-        raise DataError(
-            f"{image_path} has {len(pixels):,} images and {label_path} {len(classes):,} labels; "
-            "give two files of one split"
-        )
-    # More classes than images would be a file of something else.
-    if not 0 <= classes.min() <= classes.max() < max(256, len(classes)):
-        raise DataError(
-            f"{label_path} has labels from {classes.min()} to {classes.max()}, but they must be "
-            "the indices of the classes, counted from 0; give the file of the labels"
-        )
-    return ArraySplit(pixels[..., None], classes.astype(np.int32))
+    return labeled_split(
+        Named(str(image_path), read_idx(image_path)), Named(str(label_path), read_idx(label_path))
+    )
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
@@ -211,48 +174,3 @@ def _find(directory: str | os.PathLike[str], name: str) -> Path:
             "the IDX files"
         )
     return path
-
-
-def _hold_out(config: IdxConfig, images: ArraySplit) -> tuple[ArraySplit, ArraySplit]:
-    """Split by class, the same for all runs, into training and evaluation images."""
-    # scikit-learn takes a second to import, and most importers of the library do not need it.
-    from sklearn.model_selection import train_test_split
-
-    try:
-        parts = train_test_split(
-            np.arange(len(images)),
-            test_size=config.validation_share,
-            stratify=images.labels,
-            random_state=_SEED,
-        )
-    except ValueError as error:
-        raise DataError(
-            f"{config.directory}: a share of {config.validation_share:g} of the {len(images):,} "
-            f"training images cannot be held out ({error}); change data.validation_share, or set "
-            "data.evaluation_split to test"
-        ) from None
-    # The original order makes the split easy to compare with the file.
-    kept, held_out = (
-        ArraySplit(images.images[part], images.labels[part]) for part in map(np.sort, parts)
-    )
-    return kept, held_out
-
-
-def _class_names(config: IdxConfig, *splits: ArraySplit) -> tuple[str, ...]:
-    num_classes = 1 + max(int(split.labels.max()) for split in splits)
-    if not config.class_names:
-        return tuple(map(str, range(num_classes)))
-    if num_classes > len(config.class_names):
-        raise DataError(
-            f"{config.directory} has labels up to {num_classes - 1}, but data.class_names has only "
-            f"{len(config.class_names)} names; name every class, or none"
-        )
-    return config.class_names
-
-
-def _description(values: np.ndarray) -> str:
-    return f"{values.dtype} values {list(values.shape)}"
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]}x{shape[1]}"

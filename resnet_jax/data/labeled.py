@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from resnet_jax.config import (
+    ArraysConfig,
     DataConfig,
     DigitsConfig,
     FolderConfig,
@@ -162,7 +163,7 @@ def open_labeled_config(config: DataConfig, split: str | None = None) -> Labeled
             splits = ("test", "validation", "train")
             if split in ("test", "validation"):
                 config = dataclasses.replace(config, evaluate_on=split)
-        case IdxConfig():
+        case IdxConfig() | ArraysConfig():
             splits = ("test", "validation", "train")
             if split in ("test", "validation"):
                 config = dataclasses.replace(config, evaluation_split=split)

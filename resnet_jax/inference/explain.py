@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from resnet_jax.models import ResNet
+from resnet_jax.ops.compilation import run_once_options
 
 Method = Literal["grad-cam", "grad-cam++", "integrated-gradients"]
 """How a heatmap is computed, see `explain`."""
@@ -137,7 +138,7 @@ def heatmaps(
 def explainer(
     model: ResNet,
     variables: Mapping[str, Any],
-    prepare: Callable[[np.ndarray], jax.Array],
+    prepare: Callable[[jax.Array], jax.Array],
     *,
     batch_size: int = 8,
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -146,7 +147,7 @@ def explainer(
     Args:
         model: A network with a head.
         variables: Its variables.
-        prepare: From uint8[B, H, W, C] images to the input of the network.
+        prepare: From uint8[B, H, W, C] images to the input of the network, to be jitted.
         batch_size: B. The activations of a batch are kept for the gradient.
 
     Returns:
@@ -154,12 +155,16 @@ def explainer(
         at the size of the input of the network. One program is compiled for any N.
     """
 
+    @partial(jax.jit, compiler_options=run_once_options())
+    def explain_batch(variables: Any, images: jax.Array, targets: jax.Array) -> jax.Array:
+        return explain(model, variables, prepare(images), targets)
+
     def heat(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
         count = len(images)
         # The last batch is filled up with the first images.
         order = np.resize(np.arange(count), -(-count // batch_size) * batch_size)
         maps = [
-            np.asarray(explain(model, variables, prepare(images[part]), targets[part]))
+            np.asarray(explain_batch(variables, images[part], targets[part]))
             for part in order.reshape(-1, batch_size)
         ]
         return np.concatenate(maps)[:count]

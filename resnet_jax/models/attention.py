@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.models.layers import Activation, Conv, Norm, centered_average_pool
+from resnet_jax.models.normalization import activated
 
 
 def divisible(value: float, divisor: int, *, minimum: int = 0, keep: float = 0.0) -> int:
@@ -115,7 +116,7 @@ class SelectiveKernelPath(SpatialUnit):
             groups=self.groups,
             name="conv",
         )(x)
-        return self.act(self.norm(name="norm")(x, train=train))
+        return activated(self.norm(name="norm"), self.act, x, train=train)
 
 
 class PathAttention(nn.Module):
@@ -245,7 +246,7 @@ class MultiScale(SpatialUnit):
                 groups=self.groups,
                 name=f"conv{i}",
             )(y)
-            results.append(self.act(self.norm(name=f"norm{i}")(y, train=train)))
+            results.append(activated(self.norm(name=f"norm{i}"), self.act, y, train=train))
         if last is not None:
             results.append(centered_average_pool(last, self.stride) if self.projects else last)
         return jnp.concatenate(results, axis=-1)

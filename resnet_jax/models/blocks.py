@@ -21,7 +21,12 @@ from resnet_jax.models.layers import (
     is_scaled,
     relu,
 )
-from resnet_jax.models.normalization import InstanceBatchNorm, InstanceNorm
+from resnet_jax.models.normalization import (
+    InstanceBatchNorm,
+    InstanceNorm,
+    activated,
+    activates_itself,
+)
 from resnet_jax.models.shortcuts import ProjectionShortcut, Shortcut
 from resnet_jax.ops.ordering import together
 from resnet_jax.ops.platform import num_devices
@@ -106,6 +111,14 @@ class ResidualBlock(nn.Module):
         residual = self.rescale(residual)
         if train and drop_path_rate is not None:
             residual = drop_path(residual, drop_path_rate, self.make_rng("dropout"))
+        return residual + self.fitting(x, residual, train=train)
+
+    def fitting(self, x: jax.Array, residual: jax.Array, *, train: bool) -> jax.Array:
+        """Return ``shortcut(x)``, in the shape of ``residual``.
+
+        Raises:
+            ValueError: the shapes of the two differ.
+        """
         shortcut = self.match(x, residual, train=train)
         if shortcut.shape != residual.shape:
             # The addition would fail, or broadcast silently where one of them has a single pixel.
@@ -115,7 +128,7 @@ class ResidualBlock(nn.Module):
                 f"shortcut, {next(sizes)}; average pooling in place of a stride rounds some sizes "
                 "down; give images of another size, multiples of 32 always fit"
             )
-        return residual + shortcut
+        return shortcut
 
     def rescale(self, residual: jax.Array) -> jax.Array:
         """Return the residual branch, multiplied by what a block has in place of normalization."""
@@ -211,7 +224,7 @@ class PostActivationBlock(ResidualBlock):
     ) -> jax.Array:
         """Apply a 1x1 convolution, normalization and activation."""
         x = self.conv(features, 1, stride, name=f"conv{index}")(x)
-        return self.act(self._inner_norm(index)(x, train=train))
+        return activated(self._inner_norm(index), self.act, x, train=train)
 
     @nn.nowrap
     def _inner_norm(self, index: int) -> nn.Module:
@@ -269,10 +282,11 @@ class PostActivationBlock(ResidualBlock):
                 groups=groups,
                 name=f"conv{index}",
             )(x)
-            x = self._inner_norm(index)(x, train=train)
+            norm = self._inner_norm(index)
             if train and self.drop_block is not None:
-                x = self.drop_block(x, self.make_rng("dropout"))
-            x = self.act(x)
+                x = self.act(self.drop_block(norm(x, train=train), self.make_rng("dropout")))
+            else:
+                x = activated(norm, self.act, x, train=train)
         else:
             x = unit(x, train=train)
         if pooled == "after":
@@ -281,14 +295,31 @@ class PostActivationBlock(ResidualBlock):
             x = self.antialias(x, stride)
         return x
 
-    def last_conv(
-        self, x: jax.Array, features: int, kernel_size: int, index: int, *, train: bool
-    ) -> jax.Array:
-        """Apply the last convolution of the residual branch and its normalization."""
+    def last_conv(self, y: jax.Array, features: int, kernel_size: int, index: int) -> jax.Array:
+        """Apply the last convolution of the residual branch."""
         dilation = self.dilation if kernel_size > 1 else 1
-        x = self.conv(features, kernel_size, dilation=dilation, name=f"conv{index}")(x)
+        return self.conv(features, kernel_size, dilation=dilation, name=f"conv{index}")(y)
+
+    def last_norm(
+        self, x: jax.Array, y: jax.Array, index: int, *, train: bool, drop_path_rate: Rate
+    ) -> jax.Array:
+        """Return ``act(norm(y) + shortcut(x))``, the result of the block.
+
+        Args:
+            x: float[B, H, W, C], the input of the block.
+            y: the output of the last convolution of the residual branch.
+            index: number of the layer in its block, counted from 1.
+            train: whether normalization uses the statistics of the batch.
+            drop_path_rate: probability that an example skips the residual branch in training.
+        """
         zero = {"scale_init": nn.initializers.zeros} if self.zero_init_residual else {}
-        return self.norm(name=f"norm{index}", **zero)(x, train=train)
+        norm = self.norm(name=f"norm{index}", **zero)
+        drops = train and drop_path_rate is not None
+        only_added = self.attention is None and self.ibn != "b" and not drops
+        if only_added and activates_itself(norm, self.act):
+            return norm(y, train=train, shortcut=self.fitting(x, y, train=train), activate=True)
+        y = norm(y, train=train)
+        return self.activated_sum(x, y, train=train, drop_path_rate=drop_path_rate)
 
 
 class BasicBlock(PostActivationBlock):
@@ -304,8 +335,8 @@ class BasicBlock(PostActivationBlock):
             x, widths[0], self.stride, 1, groups=1, projects=self.projects(x), train=train
         )
         y, x = self.at_once(y, x)
-        y = self.last_conv(y, widths[1], 3, 2, train=train)
-        return self.activated_sum(x, y, train=train, drop_path_rate=drop_path_rate)
+        y = self.last_conv(y, widths[1], 3, 2)
+        return self.last_norm(x, y, 2, train=train, drop_path_rate=drop_path_rate)
 
 
 class BottleneckBlock(PostActivationBlock):
@@ -348,8 +379,8 @@ class BottleneckBlock(PostActivationBlock):
             train=train,
         )
         y, x = self.at_once(y, x)
-        y = self.last_conv(y, widths[2], 1, 3, train=train)
-        return self.activated_sum(x, y, train=train, drop_path_rate=drop_path_rate)
+        y = self.last_conv(y, widths[2], 1, 3)
+        return self.last_norm(x, y, 3, train=train, drop_path_rate=drop_path_rate)
 
 
 class PreActivationBlock(ResidualBlock):
@@ -384,14 +415,14 @@ class PreActivationBlock(ResidualBlock):
             drop_path_rate: probability that an example skips the residual branch in training.
             input_scale: factor of the first activation; None means 1.
         """
-        y = self.act(self.norm(name="norm1")(x, train=train))
+        y = activated(self.norm(name="norm1"), self.act, x, train=train)
         if input_scale is not None:
             y *= jnp.asarray(input_scale, y.dtype)
         preactivated = y
         for i, (features, kernel_size, stride) in enumerate(layers, start=1):
             last = i == len(layers)
             if i > 1:
-                y = self.act(self.norm(name=f"norm{i}")(y, train=train))
+                y = activated(self.norm(name=f"norm{i}"), self.act, y, train=train)
             if last and self.dropout_rate:
                 y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
             zero = self.zero_init() if last and self.zero_init_residual else {}

@@ -35,11 +35,12 @@ def count_macs(model: ResNet, image_shape: tuple[int, int, int] = (224, 224, 3))
         model: the network.
         image_shape: (H, W, C) of the image.
     """
-    image, model = _abstract_image(image_shape), _traced_once(model)
-    evaluate = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))
+    model = _traced_once(model)
+    # One trace has the variables and the evaluation.  Initializers multiply only elementwise.
+    evaluate = jax.make_jaxpr(lambda key, image: model.init_with_output(key, image, train=False))
     # Other formulations of a convolution have extra operations, which the network does not define.
     with formulation("convolution"):
-        return _count(evaluate(_abstract_variables(model, image), image))
+        return _count(evaluate(jax.random.key(0), _abstract_image(image_shape)))
 
 
 def _traced_once(model: ResNet) -> ResNet:

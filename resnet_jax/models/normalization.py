@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models.layers import Norm
+from resnet_jax.models.layers import Activation, Norm, relu
 from resnet_jax.ops.batch_norm import (
     AxisName,
     Statistics,
@@ -22,11 +22,16 @@ from resnet_jax.ops.batch_norm import (
     mean_over_groups,
     normalize,
 )
+from resnet_jax.ops.fused_batch_norm import Fusion, fused_affine, fused_normalize
+from resnet_jax.ops.gradients import gradients_are_automatic
+from resnet_jax.ops.platform import Kernels, chosen_kernels, kernels_are_on
 
 Leaves = tuple[tuple[str, str], ...]
 """The collection and the name of each variable of a layer; every variable is float32[C]."""
 
 _ZEROS = nn.initializers.zeros
+
+_KERNEL_TYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
 
 
 class BatchNorm(nn.Module):
@@ -86,14 +91,24 @@ class BatchNorm(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Normalize over all axes but the last.
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        mask: jax.Array | None = None,
+        shortcut: jax.Array | None = None,
+        activate: bool = False,
+    ) -> jax.Array:
+        """Normalize over all axes but the last, add a shortcut and apply ReLU.
 
         Args:
             x: float[B, ..., C].
             train: use the statistics of the groups and update the running ones, unless the layer is
                 frozen.
             mask: bool[B], which examples count in the statistics.  None counts all.
+            shortcut: dtype[B, ..., C], which is added to the normalized array.  None adds nothing.
+            activate: apply ReLU at the end.
 
         Returns:
             dtype[B, ..., C].
@@ -108,22 +123,43 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
 
+        fusion = Fusion(activate, self._kernels(x, shortcut, activate=activate), self.dtype)
         if self._is_frozen() or not train:
             factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
-            return affine(x, running_mean.value, factor, bias).astype(self.dtype)
+            if fusion.kernels != "off":
+                return fused_affine(x, running_mean.value, factor, bias, shortcut, fusion)
+            y = affine(x, running_mean.value, factor, bias).astype(self.dtype)
+            return _finished(y, shortcut, activate=activate)
 
         grouped = self.group_size not in (None, x.shape[0])
         # A single group gets no axis: XLA would recompute the input of the reshape after it.
         groups, weights = self._groups(x, mask) if grouped else (x, mask)
-        y, *moments = normalize(
-            groups, scale, bias, weights, self._statistics(batch_axis=int(grouped)), self.dtype
-        )
+        statistics = self._statistics(batch_axis=int(grouped))
+        if fusion.kernels == "off":
+            y, *moments = normalize(groups, scale, bias, weights, statistics, self.dtype)
+        else:
+            added = None if shortcut is None else shortcut.reshape(groups.shape)
+            y, *moments = fused_normalize(groups, scale, bias, weights, added, statistics, fusion)
         if not self.is_initializing():
             for running, value in zip((running_mean, running_var), moments, strict=True):
                 new = jax.lax.stop_gradient(value)
                 new = mean_over_groups(new, weights) if grouped else new.reshape(channels)
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
-        return y.reshape(x.shape)
+        y = y.reshape(x.shape)
+        return y if fusion.kernels != "off" else _finished(y, shortcut, activate=activate)
+
+    def _kernels(self, x: jax.Array, shortcut: jax.Array | None, *, activate: bool) -> Kernels:
+        """Return where kernels are used; ``"off"`` if there are none for these arguments."""
+        if not kernels_are_on():
+            return "off"
+        arrays = (x,) if shortcut is None else (x, shortcut)
+        has_kernel = (
+            all(jnp.dtype(dtype) in _KERNEL_TYPES for dtype in (x.dtype, self.dtype))
+            and (shortcut is None or (activate and shortcut.dtype == self.dtype))
+            and not gradients_are_automatic()
+            and 0 not in x.shape
+        )
+        return chosen_kernels(*arrays) if has_kernel else "off"
 
     def _statistics(self, batch_axis: int) -> Statistics:
         if self.axis_name is not None and self.group_size is not None:
@@ -329,6 +365,27 @@ class Shift(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
         bias = jax.lax.expand_dims(bias, range(x.ndim - 1))
         return x.astype(self.dtype) + bias.astype(self.dtype)
+
+
+def activates_itself(norm: nn.Module, act: Activation) -> bool:
+    """Return whether a layer is to compute the activation, and an addition before it, in a kernel.
+
+    See `resnet_jax.ops.platform.fused_normalization`.
+    """
+    return kernels_are_on() and isinstance(norm, BatchNorm) and act in (relu, nn.relu)
+
+
+def activated(norm: nn.Module, act: Activation, x: jax.Array, *, train: bool) -> jax.Array:
+    """Return ``act(norm(x))``, in one kernel if kernels are on and have this activation."""
+    if activates_itself(norm, act):
+        return norm(x, train=train, activate=True)
+    return act(norm(x, train=train))
+
+
+def _finished(y: jax.Array, shortcut: jax.Array | None, *, activate: bool) -> jax.Array:
+    if shortcut is not None:
+        y = y + shortcut
+    return relu(y) if activate else y
 
 
 def _per_channel(

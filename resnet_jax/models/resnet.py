@@ -32,7 +32,7 @@ from resnet_jax.models.layers import (
     same_max_pool,
     torch_linear,
 )
-from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.normalization import BatchNorm, activated
 from resnet_jax.models.options import (
     BUILDER_OR_NONE,
     POSITIVE_OR_NONE,
@@ -581,8 +581,8 @@ class ResNet(nn.Module):
         x = features
         if self.unbound_block.preactivation:
             with _masked(mask):
-                x = self.final_norm(x, train=train)
-                x = x if _activates(self.unbound_norm) else self.act(x)
+                act = identity if _activates(self.unbound_norm) else self.act
+                x = activated(self.final_norm, act, x, train=train)
         if isinstance(self.global_pool, str):
             x = x.astype(jnp.float32)
         match self.global_pool:

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from resnet_jax.models.layers import Activation, Conv, Norm
+from resnet_jax.models.normalization import activated
 
 
 class Stem(nn.Module):
@@ -41,7 +42,7 @@ class Stem(nn.Module):
             stride = self.stride if i == 1 else 1
             x = self.conv(width, self.kernel_size, stride, name=f"conv{index}")(x)
             if not (self.preactivation and i == len(self.widths)):
-                x = self.act(self.norm(name=f"norm{index}")(x, train=train))
+                x = activated(self.norm(name=f"norm{index}"), self.act, x, train=train)
         return x
 
 
@@ -63,4 +64,4 @@ class ConvPool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = self.conv(x.shape[-1], 3, 2, name="conv")(x)
-        return self.act(self.norm(name="norm")(x, train=train))
+        return activated(self.norm(name="norm"), self.act, x, train=train)

@@ -49,7 +49,7 @@ class Statistics(NamedTuple):
         return jax.lax.psum(sums, self.axis_name, axis_index_groups=self.axis_index_groups)
 
 
-def _expanded(values: jax.Array, x: jax.Array) -> jax.Array:
+def expanded(values: jax.Array, x: jax.Array) -> jax.Array:
     """Return per-channel values in the rank of x.  JAX can be told to refuse other ranks."""
     return jax.lax.expand_dims(values, range(x.ndim - values.ndim))
 
@@ -66,7 +66,7 @@ def affine_formula(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.A
     Returns:
         float32[..., C].
     """
-    mean, factor, bias = (_expanded(values, x) for values in (mean, factor, bias))
+    mean, factor, bias = (expanded(values, x) for values in (mean, factor, bias))
     return (_wide(x) - mean) * factor + bias
 
 
@@ -85,7 +85,7 @@ def _affine_backward(
     # The product is with x itself.  With ``x - mean``, XLA would keep or recompute the difference.
     moment = jnp.sum(gradient * _wide(x), axes) - mean * total
     return (
-        (gradient * _expanded(factor, x)).astype(x.dtype),
+        (gradient * expanded(factor, x)).astype(x.dtype),
         (-factor * total).astype(mean.dtype),
         moment.astype(factor.dtype),
         total.astype(factor.dtype),
@@ -94,6 +94,35 @@ def _affine_backward(
 
 affine = custom_gradient(_affine_forward, _affine_backward)(affine_formula)
 """`affine_formula` with a hand-written gradient, which keeps x but not ``x - mean``."""
+
+
+def moments(
+    x: jax.Array, mask: jax.Array | None, statistics: Statistics
+) -> tuple[jax.Array, jax.Array]:
+    """Return the mean and the biased variance of x, float32[1, ..., C] or float32[G, 1, ..., C].
+
+    Args:
+        x: [N, ..., C], or groups [G, N, ..., C].
+        mask: bool[N] or bool[G, N], which examples count.  None counts all.
+        statistics: how the moments are computed.
+    """
+    values = x.astype(jnp.float32)
+    axes = tuple(range(statistics.batch_axis, x.ndim - 1))
+    weights, count = counted_values(x, mask, statistics)
+
+    def averages(*arrays: jax.Array) -> list[jax.Array]:
+        counted = [array if weights is None else jnp.where(weights, array, 0) for array in arrays]
+        sums = [jnp.sum(array, axes, keepdims=True) for array in counted]
+        return [total / count for total in statistics.over_devices(sums)]
+
+    if statistics.fast_variance:
+        # One pass over x gives both averages, so that devices exchange them in one all-reduce.
+        mean, square = averages(values, values**2)
+        var = jnp.maximum(square - mean**2, 0)
+    else:
+        [mean] = averages(values)
+        [var] = averages((values - mean) ** 2)
+    return mean, var
 
 
 def normalize_formula(
@@ -118,23 +147,8 @@ def normalize_formula(
         The normalized array, dtype[...] in the shape of x, and the mean and the biased variance,
         float32[1, ..., C] or float32[G, 1, ..., C].
     """
-    values = x.astype(jnp.float32)
-    axes = tuple(range(statistics.batch_axis, x.ndim - 1))
-    weights, count = _counted(x, mask, statistics)
-
-    def averages(*arrays: jax.Array) -> list[jax.Array]:
-        counted = [array if weights is None else jnp.where(weights, array, 0) for array in arrays]
-        sums = [jnp.sum(array, axes, keepdims=True) for array in counted]
-        return [total / count for total in statistics.over_devices(sums)]
-
-    if statistics.fast_variance:
-        # One pass over x gives both averages, so that devices exchange them in one all-reduce.
-        mean, square = averages(values, values**2)
-        var = jnp.maximum(square - mean**2, 0)
-    else:
-        [mean] = averages(values)
-        [var] = averages((values - mean) ** 2)
-    factor = jax.lax.rsqrt(var + statistics.epsilon) * _expanded(scale, x)
+    mean, var = moments(x, mask, statistics)
+    factor = jax.lax.rsqrt(var + statistics.epsilon) * expanded(scale, x)
     return affine_formula(x, mean, factor, bias).astype(dtype), mean, var
 
 
@@ -168,12 +182,12 @@ def _normalize_backward(
     else:
         moment = jnp.sum(gradient * (values - mean), axes, keepdims=True)
     of_scale = moment * inverse
-    weights, count = _counted(x, mask, statistics)
+    weights, count = counted_values(x, mask, statistics)
     all_total, all_of_scale = statistics.over_devices((total, of_scale))
     through_moments = all_total / count + (values - mean) * (inverse * all_of_scale / count)
     if weights is not None:
         through_moments = jnp.where(weights, through_moments, 0)
-    of_x = (gradient - through_moments) * (inverse * _expanded(scale, x))
+    of_x = (gradient - through_moments) * (inverse * expanded(scale, x))
     groups = tuple(range(x.ndim - 1))
     # Each device returns its own share of the gradients of scale and bias, as for any parameter.
     return (
@@ -210,7 +224,7 @@ def mean_over_groups(moments: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.sum(examples[:, None] * moments, axis=0) / jnp.maximum(jnp.sum(examples), 1)
 
 
-def _counted(
+def counted_values(
     x: jax.Array, mask: jax.Array | None, statistics: Statistics
 ) -> tuple[jax.Array | None, jax.Array | int]:
     """Return the mask in the rank of x, and the number of values that count for each channel.

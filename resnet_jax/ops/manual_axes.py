@@ -35,3 +35,9 @@ def vary_over(axes: frozenset[Any], tree: Any) -> Any:
 def within_shard_map() -> bool:
     """Return whether JAX traces a function for `jax.shard_map`."""
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def partly_manual() -> bool:
+    """Return whether `jax.shard_map` has made some axes of the mesh manual, but not all of them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return bool(mesh.manual_axes) and not mesh.are_all_axes_manual

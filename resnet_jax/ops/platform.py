@@ -17,12 +17,14 @@ from typing import Any, Literal
 import jax
 import jax.export
 
-from resnet_jax.ops.manual_axes import vary_over, varying_axes
+from resnet_jax.ops.manual_axes import partly_manual, vary_over, varying_axes
 
 Formulation = Literal["parts", "convolution", "product", "space_to_depth"]
 Program = Literal["cpu", "default", "by platform"]
+Kernels = Literal["off", "accelerator", "interpreter"]
 
 _formulation: ContextVar[Formulation | None] = ContextVar("formulation", default=None)
+_kernels: ContextVar[Kernels] = ContextVar("kernels", default="off")
 _devices: ContextVar[int] = ContextVar("devices", default=1)
 _platform: ContextVar[str | None] = ContextVar("platform", default=None)
 
@@ -51,6 +53,51 @@ def formulation(name: Formulation) -> Iterator[None]:
 def chosen_formulation() -> Formulation | None:
     """Return the formulation that `formulation` set, or None if the platform decides."""
     return _formulation.get()
+
+
+@contextmanager
+def fused_normalization(kernels: Kernels = "accelerator") -> Iterator[None]:
+    """Compute BatchNorm, the addition of a shortcut and ReLU in one hand-written kernel.
+
+    See `resnet_jax.ops.normalization_kernels`.  Results are equal to rounding.  The kernels are off
+    without this setting, because nobody has measured yet whether they are faster than what XLA
+    fuses by itself.
+
+    Args:
+        kernels: ``"accelerator"`` uses the kernels on CUDA GPUs and TPUs, and XLA's operations on
+            all other platforms.  ``"interpreter"`` runs the kernels for GPUs in Pallas's
+            interpreter on every platform, which is slow and meant for tests.  ``"off"`` uses XLA's
+            operations everywhere.
+    """
+    token = _kernels.set(kernels)
+    try:
+        yield
+    finally:
+        _kernels.reset(token)
+
+
+def kernels_are_on() -> bool:
+    """Return whether `fused_normalization` has turned kernels on, for this or another platform."""
+    return _kernels.get() != "off"
+
+
+def chosen_kernels(x: jax.Array, *others: jax.Array) -> Kernels:
+    """Return where kernels are used for an array, under the current setting.
+
+    They are used nowhere if a size is symbolic, if an array has a sharding in its type
+    (`jax.sharding.AxisType.Explicit`), if some but not all axes of the mesh are manual, or if the
+    trainer has stated that it computes on CPUs.  As for `chosen_program`, an operation asks once.
+
+    Args:
+        x: any array.
+        others: the other operands.
+    """
+    kernels = _kernels.get()
+    if kernels == "off" or (kernels == "accelerator" and stated_platform() == "cpu"):
+        return "off"
+    symbolic = any(jax.export.is_symbolic_dim(size) for y in (x, *others) for size in y.shape)
+    explicit = any(any(jax.typeof(y).sharding.spec) for y in (x, *others))
+    return "off" if symbolic or explicit or partly_manual() else kernels
 
 
 def has_symbolic_pixels(x: jax.Array) -> bool:

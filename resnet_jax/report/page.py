@@ -46,10 +46,15 @@ def write_report(path: Path, record: RunRecord) -> None:
     path.write_text(page, encoding="utf-8")
 
 
-def create_environment() -> jinja2.Environment:
-    """Return the environment of the templates."""
+def create_environment(*packages: str) -> jinja2.Environment:
+    """Return the environment of the templates.
+
+    Args:
+        packages: Packages that have a directory ``templates``. By default it is this one.
+    """
+    packages = packages or ("resnet_jax.report",)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("resnet_jax.report", "templates"),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in packages]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -14,6 +14,7 @@ import jax
 
 import resnet_jax
 from resnet_jax.config import (
+    ArraysConfig,
     AugmentConfig,
     ClipConfig,
     DigitsConfig,
@@ -325,7 +326,7 @@ def _augmentation(config: TrainConfig) -> str:
     if isinstance(data, SyntheticConfig):
         return "none"
     crops = []
-    if isinstance(data, TfdsArraysConfig | IdxConfig):
+    if isinstance(data, TfdsArraysConfig | IdxConfig | ArraysConfig):
         augment = data.augment
     else:
         augment = data.images.augment

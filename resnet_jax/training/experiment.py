@@ -6,12 +6,11 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -37,6 +36,7 @@ def train(
     config: TrainConfig,
     workdir: str | os.PathLike[str] | None = None,
     *,
+    arrays: Mapping[str, np.ndarray] | None = None,
     hooks: Sequence[Hook] = (),
     command: Sequence[str] = (),
     profile: ProfileConfig | None = None,
@@ -50,6 +50,8 @@ def train(
         config: The experiment.
         workdir: The run directory. It is created if needed, and a run in it is continued. None
             makes a temporary directory, which is not deleted.
+        arrays: NumPy arrays by their names, if ``config.data`` is an `ArraysConfig` without a path.
+            A run is only continued with the arrays that it began with.
         hooks: Called at the start, after steps whose metrics are recorded, after evaluations and
             at the end, in process 0 only; see `Hook`.
         command: Words of the command line, for the report.
@@ -78,7 +80,7 @@ def train(
     # Output that goes to a file is not wrapped at the width of a screen.
     console = Console(width=None if sys.stdout.isatty() else 200, quiet=quiet or not is_primary())
     # A run that is continued does not need its starting weights.
-    run = open_run(config, read_weights=not (path / "checkpoints").exists())
+    run = open_run(config, read_weights=not (path / "checkpoints").exists(), arrays=arrays)
     profile.check_steps(run.total_steps)
     with primary_first("workdir"):
         directory = Workdir(path, config, claim=is_primary())
@@ -194,9 +196,7 @@ def _record(
             mask=evaluation.mask,
             image=dataset.evaluation.image,
             name=dataset.evaluation.name,
-            explain=explainer(
-                run.model, variables, lambda images: run.dataset.prepare(jnp.asarray(images))
-            ),
+            explain=explainer(run.model, variables, dataset.prepare),
         ),
         kernels=_first_kernels(variables["params"]),
     )

@@ -1,5 +1,6 @@
 """The learning rate of a run as a curve."""
 
+import jax
 import numpy as np
 
 from resnet_jax.report import Series
@@ -21,5 +22,5 @@ def learning_rate_curve(run: Run, steps: int | None = None) -> Series:
     """
     total = run.total_steps if steps is None else steps
     done = np.unique(np.linspace(0, total - 1, min(total, _MAX_POINTS)).round().astype(int))
-    rates = np.broadcast_to(np.asarray(run.schedule(done), np.float64), done.shape)
+    rates = np.broadcast_to(np.asarray(jax.jit(run.schedule)(done), np.float64), done.shape)
     return Series("schedule", (done + 1).tolist(), rates.tolist())

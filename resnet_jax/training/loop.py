@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import jax
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from resnet_jax.config import ConfigError, ProfileConfig
 from resnet_jax.data import DataError
+from resnet_jax.ops.compilation import run_once_options
 from resnet_jax.training.description import describe, early_stop, shortened_warmup
 from resnet_jax.training.early_stopping import BestEvaluation
 from resnet_jax.training.evaluate import EvalStep, Evaluation
@@ -237,14 +238,20 @@ def _first_state(
     return state, BestEvaluation.from_metadata(metadata)
 
 
-@jax.jit
-def _all_finite(params: Any) -> jax.Array:
-    """Return whether all parameters are finite, bool[].
+@cache
+def _all_finite() -> Callable[[Any], jax.Array]:
+    """Return a jitted function from parameters to whether all of them are finite, bool[].
 
     The loss alone does not tell: a NaN in one image has given a finite loss and gradients with NaN
     in a program that XLA compiled for CPUs.
     """
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+
+    def all_finite(params: Any) -> jax.Array:
+        # One vector needs one reduction, where many arrays need one for each shape.
+        vector = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+        return jnp.isfinite(vector).all()
+
+    return jax.jit(all_finite, compiler_options=run_once_options())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -371,7 +378,7 @@ class _Loop:
             "lengthen schedule.warmup_epochs"
         )
         guard, loss_scale, finite = jax.device_get(
-            (state.guard, state.loss_scale, _all_finite(state.params))
+            (state.guard, state.loss_scale, _all_finite()(state.params))
         )
         if guard and (count := int(guard["in_a_row"])) >= self.run.config.guard.max_in_a_row:
             raise TrainingDivergedError(

@@ -23,6 +23,8 @@ class Records:
         self._run, self._writer, self._progress = run, writer, progress
         self._pending: list[Metrics] = []
         self._clock = time.perf_counter()
+        # Without `jax.jit`, each operation of the schedule would be compiled separately.
+        self._learning_rate = jax.jit(run.schedule)
 
     def add(self, metrics: Metrics) -> None:
         """Collect the metrics of a step; they stay on the devices."""
@@ -47,7 +49,7 @@ class Records:
         self._pending.clear()
         images = run.phases.examples(step) - run.phases.examples(step - steps)
         values = means | {
-            "learning_rate": float(jax.device_get(run.schedule(step - 1))),
+            "learning_rate": float(jax.device_get(self._learning_rate(step - 1))),
             "images_per_second": images / seconds,
         }
         self._writer.write(step, run.epochs_done(step), "train", values)

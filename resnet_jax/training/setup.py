@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from functools import cached_property, partial
 from typing import Any, Self
@@ -21,6 +22,7 @@ from resnet_jax.inference.precise_bn import make_batch_statistics
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.models import ResNet
 from resnet_jax.ops import platform
+from resnet_jax.ops.compilation import run_once_options
 from resnet_jax.training.accumulation import microbatches
 from resnet_jax.training.averaging import Timeline
 from resnet_jax.training.class_balance import count_classes
@@ -125,7 +127,12 @@ class Run:
 
     @classmethod
     def open(
-        cls, config: TrainConfig, model: ResNet, mesh: Mesh, weights: Tensors | None = None
+        cls,
+        config: TrainConfig,
+        model: ResNet,
+        mesh: Mesh,
+        weights: Tensors | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
         """Return the run of an experiment that `check` has accepted; opens the data.
 
@@ -134,6 +141,7 @@ class Run:
             model: The network.
             mesh: The devices.
             weights: Tensors to start from. By default `create_state` reads them.
+            arrays: Arrays by their names, for data without a path; see `ArraysConfig`.
 
         Raises:
             ConfigError: The images do not have ``config.model.in_channels`` channels, the run
@@ -142,7 +150,7 @@ class Run:
             DataError: There are no such images.
             ImportError: The libraries that read the images are not installed.
         """
-        dataset = open_dataset(config.data)
+        dataset = open_dataset(config.data, arrays)
         if config.distillation.is_file:
             # The logits of an image are found by its position in the training split.
             dataset = dataclasses.replace(dataset, train=dataset.train.with_index())
@@ -157,7 +165,7 @@ class Run:
                 f"early_stopping needs a validation split, but the images of {dataset.name} are "
                 "evaluated on a test split, which must not choose a checkpoint; set "
                 "data.hold_out_validation (folders), data.evaluate_on (digits) or "
-                "data.evaluation_split (TFDS, IDX), or early_stopping.patience to None"
+                "data.evaluation_split (TFDS, IDX, arrays), or early_stopping.patience to None"
             )
         phases = Phases.create(config, dataset)
         for batch_size in {phase.batch_size for phase in phases.phases} - {config.batch_size}:
@@ -260,21 +268,20 @@ class Run:
             ConfigError: The run starts from weights, and they cannot be read, belong to another
                 network, or differ between the processes.
         """
-        # No step has the number 2**32 - 1, so this key is used nowhere else.
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 2**32 - 1)
         jit = partial(
             jax.jit,
             out_shardings=self._state_shardings,
-            # The program runs once, and optimizing it would take longer than it could save.
-            compiler_options={"xla_backend_optimization_level": 0},
+            compiler_options=run_once_options(),
         )
         config = self.config.model
         if config.weights is None:
-            return jit(self._create_state)(key)
+            return jit(self._initialize)(_as_argument(self.config.seed))
         tensors = (
             read_starting_weights(config, self.model) if self.weights is None else self.weights
         )
-        variables = starting_variables(config, tensors, self.model, key)
+        variables = starting_variables(
+            config, tensors, self.model, _parameter_key(self.config.seed)
+        )
         found = gather("weights", json_digest(describe_arrays(variables)))
         if len(set(found)) > 1:
             raise ConfigError(
@@ -283,9 +290,19 @@ class Run:
             )
         return jit(self._state_of)(replicate(variables, self.mesh))
 
-    def _create_state(self, key: jax.Array) -> TrainState:
-        images = jnp.zeros((1, *_prepared_shape(self.dataset)))
-        return self._state_of(self.model.init(key, images, train=False))
+    @cached_property
+    def _initialize(self) -> Callable[[Any], TrainState]:
+        """Function from the seed to the state before the first step.
+
+        JAX traces a function once, so it is the same object for the shapes and for the values.
+        """
+        shape = (1, *_prepared_shape(self.dataset))
+
+        def initialize(seed: jax.Array) -> TrainState:
+            key = _parameter_key(seed)
+            return self._state_of(self.model.init(key, jnp.zeros(shape), train=False))
+
+        return initialize
 
     def _state_of(self, variables: Any) -> TrainState:
         """Return the state before the first step, with all fields that the experiment needs."""
@@ -299,7 +316,7 @@ class Run:
 
     @cached_property
     def _state_shapes(self) -> TrainState:
-        return jax.eval_shape(self._create_state, jax.random.key(0))
+        return jax.eval_shape(self._initialize, _as_argument(self.config.seed))
 
     @property
     def _state_shardings(self) -> TrainState:
@@ -360,7 +377,12 @@ class Run:
         Their batches are what the iterators of the splits yield, on the devices.  The training step
         donates its state.
         """
-        return self.compile_train_step(), self.compile_eval_step()
+        lowered = self.lower_train_step()
+        # XLA does not hold the global interpreter lock, so the evaluation step is traced meanwhile.
+        with ThreadPoolExecutor(1, thread_name_prefix="compile") as compiler:
+            compiling = compiler.submit(lowered.compile)
+            eval_step = self.compile_eval_step()
+            return partial(compiling.result(), self._train_arrays), eval_step
 
     def compile_eval_step(self) -> EvalStep:
         """Return the evaluation step alone, compiled like that of `compile`."""
@@ -535,6 +557,22 @@ class Run:
         )
 
 
+def _as_argument(seed: int) -> np.int64:
+    """Return a seed as an argument of a program, which takes the same 32 bits as `jax.random.key`.
+
+    JAX refuses a Python integer of more than 31 bits.
+    """
+    return np.int64(seed)
+
+
+def _parameter_key(seed: int | jax.Array) -> jax.Array:
+    """Return the PRNG key of the parameters.
+
+    No step has the number 2**32 - 1, so this key is used nowhere else.
+    """
+    return jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
+
+
 def _scaled_by_batches(
     schedule: optax.Schedule, config: TrainConfig, phases: Phases
 ) -> optax.Schedule:
@@ -544,11 +582,12 @@ def _scaled_by_batches(
         of_phase = dataclasses.replace(config, batch_size=phase.batch_size)
         return of_phase.learning_rate_factor / config.learning_rate_factor
 
-    factors = jnp.asarray([factor(phase) for phase in phases.phases], jnp.float32)
+    factors = np.asarray([factor(phase) for phase in phases.phases], np.float32)
     if (factors == 1).all():
         return schedule
     ends = jnp.asarray([phase.first_step for phase in phases.phases[1:]])
-    return lambda step: schedule(step) * factors[jnp.searchsorted(ends, step, side="right")]
+    rates = jnp.asarray(factors)
+    return lambda step: schedule(step) * rates[jnp.searchsorted(ends, step, side="right")]
 
 
 def _create_optimizer(

@@ -1,6 +1,7 @@
 """The parts of the benchmark for accelerators that can be tested without an accelerator."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import accelerator
+from benchmarks import accelerator, normalization_kernels
 from resnet_jax import create_model
 
 
@@ -40,11 +41,44 @@ def test_a_part_that_fails_or_takes_too_long_leaves_its_error(
     assert results.keys() == {
         "train_step",
         "variants",
+        "kernels",
         "inference",
         *(f"flags: {name}" for name in accelerator.FLAGS),
     }
     assert "--timm" in results["train_step"][0]
     assert results["variants"][0][-len(accelerator.VARIANTS) :] == list(accelerator.VARIANTS)
+
+    # Another run adds its parts, and keeps the others.
+    path.write_text(json.dumps({"train_step": "kept", "kernels": "replaced"}))
+    monkeypatch.setattr(sys, "argv", ["accelerator", f"--json={path}", "--parts", "kernels"])
+    accelerator.main()
+    results = json.loads(path.read_text())
+    assert results.keys() == {"train_step", "kernels"}
+    assert results["train_step"] == "kept"
+    assert "--batch-size=256" in results["kernels"][0]
+
+
+def test_xla_knows_every_flag(tmp_path: Path) -> None:
+    flags = " ".join(accelerator.FLAGS.values()).format(cache=tmp_path)
+    for given, known in ((flags, True), ("--xla_gpu_no_such_flag=true", False)):
+        environment = os.environ | {"XLA_FLAGS": given, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", "import jax; jax.devices()"]
+        ended = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert (ended.returncode == 0) == known
+
+
+def test_the_kernels_are_measured_next_to_their_formulas(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "kernels.json"
+    options = ["--batch-size=2", "--image-size=8", "--rounds=1", f"--json={path}"]
+    monkeypatch.setattr(normalization_kernels, "LAYERS", [(56, 8), (28, 256)])
+    monkeypatch.setattr(sys, "argv", ["normalization_kernels", *options])
+    normalization_kernels.main()
+    results = json.loads(path.read_text())["results"]
+    assert [result["shape"] for result in results] == [[2, 4, 8]] * 3 + [[2, 1, 256]] * 3
+    # Sums with a shortcut read the gradient, the input and the output, in bfloat16.
+    assert results[4]["bytes"] == 3 * 2 * 256 * 2
 
 
 @pytest.mark.parametrize("name", accelerator.VARIANTS)

@@ -11,8 +11,7 @@ import pytest
 from resnet_jax.commands.main import main
 from resnet_jax.training.process import distributed
 
-# One worker runs the whole file, because its fixture is expensive.
-pytestmark = [pytest.mark.xdist_group("find_lr"), pytest.mark.usefixtures("tiny_networks")]
+pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 OPTIONS = (
     *("--find-lr", "--model.name=tiny_resnet", "--learning-rate-scaling=linear"),

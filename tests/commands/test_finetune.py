@@ -24,8 +24,7 @@ from resnet_jax.training.process import distributed
 from tests.commands.test_train import Outcome
 from tests.training.tiny_train import NETWORKS
 
-# One worker runs the whole file, because its fixture is expensive.
-pytestmark = [pytest.mark.xdist_group("finetune"), pytest.mark.usefixtures("tiny_networks")]
+pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 RunHere = Callable[..., Outcome]
 

@@ -33,8 +33,7 @@ from resnet_jax.training.train_steps import TrainSteps, is_compiling
 from tests import fast_compilation
 from tests.training.tiny_train import GATE
 
-# One worker runs the whole file, because its fixture is expensive.
-pytestmark = [pytest.mark.xdist_group("train"), pytest.mark.usefixtures("tiny_networks")]
+pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "train.py")

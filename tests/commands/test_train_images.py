@@ -29,7 +29,7 @@ from tests.data.images.test_loading import workers_of
 from tests.data.images.test_tfds import prepared as prepared
 from tests.data.images.test_tfds import tfrecord as tfrecord
 
-pytestmark = [pytest.mark.xdist_group("train_images"), pytest.mark.usefixtures("tiny_networks")]
+pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 OPTIONS = (
     "--model.name=tiny_resnet",

@@ -126,7 +126,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (IMAGES, idx(np.zeros((30, 6, 5), "f4")), r"has float32 values .* but images must be"),
         (IMAGES, idx(np.zeros((0, 6, 5), "u1")), r"has uint8 values \[0, 6, 5\], but images must"),
         (LABELS, idx(examples("train")[0]), r"has uint8 values .* but labels must be integers"),
-        (LABELS, idx(examples("test")[1]), "has 30 images and .* 11 labels; give two files of one"),
+        (LABELS, idx(examples("test")[1]), "has 30 images and .* 11 labels; give those of one"),
         (LABELS, idx(np.full(30, 2**20, "i4")), "has labels from 1048576 to 1048576, but they"),
         (LABELS, idx(np.full(30, -1, "i1")), "has labels from -1 to -1, but they must be"),
         (IMAGES, idx(np.zeros((30, 8, 5), "u1")), "has images of 8x5 pixels and .* of 6x5"),

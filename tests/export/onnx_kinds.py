@@ -1,34 +1,38 @@
 """The kinds of parts in the table of networks, and small networks that have all of them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from resnet_jax import ResNet
+from resnet_jax import BasicBlock, ResNet
 from resnet_jax.models.options import distinct_blocks, unbound_block, unbound_norm
 
 # Each network is as small as its name allows. Together they have every kind of part in the table.
+_ONE: dict[str, Any] = {"width": 8, "stage_sizes": (1,)}
+_TWO: dict[str, Any] = {"width": 8, "stage_sizes": (1, 1)}
 REPRESENTATIVES: list[tuple[str, dict[str, Any]]] = [
-    ("resnet18", {"width": 8, "stage_sizes": (1, 1)}),
-    ("resnet50d", {"width": 8, "stage_sizes": (1, 1)}),
-    ("resnext50_32x4d", {"width": 16, "stage_sizes": (1, 1)}),
-    ("senet154", {"width": 32, "cardinality": 16, "stage_sizes": (1, 1)}),
-    ("ecaresnet50t", {"width": 8, "stage_sizes": (1, 1)}),
-    ("skresnet18", {"width": 16, "stage_sizes": (1, 1)}),
-    ("resnest50d_4s2x40d", {"width": 32, "stage_sizes": (1, 1)}),
-    ("resnest14d", {"width": 16, "stage_sizes": (1, 1)}),
-    ("res2net50_26w_4s", {"width": 32, "stage_sizes": (2, 1)}),
-    ("resnetblur18", {"width": 8, "stage_sizes": (1, 1)}),
-    ("resnetrs50", {"width": 8, "stage_sizes": (1, 1)}),
-    ("resnet18_ibn_a", {"width": 8}),
-    ("resnet18_ibn_b", {"width": 8}),
-    ("resnet50_gn", {"width": 32, "stage_sizes": (1, 1)}),
-    ("resnetv2_50x1_bit", {"width": 32, "stage_sizes": (1, 1)}),
-    ("resnetv2_50d_evos", {"width": 32, "stage_sizes": (1, 1)}),
-    ("resnetv2_50d_frn", {"width": 8, "stage_sizes": (1, 1)}),
-    ("resnet50_clip", {"width": 16, "stem_widths": (8, 8, 16), "stage_sizes": (1, 1)}),
-    ("nf_seresnet26", {"width": 8, "stage_sizes": (1, 1)}),
-    ("cifar_preresnet164", {"width": 8, "stage_sizes": (1, 1)}),
-    ("cifar_preresnet110", {"width": 8, "stage_sizes": (1, 1)}),
+    ("resnet18", _TWO),
+    ("resnet50d", _TWO),
+    ("resnext50_32x4d", _ONE | {"width": 16}),
+    ("senet154", _TWO | {"width": 32, "cardinality": 16}),
+    ("ecaresnet50t", _ONE),
+    ("skresnet18", _ONE | {"width": 16}),
+    ("resnest50d_4s2x40d", _TWO | {"width": 32}),
+    ("resnest14d", _ONE | {"width": 16}),
+    ("res2net50_26w_4s", {"width": 32, "stage_sizes": (2,)}),
+    ("resnetblur18", _TWO),
+    ("seresnetaa50d", _TWO),
+    ("resnetrs50", _ONE),
+    ("resnet18_ibn_a", _ONE | {"block": partial(BasicBlock, ibn="a")}),
+    ("resnet18_ibn_b", _ONE | {"block": partial(BasicBlock, ibn="b")}),
+    ("resnet50_gn", _ONE | {"width": 32}),
+    ("resnetv2_50x1_bit", _ONE | {"width": 32}),
+    ("resnetv2_50d_evos", _ONE | {"width": 32}),
+    ("resnetv2_50d_frn", _ONE),
+    ("resnet50_clip", _ONE | {"width": 16, "stem_widths": (8, 8, 16)}),
+    ("nf_seresnet26", _ONE),
+    ("cifar_preresnet164", _TWO),
+    ("cifar_preresnet110", _TWO),
 ]
 
 

@@ -206,6 +206,8 @@ class Option(TypedDict):
     option: str
     """Name of the argument of `timm.create_model`."""
     value: int | str
+    layers: NotRequired[list[int]]
+    """Number of blocks of each stage, if there are fewer than the architecture has."""
     image_size: tuple[int, int]
     """Height and width."""
     logits: list[list[float]]

@@ -62,13 +62,30 @@ CATALOGUE = {
 """From each architecture to what defines it: torchvision, timm, or `ibn_net` here."""
 
 LAYERS = {
+    "resnext50_32x4d": (2, 1, 1, 1),
+    "wide_resnet50_2": (2, 1, 1, 1),
+    "resnet50t": (2, 1, 1, 1),
+    "seresnet50": (2, 1, 1, 1),
+    "ecaresnet50d": (2, 1, 1, 1),
+    "resnetrs50": (2, 1, 1, 1),
+    "resnetv2_50": (2, 1, 1, 1),
+    "resnetv2_50x1_bit": (2, 1, 1, 1),
+    "resnest50d": (2, 1, 1, 1),
+    "skresnet34": (2, 1, 1, 1),
+    "resnetblur50": (2, 1, 1, 1),
+    "resnetaa50": (2, 1, 1, 1),
+    "resnet50_gn": (2, 1, 1, 1),
+    "seresnext50_32x4d": (2, 1, 1, 1),
     "senet154": (2, 1, 1, 1),
     "resnetv2_50d_evos": (1, 1, 1, 1),
     "resnetv2_50d_frn": (1, 1, 1, 1),
     "res2next50": (2, 1, 1, 1),
     "se_resnet50_ibn_a": (1, 1, 1, 1),
+    "resnet50_clip": (2, 1, 1, 1),
 }
-"""Number of blocks of each stage, where fewer than the architecture has show every layer of it."""
+"""Number of blocks of each stage, where fewer than the architecture has show every layer of it.
+
+`tests/nightly/timm_parity.py` compares the whole networks."""
 
 EVAL_ONLY = ("resnest", "skresnet")
 """Families without values of training, which is random or ill-conditioned for a batch of two."""
@@ -82,17 +99,25 @@ TOLERANCE = 1e-5
 
 def build(arch: str, num_classes: int = NUM_CLASSES) -> nn.Module:
     """Return a float64 network with golden weights."""
-    layers = {"layers": LAYERS[arch]} if arch in LAYERS else {}
     if CATALOGUE[arch] == "timm":
-        model = timm.create_model(arch, num_classes=num_classes, **layers)
+        model = timm.create_model(arch, num_classes=num_classes)
     elif CATALOGUE[arch] == "IBN-Net":
-        model = ibn_net.create(arch, num_classes=num_classes, **layers)
+        model = ibn_net.create(arch, num_classes=num_classes)
     else:
         model = torchvision.models.get_model(arch, num_classes=num_classes)
+    if arch in LAYERS:
+        shorten(model, LAYERS[arch])
     model.double()
     for name, tensor in named_tensors(model).items():
         tensor.copy_(torch.from_numpy(golden.tensor(name, tuple(tensor.shape))))
     return model
+
+
+def shorten(model: nn.Module, layers: Sequence[int]) -> None:
+    """Remove the last blocks of each stage."""
+    for stage, size in zip(stages(model), layers, strict=True):
+        blocks = getattr(stage, "blocks", stage)
+        del blocks[size:]
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -254,6 +279,8 @@ def compute_option(recorded: golden.Option) -> np.ndarray:
     model = timm.create_model(
         recorded["arch"], num_classes=10, **{recorded["option"]: recorded["value"]}
     )
+    if "layers" in recorded:
+        shorten(model, recorded["layers"])
     return compute_option_logits(model, recorded["image_size"])
 
 
@@ -263,6 +290,8 @@ def compute_dilated(recorded: golden.Option) -> np.ndarray:
     model = torchvision.models.get_model(
         recorded["arch"], num_classes=10, replace_stride_with_dilation=dilated
     )
+    if "layers" in recorded:
+        shorten(model, recorded["layers"])
     return compute_option_logits(model, recorded["image_size"])
 
 

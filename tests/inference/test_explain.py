@@ -215,7 +215,7 @@ def test_grad_cam_of_a_linear_head_is_the_class_activation_map() -> None:
     model = create_model("resnet18", num_classes=3, width=8, stage_sizes=(1, 1))
     images = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
     variables = random_variables(model, images)
-    maps = model.apply(variables, images, train=False, method="features")
+    maps = jax.jit(partial(model.apply, train=False, method="features"))(variables, images)
     activations = np.asarray(maps["stage2"][0])
     cam = np.maximum(activations @ variables["params"]["head"]["kernel"][:, 1], 0)
     # Bilinear interpolation by a factor of 8, along one axis after the other.

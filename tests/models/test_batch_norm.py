@@ -36,15 +36,18 @@ def test_frozen_statistics_are_used_and_kept_in_training() -> None:
     images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
     variables = random_variables(model, images)
 
-    def loss_fn(params: dict) -> tuple[jax.Array, tuple[jax.Array, dict]]:
-        logits, updated = model.apply(
+    def loss_fn(params: dict) -> jax.Array:
+        logits, _ = model.apply(
             variables | {"params": params}, images, train=True, mutable=["batch_stats"]
         )
-        return jnp.sum(logits**2), (logits, updated)
+        return jnp.sum(logits**2)
 
-    grads, (logits, updated) = jax.grad(loss_fn, has_aux=True)(variables["params"])
-    np.testing.assert_array_equal(logits, model.apply(variables, images, train=False))
+    train = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
+    evaluate = jax.jit(partial(model.apply, train=False))
+    logits, updated = train(variables, images)
+    np.testing.assert_array_equal(logits, evaluate(variables, images))
     jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
+    grads = jax.jit(jax.grad(loss_fn))(variables["params"])
     assert jnp.any(grads["stage1"]["block1"]["norm1"]["scale"] != 0)
     assert jnp.any(grads["stage1"]["block1"]["norm1"]["bias"] != 0)
 
@@ -63,7 +66,8 @@ def test_layers_can_be_frozen_by_their_paths() -> None:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(freeze):
-        _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        train = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
+        _, updated = train(variables, images)
     before, after = (flatten_dict(tree["batch_stats"], sep="/") for tree in (variables, updated))
     kept = {path.rpartition("/")[0] for path in after if np.array_equal(after[path], before[path])}
     assert kept == set(frozen)
@@ -100,9 +104,10 @@ def test_a_layer_without_a_network_tells_its_variables(norm: Any) -> None:
     assert all(leaf.shape == (4,) for leaf in jax.tree.leaves(variables))
 
 
+@pytest.mark.usefixtures("tiny_networks")
 def test_a_training_step_moves_parameters_and_keeps_frozen_statistics() -> None:
     config = TrainConfig(
-        model=ModelConfig("cifar_resnet20", freeze_bn=True), data=SyntheticConfig(num_classes=10)
+        model=ModelConfig("tiny_resnet", freeze_bn=True), data=SyntheticConfig(num_classes=10)
     )
     model, _ = check(config)
     optimizer = create_optimizer(SGDConfig(), 0.1)
@@ -122,8 +127,13 @@ def normalized(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the output and the running statistics of a new layer with a decay of 0.75."""
     layer = BatchNorm(momentum=0.75, group_size=group_size)
-    variables = layer.init(jax.random.key(0), images, train=False)
-    output, updated = layer.apply(variables, images, train=True, mask=mask, mutable=["batch_stats"])
+
+    @jax.jit
+    def init_and_apply(images: np.ndarray, mask: np.ndarray | None) -> Any:
+        variables = layer.init(jax.random.key(0), images, train=False)
+        return layer.apply(variables, images, train=True, mask=mask, mutable=["batch_stats"])
+
+    output, updated = init_and_apply(images, mask)
     return np.asarray(output), updated["batch_stats"]
 
 
@@ -214,8 +224,22 @@ def test_a_batch_without_whole_groups_is_refused() -> None:
         normalized(np.ones((12, 2, 2, 3), np.float32), 5)
 
 
-def assert_equal_gradients(actual: Sequence[jax.Array], expected: Sequence[jax.Array]) -> None:
-    """Check that shape and type are equal, and that values are equal up to rounding."""
+def assert_equal_gradients(
+    written: Callable[..., jax.Array],
+    formula: Callable[..., jax.Array],
+    inputs: Sequence[jax.Array],
+    key: jax.Array,
+) -> None:
+    """Check results and gradients: shapes and types are equal, and values up to rounding."""
+
+    @jax.jit
+    def results(*inputs: jax.Array) -> Any:
+        expected, plain = jax.vjp(formula, *inputs)
+        actual, transposed = jax.vjp(written, *inputs)
+        cotangent = jax.random.normal(key, expected.shape, expected.dtype)
+        return (actual, *transposed(cotangent)), (expected, *plain(cotangent))
+
+    actual, expected = results(*inputs)
     for left, right in zip(actual, expected, strict=True):
         assert (left.shape, left.dtype) == (right.shape, right.dtype)
         tolerance = 2**-7 if left.dtype == jnp.bfloat16 else 1e-5
@@ -239,10 +263,8 @@ def test_the_written_gradient_is_that_of_the_formula(
     def normalized(function: Any, *inputs: jax.Array) -> jax.Array:
         return function(*inputs, mask, Statistics(1e-5, axis, fast), dtype)[0]
 
-    expected, plain = jax.vjp(partial(normalized, normalize_formula), x, scale, bias)
-    actual, written = jax.vjp(partial(normalized, normalize), x, scale, bias)
-    cotangent = jax.random.normal(keys[3], shape, dtype)
-    assert_equal_gradients((actual, *written(cotangent)), (expected, *plain(cotangent)))
+    written, formula = (partial(normalized, each) for each in (normalize, normalize_formula))
+    assert_equal_gradients(written, formula, (x, scale, bias), keys[3])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -250,10 +272,7 @@ def test_the_written_gradient_of_frozen_statistics_is_that_of_the_formula(dtype:
     keys = jax.random.split(jax.random.key(0), 5)
     x = jax.random.normal(keys[0], (8, 3, 3, 4), dtype)
     channels = [jax.random.normal(key, (4,)) for key in keys[1:4]]
-    expected, plain = jax.vjp(affine_formula, x, *channels)
-    actual, written = jax.vjp(affine, x, *channels)
-    cotangent = jax.random.normal(keys[4], x.shape, expected.dtype)
-    assert_equal_gradients((actual, *written(cotangent)), (expected, *plain(cotangent)))
+    assert_equal_gradients(affine, affine_formula, (x, *channels), keys[4])
 
 
 def test_running_statistics_have_no_gradient(images: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from resnet_jax import (
 from resnet_jax.models.blocks import NormalizerFreeBlock
 from resnet_jax.models.layers import conv
 from resnet_jax.weights.dialects.torch import torch_name, torch_rules
+from resnet_jax.weights.structure import structure
 from tests.comparison import deviation
 from tests.golden import golden
 from tests.models.test_variants import torch_shape
@@ -38,10 +39,14 @@ def abstract(model: ResNet, channels: int = 3) -> dict[str, Any]:
 
 def golden_variables(model: ResNet) -> dict[str, Any]:
     rules, state = torch_rules(model), {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract(model)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(structure(model, in_channels=3)):
         name = torch_name([key.key for key in path], rules)
         state[name] = golden.tensor(name, torch_shape(name, leaf.shape, rules))
     return load_weights(model, state)
+
+
+def evaluated(model: ResNet, variables: dict[str, Any], images: np.ndarray) -> jax.Array:
+    return jax.jit(partial(model.apply, train=False))(variables, images)
 
 
 @pytest.mark.parametrize(
@@ -52,15 +57,15 @@ def golden_variables(model: ResNet) -> dict[str, Any]:
 def test_options_equal_the_reference(option: golden.Option) -> None:
     value = option["value"]
     name = TIMM_OPTIONS.get(option["option"], option["option"])
+    layers = {"stage_sizes": tuple(option["layers"])} if "layers" in option else {}
     model = create_model(
         option["arch"],
         num_classes=10,
+        **layers,
         **{name: getattr(nn, str(value)) if name == "act" else value},
     )
     images = golden.images(2, option["image_size"])
-    logits = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(
-        golden_variables(model), images
-    )
+    logits = evaluated(model, golden_variables(model), images)
     assert deviation(logits, option["logits"]) < 2e-5
 
 
@@ -68,7 +73,7 @@ def real_info(model: ResNet) -> dict[str, tuple[int, int]]:
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     features = jax.eval_shape(
         lambda variables, images: model.apply(variables, images, train=False, method="features"),
-        abstract(model),
+        structure(model, in_channels=3),
         images,
     )
     return {name: (x.shape[-1], 64 // x.shape[1]) for name, x in features.items()}
@@ -79,7 +84,8 @@ def real_info(model: ResNet) -> dict[str, tuple[int, int]]:
     "name", ["resnet18", "resnet50d", "resnest14d", "resnetv2_50x1_bit", "nf_resnet26"]
 )
 def test_output_stride_changes_strides_and_no_parameter(name: str, output_stride: int) -> None:
-    model, plain = create_model(name, output_stride=output_stride), create_model(name)
+    plain = create_model(name, stage_sizes=(1, 1, 2, 1))
+    model = plain.clone(output_stride=output_stride)
     assert model.feature_info == real_info(model)
     assert {k: info.stride for k, info in model.feature_info.items()} == {
         k: min(info.stride, output_stride) for k, info in plain.feature_info.items()
@@ -113,15 +119,14 @@ def test_feature_info_tells_the_real_shapes(name: str) -> None:
 
 def test_without_a_head_the_features_come_out() -> None:
     images = golden.images(2, 32)
-    pooled = create_model("resnet18", num_classes=0)
-    unpooled = create_model("resnet18", num_classes=0, global_pool="none")
-    variables = golden_variables(create_model("resnet18"))
+    model = create_model("resnet18", stage_sizes=(1, 1, 1, 1))
+    pooled = model.clone(num_classes=0)
+    unpooled = pooled.clone(global_pool="none")
+    variables = golden_variables(model)
     del variables["params"]["head"]
-    maps = unpooled.apply(variables, images, train=False)
+    vectors, maps = (evaluated(model, variables, images) for model in (pooled, unpooled))
     assert maps.shape == (2, 1, 1, 512)
-    np.testing.assert_allclose(
-        pooled.apply(variables, images, train=False), maps.mean((1, 2)), rtol=1e-6
-    )
+    np.testing.assert_allclose(vectors, maps.mean((1, 2)), rtol=1e-6)
 
 
 def test_a_head_without_pooling_is_refused() -> None:
@@ -135,7 +140,7 @@ def test_images_that_average_pooling_cannot_halve_are_refused(size: tuple[int, i
     with pytest.raises(ValueError, match=r"stage\d/block1 cannot add .* multiples of 32"):
         jax.eval_shape(
             lambda variables: model.apply(variables, jnp.zeros((1, *size, 3)), train=False),
-            abstract(model),
+            structure(model, in_channels=3),
         )
 
 
@@ -146,10 +151,10 @@ def test_the_images_decide_how_many_channels_there_are(channels: int) -> None:
 
 
 def test_v1_strides_in_the_first_convolution() -> None:
-    model = create_model("resnet50", stride_in_1x1=True)
-    assert jax.tree.map(jnp.shape, abstract(model)) == jax.tree.map(
-        jnp.shape, abstract(create_model("resnet50"))
-    )
+    plain = create_model("resnet50", stage_sizes=(1, 2, 1, 1))
+    model = plain.clone(stride_in_1x1=True)
+    variables = abstract(model)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, abstract(plain))
     _, captured = jax.eval_shape(
         lambda variables: model.apply(
             variables,
@@ -158,7 +163,7 @@ def test_v1_strides_in_the_first_convolution() -> None:
             capture_intermediates=lambda module, _: isinstance(module, nn.Conv),
             mutable=["intermediates"],
         ),
-        abstract(model),
+        variables,
     )
     block = captured["intermediates"]["stage2"]["block1"]
     assert block["conv1"]["__call__"][0].shape == (1, 8, 8, 128)
@@ -170,8 +175,7 @@ def test_v1_and_v1_5_give_other_values() -> None:
     plain = create_model("cifar_preresnet164", stage_sizes=(1, 1))
     variables = golden_variables(plain)
     v1, v1_5 = (
-        plain.clone(stride_in_1x1=first).apply(variables, images, train=False)
-        for first in (True, False)
+        evaluated(plain.clone(stride_in_1x1=first), variables, images) for first in (True, False)
     )
     assert deviation(v1, v1_5) > 0.01
 
@@ -182,9 +186,11 @@ def test_group_norm_needs_no_statistics() -> None:
 
 def test_another_activation_changes_values_and_no_parameter() -> None:
     images = golden.images(2, 32)
-    relu, silu = create_model("resnet18"), create_model("resnet18", act=nn.silu)
+    relu = create_model("resnet18", stage_sizes=(1, 1, 1, 1))
     variables = golden_variables(relu)
-    ours, theirs = (model.apply(variables, images, train=False) for model in (relu, silu))
+    ours, theirs = (
+        evaluated(model, variables, images) for model in (relu, relu.clone(act=nn.silu))
+    )
     assert deviation(ours, theirs) > 0.1
 
 

@@ -230,7 +230,10 @@ def test_blocks_that_differ_are_no_loop() -> None:
     scanned = unrolled.clone(scan=True)
     jax.tree.map(
         np.testing.assert_array_equal,
-        *(model.apply(variables, IMAGES[:1], train=False) for model in (scanned, unrolled)),
+        *(
+            jax.jit(partial(model.apply, train=False))(variables, IMAGES[:1])
+            for model in (scanned, unrolled)
+        ),
     )
 
 

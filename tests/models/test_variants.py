@@ -1,6 +1,6 @@
 """Every network of the family has the right size, tensors and parameter paths."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import pytest
 from resnet_jax import create_model, list_models
 from resnet_jax.models.layers import ScaledStandardizedConv, StandardizedConv
 from resnet_jax.weights.dialects.torch import Rules, to_torch_layout, torch_name, torch_rules
+from resnet_jax.weights.structure import structure
 from tests.golden import golden
 from tests.variables import abstract_variables
 
@@ -37,10 +38,20 @@ CIFAR = {
 }
 
 
+@cache
 def member_variables(name: str, **overrides: object) -> dict:
     model = create_model(name, **overrides)
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     return abstract_variables(model, images)
+
+
+def traced_briefly(name: str) -> dict:
+    """Return the shapes that `load_weights` expects, which takes far less time than `init`.
+
+    `tests/weights/test_structure.py` proves for every kind of layer that `init` makes the same
+    variables, and `tests/nightly/models.py` proves it for every member.
+    """
+    return structure(create_model(name), in_channels=3)
 
 
 def count(tree: object) -> int:
@@ -54,7 +65,7 @@ def torch_shape(name: str, shape: tuple[int, ...], rules: Rules) -> tuple[int, .
 
 @pytest.mark.parametrize("name", golden.members())
 def test_members_have_the_tensors_of_the_reference(name: str) -> None:
-    variables = member_variables(name)
+    variables = traced_briefly(name)
     member = golden.members()[name]
     assert count(variables["params"]) == member["parameters"]
     rules = torch_rules(create_model(name))
@@ -72,7 +83,7 @@ def test_every_member_is_compared_with_something() -> None:
 @pytest.mark.parametrize("name", CIFAR)
 def test_cifar_networks_have_the_size_of_the_paper(name: str) -> None:
     millions, exactly = CIFAR[name]
-    parameters = count(member_variables(name)["params"])
+    parameters = count(traced_briefly(name)["params"])
     assert parameters == exactly
     assert round(parameters / 1e6, 2 if millions < 1 else 1) == millions
 

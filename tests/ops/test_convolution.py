@@ -52,14 +52,19 @@ def value_and_gradients(name: Formulation, program: Callable[..., jax.Array], *i
 def pulled_back(
     name: Formulation, program: Callable[..., jax.Array], inputs: Any, cotangent: jax.Array
 ) -> Any:
-    with formulation(name):
+    return pullback(name, program)(inputs, cotangent)
 
-        @jax.jit
-        def compute(inputs: Any, cotangent: jax.Array) -> Any:
+
+def pullback(name: Formulation, program: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """Return a function from inputs and a cotangent to the output and the gradients."""
+
+    @jax.jit
+    def compute(inputs: Any, cotangent: jax.Array) -> Any:
+        with formulation(name):
             y, transposed = jax.vjp(program, *inputs)
             return y, transposed(cotangent)
 
-        return compute(inputs, cotangent)
+    return compute
 
 
 def assert_equal_to_rounding(
@@ -95,11 +100,12 @@ def assert_exact_to_rounding(
     shape = jax.eval_shape(program, *inputs).shape
     cotangent = jax.random.normal(jax.random.key(9), shape, jnp.float32)
 
+    compute = pullback("convolution", in_float64 or program)
+
     def exact(change: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
         with jax.enable_x64(True):
             changed = jax.tree.map(lambda x: change(np.asarray(x, np.float64)), (inputs, cotangent))
-            outputs = pulled_back("convolution", in_float64 or program, *changed)
-            return [np.asarray(leaf) for leaf in jax.tree.leaves(outputs)]
+            return [np.asarray(leaf) for leaf in jax.tree.leaves(compute(*changed))]
 
     references, magnitudes, counts = exact(np.asarray), exact(np.abs), exact(np.ones_like)
     for name in ("convolution", *BY_HAND):

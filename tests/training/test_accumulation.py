@@ -21,8 +21,6 @@ from tests.comparison import tree_deviation
 from tests.fast_compilation import DEFAULT_CODE_GENERATOR
 from tests.variables import random_variables
 
-pytestmark = pytest.mark.xdist_group("accumulation")
-
 IMAGES = jax.random.normal(jax.random.key(1), (16, 8, 8, 3))
 EXAMPLES = Examples(IMAGES, jnp.arange(16) % 10, jnp.arange(16) % 10, jnp.ones(16, bool))
 # Microbatch 0 has the examples 0, 4, 8 and 12.

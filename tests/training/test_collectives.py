@@ -11,13 +11,13 @@ from resnet_jax.training.setup import Run
 
 # Statistics that depend on each other cannot be exchanged together. There are those of the stem and
 # of three convolutions per block; the projection shares the exchange of the last convolution.
-LEVELS_OF_RESNET50 = 1 + 3 * 16
+LEVELS_OF_RESNET26 = 1 + 3 * 8
 
 
 def collectives(bn_group_size: Any) -> dict[str, int]:
-    """Count the collectives of a ResNet-50 step on 32 images and 8 devices, by kind."""
+    """Count the collectives of a ResNet-26 step on 32 images and 8 devices, by kind."""
     config = TrainConfig(
-        model=ModelConfig("resnet50", bn_group_size=bn_group_size),
+        model=ModelConfig("resnet26", bn_group_size=bn_group_size),
         data=SyntheticConfig(image_size=32, num_classes=10, train_examples=64, test_examples=8),
         batch_size=32,
         epochs=10,
@@ -42,4 +42,4 @@ def test_statistics_of_the_batch_are_exchanged_once_a_level_each_way() -> None:
     exchanged = collectives("batch")
     assert exchanged.keys() == {"all-reduce"}
     # One more is needed: the gradient of the stem's kernel depends on that of its normalization.
-    assert LEVELS_OF_RESNET50 < exchanged["all-reduce"] <= 2 * LEVELS_OF_RESNET50 + 1
+    assert LEVELS_OF_RESNET26 < exchanged["all-reduce"] <= 2 * LEVELS_OF_RESNET26 + 1

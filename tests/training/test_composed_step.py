@@ -34,8 +34,7 @@ from resnet_jax.training.setup import Run
 from tests.comparison import tree_deviation
 from tests.training.tiny_train import NETWORKS
 
-# One worker runs the whole file, because its fixture is expensive.
-pytestmark = [pytest.mark.xdist_group("composed_step"), pytest.mark.usefixtures("tiny_networks")]
+pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 CONFIG = TrainConfig(
     model=ModelConfig("tiny_resnet", dtype="float16"),

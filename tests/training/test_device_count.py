@@ -22,9 +22,6 @@ from resnet_jax.training.sharding import shard_batch
 from resnet_jax.training.state import TrainState
 from tests.comparison import tree_deviation
 
-# One worker runs the whole file, because its fixtures are expensive.
-pytestmark = pytest.mark.xdist_group("device_count")
-
 Outcome = tuple[list[float], TrainState]
 
 

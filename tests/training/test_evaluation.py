@@ -15,9 +15,6 @@ from resnet_jax.training.setup import Run
 from resnet_jax.training.sharding import make_mesh
 from resnet_jax.training.state import TrainState
 
-# One worker runs the whole file, because its fixtures are expensive.
-pytestmark = pytest.mark.xdist_group("evaluation")
-
 
 @pytest.fixture(scope="module")
 def run(small_config: TrainConfig) -> Run:

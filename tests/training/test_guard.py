@@ -50,9 +50,6 @@ from resnet_jax.training.step import (
 from tests.fast_compilation import DEFAULT_CODE_GENERATOR
 from tests.variables import random_variables
 
-# One worker runs the whole file, because its runs are expensive.
-pytestmark = pytest.mark.xdist_group("guard")
-
 MODEL = create_model("cifar_resnet20", stage_sizes=(1,), width=8)
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 TIMELINE = Timeline(Phases((Phase(None, 8),), 48), 6, epochs=1.0)

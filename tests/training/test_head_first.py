@@ -33,8 +33,7 @@ from resnet_jax.training.sharding import shard_batch
 from resnet_jax.training.state import TrainState
 from tests.training.tiny_train import NETWORKS
 
-# One worker runs the whole file, because its fixture is expensive.
-pytestmark = [pytest.mark.xdist_group("head_first"), pytest.mark.usefixtures("tiny_networks")]
+pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 # Six steps, three of which train the head.
 CONFIG = TrainConfig(

@@ -178,7 +178,7 @@ def test_an_error_does_not_wait_for_a_compilation(
 def test_the_statistics_of_batch_norm_are_named(
     model: dict[str, Any], devices: int, expected: str, small_config: TrainConfig, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(small_config, model=ModelConfig("cifar_resnet20", **model))
+    config = dataclasses.replace(small_config, model=ModelConfig(small_config.model.name, **model))
     run = Run.create(config, jax.devices()[:devices])
     with Workdir(tmp_path / "run", config) as workdir:
         assert describe(run, workdir)["BatchNorm"] == expected

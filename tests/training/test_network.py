@@ -225,7 +225,8 @@ def test_a_network_with_frozen_layers_is_built_once(monkeypatch: pytest.MonkeyPa
 def test_frozen_statistics_stay_and_the_others_move(
     scan: bool, freeze_statistics: bool, tmp_path: Path
 ) -> None:
-    model = ModelConfig("cifar_resnet32", scan=scan, zero_init_residual=False)
+    name = "cifar_resnet32" if scan else "cifar_resnet20"
+    model = ModelConfig(name, scan=scan, zero_init_residual=False)
     finetune = FinetuneConfig(freeze=("stem", "stage1"), freeze_statistics=freeze_statistics)
     run = Run.create(dataclasses.replace(CONFIG, model=model, finetune=finetune), jax.devices()[:1])
     with Workdir(tmp_path, run.config) as workdir:

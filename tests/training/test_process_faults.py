@@ -15,9 +15,6 @@ import pytest
 from resnet_jax.config import DistributedConfig
 from tests.training.ranks import ENDLESS, ROOT, TINY, Rank, ended, started, wait_until
 
-# One worker runs the whole file, because its fixtures are expensive.
-pytestmark = pytest.mark.xdist_group("process_faults")
-
 OPTIONS = (*ENDLESS, "--checkpoint.keep-latest=1000", "--distributed.heartbeat-timeout=5")
 
 

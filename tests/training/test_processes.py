@@ -16,8 +16,7 @@ from tests.comparison import tree_deviation
 from tests.training import ranks
 from tests.training.ranks import Rank, run
 
-# One worker runs the whole file, because its fixtures are expensive.
-pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.usefixtures("tiny_networks")]
+pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 
 # Without optimized machine code, the tiny network ended 3e-5 apart, so another one is used.

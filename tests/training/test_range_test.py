@@ -29,10 +29,6 @@ from resnet_jax.training.range_test import (
 )
 from tests.training.tiny_train import NETWORKS
 
-# One worker runs the whole file, because its fixture is expensive.
-pytestmark = pytest.mark.xdist_group("range_test")
-
-
 RANGE_TEST = RangeTestConfig(steps=50, smoothing=0.9)
 
 

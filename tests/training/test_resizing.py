@@ -44,8 +44,7 @@ from resnet_jax.training.setup import Run
 from resnet_jax.training.state import TrainState
 from tests.training.tiny_train import NETWORKS
 
-# One worker runs the whole file, because its fixtures are expensive.
-pytestmark = [pytest.mark.xdist_group("resizing"), pytest.mark.usefixtures("tiny_networks")]
+pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,6 @@ from resnet_jax.weights.formats.digests import describe_arrays
 from tests.comparison import tree_deviation
 from tests.fast_compilation import DEFAULT_CODE_GENERATOR
 
-# One worker runs the whole file, because its fixtures are expensive.
-pytestmark = pytest.mark.xdist_group("sharded_optimizer")
-
 
 def test_the_longest_axis_that_can_be_shared_is() -> None:
     mesh = make_mesh(jax.devices()[:8])

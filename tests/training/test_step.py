@@ -76,3 +76,8 @@ def test_an_experiment_without_further_parts_has_the_program_of_the_plain_step(
             plain = make_train_step(run.model, run.optimizer, run.dataset.augment)
             patch.setattr(setup, "compose_train_step", lambda *_: plain)
             assert run.lower_train_step().as_text() == ours
+
+
+def test_a_seed_may_have_more_than_31_bits(small_config: TrainConfig) -> None:
+    run = Run.create(dataclasses.replace(small_config, seed=2**40))
+    assert jax.tree.leaves(run.abstract_state)

@@ -75,7 +75,7 @@ def test_the_header_says_where_it_starts(small_config: TrainConfig, tmp_path: Pa
 
 
 def test_a_wrong_source_is_refused_in_one_line(small_config: TrainConfig, tmp_path: Path) -> None:
-    model = create_model("cifar_resnet20")
+    model = create_model(small_config.model.name)
     absent = starting_from(small_config, tmp_path / "absent.pth")
     with pytest.raises(ConfigError, match=r"model\.weights .*: there is no such file") as error:
         read_starting_weights(absent.model, model)
@@ -87,7 +87,7 @@ def test_a_wrong_source_is_refused_in_one_line(small_config: TrainConfig, tmp_pa
 
 
 def test_one_of_several_networks_is_chosen(small_config: TrainConfig, tmp_path: Path) -> None:
-    model = create_model("cifar_resnet20", num_classes=7)
+    model = create_model(small_config.model.name, num_classes=7)
     variables = random_variables(model, np.zeros((1, 8, 8, 3), np.float32))
     tensors = to_state_dict(variables, torch_rules(model))
     teacher = {f"teacher.{name}": array for name, array in tensors.items()}
@@ -142,7 +142,7 @@ def test_weights_are_read_once_and_the_network_is_built_once_before_the_data_are
     small_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, calls = tmp_path / "weights.safetensors", list[str]()
-    model = create_model("cifar_resnet20", num_classes=7)
+    model = create_model(small_config.model.name, num_classes=7)
     images = np.zeros((1, 8, 8, 3), np.float32)
     save_weights(model, random_variables(model, images), path)
 

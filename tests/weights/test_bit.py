@@ -68,10 +68,12 @@ def test_a_whole_network_is_loaded() -> None:
     assert not is_bit(weights)
     renamed = from_bit(tensors)
     assert renamed.keys() == weights.keys()
-    params = load_weights(create_model("resnetv2_50x1_bit", num_classes=10), renamed)["params"]
+    layers = tuple(golden.specs()["resnetv2_50x1_bit"]["layers"])
+    model = create_model("resnetv2_50x1_bit", num_classes=10, stage_sizes=layers)
+    params = load_weights(model, renamed)["params"]
     np.testing.assert_array_equal(
-        params["stage3"]["block6"]["conv2"]["kernel"],
-        tensors["resnet/block3/unit06/b/standardized_conv2d/kernel"],
+        params["stage1"]["block2"]["conv2"]["kernel"],
+        tensors["resnet/block1/unit02/b/standardized_conv2d/kernel"],
     )
     np.testing.assert_array_equal(
         params["stage1"]["block1"]["norm3"]["bias"],

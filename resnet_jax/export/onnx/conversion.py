@@ -66,7 +66,8 @@ def _convert(
 
     def read(atom: core.Var | core.Literal) -> Value:
         if isinstance(atom, core.Literal):
-            return constant(np.asarray(atom.val, atom.aval.dtype))
+            aval: Any = atom.aval
+            return constant(np.asarray(atom.val, aval.dtype))
         return values[atom]
 
     for equation in _needed(jaxpr):
@@ -239,4 +240,4 @@ def _evaluated(
 def _joined(scope: str, name: str) -> str:
     """Return the name of a layer within another one, without the names of classes and methods."""
     parts = [part for part in name.split("/") if part and "." not in part and part[0].islower()]
-    return "/".join(filter(None, [scope, *parts]))
+    return "/".join([scope, *parts] if scope else parts)

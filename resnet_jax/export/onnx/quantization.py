@@ -6,6 +6,8 @@ The method is that of Jacob et al. 2018 (https://arxiv.org/abs/1712.05877). A fl
 on calibration images, and integers from 0 to 255.
 """
 
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -13,7 +15,7 @@ import platform
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -135,28 +137,30 @@ def quantize_onnx(
     metadata = metadata_of(model)
     if QUANTIZATION in metadata:
         raise ValueError(f"{source}: the model is quantized already")
-    images = _Calibration(model, calibration)
+    images: Any = _Calibration(model, calibration)
 
     # Folding and constants are done, which the library would ask for.
     add_pre_process_metadata(model)
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as directory:
         quantized = Path(directory) / file.name
-        quantize_static(
-            model,
-            quantized,
-            images,
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_OPERATORS),
-            per_channel=True,
-            reduce_range=reduce_range,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=_before_first_convolution(model),
-            use_external_data_format=needs_two_files(model),
-            calibrate_method=methods[method],
-            # Logits and gates keep their full precision.
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
-        )
+        # The library prints how it finds the ranges.
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantize_static(
+                model,
+                quantized,
+                images,
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(_OPERATORS),
+                per_channel=True,
+                reduce_range=reduce_range,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=_before_first_convolution(model),
+                use_external_data_format=needs_two_files(model),
+                calibrate_method=methods[method],
+                # Logits and gates keep their full precision.
+                extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+            )
         result = onnx.load(str(quantized))
     settings = {
         "activations": "uint8",
@@ -239,10 +243,9 @@ def _accuracies(
     hits = np.zeros(3)
     total = 0
     for images, labels in batches:
-        before, after = (
-            np.argmax(session.run(None, {name: np.asarray(images)})[0], axis=-1)
-            for session in sessions
-        )
+        inputs = {name: np.asarray(images)}
+        outputs: list[Any] = [session.run(None, inputs)[0] for session in sessions]
+        before, after = (np.argmax(output, axis=-1) for output in outputs)
         hits += [np.sum(before == labels), np.sum(after == labels), np.sum(before == after)]
         total += len(labels)
     if not total:

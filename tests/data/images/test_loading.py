@@ -332,7 +332,6 @@ def workers_of(group: int) -> list[int]:
 @pytest.mark.parametrize(
     "event", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, "worker"], ids=str
 )
-@pytest.mark.xdist_group("loading_workers")
 def test_no_worker_outlives_its_parent(folder: Path, tmp_path: Path, event: Any) -> None:
     script = tmp_path / "load.py"
     script.write_text(textwrap.dedent(SCRIPT))
