@@ -82,7 +82,7 @@ def _write_weights(records: RunRecords, classifier: Classifier, directory: Path)
     else:
         save_weights(model, classifier.variables, directory / "model.safetensors")
         names = list(classifier.class_names)
-        config = {"num_classes": model.num_classes, "label_names": names}
+        config: dict[str, Any] = {"num_classes": model.num_classes, "label_names": names}
     theirs = {name: value for name, value in config.get(KEY, {}).items() if name != "date"}
     ours = our_fields(records.spec, classifier.calibration)
     config[KEY] = {**theirs, **ours[KEY]}
