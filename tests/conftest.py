@@ -31,18 +31,6 @@ collect_ignore_glob = ["*/regenerate*.py"]
 collect_ignore = ["golden/ibn_net.py", "nightly/preprocessing.py"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let one worker run all tests of a file, unless a mark groups them with other files.
-
-    The tests of a file share fixtures and compiled programs, which another worker would make again.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            file = item.path.relative_to(config.rootpath)
-            item.add_marker(pytest.mark.xdist_group(str(file)))
-
-
 @pytest.fixture
 def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the networks of `tests/training/tiny_train.py` known in this process."""

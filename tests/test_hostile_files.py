@@ -29,7 +29,7 @@ from resnet_jax.inference.rundir import _spec, read_config
 from resnet_jax.inference.spec import ModelSpec
 from resnet_jax.report import find_runs
 from resnet_jax.weights.formats.files import read_tensors
-from tests.fuzzing import _SPEC
+from tests.fuzzing import _PROCESSOR, _SPEC, _TRANSFORMERS
 from tests.weights.test_torch_file import beside_a_state_dict, save_legacy, save_zip, tensor, text
 
 DEEP = "[" * 100_000
@@ -114,6 +114,7 @@ def test_a_jpeg_cannot_hide_its_size_from_the_limit(
     [
         {"dtype": [], "shape": [2], "data_offsets": [0, 8]},
         {"dtype": {}, "shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "\n", "shape": [2], "data_offsets": [0, 8]},
         {"dtype": "F32", "shape": [0, 2**70], "data_offsets": [0, 0]},
         {"dtype": "F32", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]},
         {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]},
@@ -131,9 +132,10 @@ def test_a_header_of_safetensors_with_impossible_values(
         read_tensors(path)
 
 
-def test_an_index_that_names_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "a\n", "\x1b[2J", "../x"])
+def test_an_index_that_names_itself_or_no_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors.index.json"
-    path.write_text(json.dumps({"weight_map": {"x": path.name}}))
+    path.write_text(json.dumps({"weight_map": {"x": name}}))
     with pytest.raises(ValueError, match="must name files beside it that are no indices"):
         read_tensors(path)
 
@@ -245,6 +247,25 @@ def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
     (tmp_path / CALIBRATION_FILE).write_text(DEEP)
     with pytest.raises(ValueError, match=r"calibration.json: .*; remove it"):
         read_calibration(tmp_path, {"params": {"head": {}}})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"crop_size": 0},
+        {"crop_size": 10**30},
+        {"size": {"shortest_edge": float("inf")}},
+        {"rescale_factor": 0},
+        {"resample": 99},
+        {"image_std": ["\n"]},
+    ],
+)
+def test_an_impossible_preprocessing(changes: dict[str, Any], tmp_path: Path) -> None:
+    config, processor = tmp_path / "config.json", tmp_path / "preprocessor_config.json"
+    config.write_text(json.dumps(_TRANSFORMERS))
+    processor.write_text(json.dumps(_PROCESSOR | changes))
+    with pytest.raises(ValueError, match=r"^hf://a/b: [^\n]+$"):
+        read_description("hf://a/b", config, processor)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def _write_weights(records: RunRecords, classifier: Classifier, directory: Path)
     """Write the weights and ``config.json``, and return whether timm can load them."""
     model = classifier.model
     in_timm = is_in_timm(model)
+    config: dict[str, Any]
     if in_timm:
         config = write_timm(classifier, directory)
     else:

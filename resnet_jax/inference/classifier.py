@@ -145,7 +145,8 @@ class Classifier:
                   `resnet_jax.list_pretrained` lists them;
                 - a repository of the Hugging Face hub, such as ``"hf://microsoft/resnet-50"``, or a
                   copy of one in a directory. Its ``config.json`` and ``preprocessor_config.json``,
-                  in the layout of timm or ``transformers``, say the rest;
+                  in the layout of timm or ``transformers``, say the rest. Those that
+                  `resnet-jax push` has written have a calibration, too;
                 - a run directory or a checkpoint of the trainer;
                 - any other source of `resnet_jax.load_weights`, such as ``"resnet50.pth"``,
                   together with ``model``.

@@ -129,7 +129,7 @@ class Service:
         """Return the probabilities of the classes for some image files, float32[N, K].
 
         Raises:
-            HTTPException: A file is no image of a known format, is damaged, or is too large.
+            HTTPException: A file is no image that can be read, or is too large.
         """
         to_input = partial(
             decode_for_network, preprocessing=self.model.preprocessing, limits=self.limits
@@ -167,7 +167,7 @@ class Service:
             target: The class, or None for the most probable one.
 
         Raises:
-            HTTPException: The file is no image of a known format, is damaged, or is too large.
+            HTTPException: The file is no image that can be read, or is too large.
         """
         preprocessing = self.model.preprocessing
 

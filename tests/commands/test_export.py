@@ -20,7 +20,7 @@ from resnet_jax.export.accuracy import Accuracy, accuracy, evenly_spaced
 from resnet_jax.export.runners import Runner, classifier_runner
 from resnet_jax.export.stablehlo import load, read_metadata
 from resnet_jax.export.timing import time_side_by_side
-from tests.export.networks import CLASSES, classifier, pixels, probabilities
+from tests.export.networks import CLASSES, PREPROCESSING, classifier, pixels, probabilities, tiny
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -219,6 +219,29 @@ def test_impossible_outputs_are_found_first(command: Command, tmp_path: Path) ->
     (tmp_path / "file").touch()
     argv = ("export", tmp_path / "absent", "--format=safetensors", "--output")
     assert "is a file; give the path of a directory" in command(*argv, tmp_path / "file")[2]
+
+
+def test_a_network_that_resamples_its_images_has_one_size(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocessing = dataclasses.replace(PREPROCESSING, image_size=20, upsample_size=32)
+    network = tiny(preprocessing=preprocessing)
+    monkeypatch.setattr(Classifier, "from_pretrained", lambda *_, **__: network)
+    argv = ("export", "run", "--format=stablehlo", "--size=40", "--output", tmp_path / "file")
+    code, _, err = command(*argv)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "which resamples its images of 20 to 32 pixels; leave it out" in err
+
+
+def test_a_missing_package_is_named(
+    command: Command, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    argv = ("export", repository, "--format=stablehlo", "--output", tmp_path / "file")
+    code, _, err = command(*argv)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "flatbuffers, which is not installed: pip install 'resnet-linen[export]'" in err
+    assert not (tmp_path / "file").exists()
 
 
 def test_exports_and_networks_are_timed_side_by_side(

@@ -20,8 +20,6 @@ from tests.training.test_preview import preview
 # Milliseconds. Slow machines take longer than the usual 5,000.
 expect.set_options(timeout=60_000)
 
-pytestmark = pytest.mark.xdist_group("report")
-
 Visit = Callable[..., Page]
 
 

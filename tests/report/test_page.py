@@ -11,9 +11,6 @@ import pytest
 from resnet_jax.report.page import _curves, _values
 from tests.report.records import evaluation_record, run_record, write
 
-# One worker runs all tests of reports, because they share a browser and a large page.
-pytestmark = pytest.mark.xdist_group("report")
-
 
 def text_of(page: str) -> str:
     """Return the words of a page, without tags, scripts and styles."""

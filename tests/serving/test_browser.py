@@ -154,7 +154,9 @@ def test_the_reason_of_a_refusal_is_shown(visit: Visit) -> None:
         {"name": "text.png", "mimeType": "image/png", "buffer": b"no image"}
     )
     problem = page.locator("[role=alert]")
-    expect(problem).to_contain_text("The server says: not an image of a known format")
+    expect(problem).to_contain_text(
+        "The server says: the image cannot be read: no whole image, 8 bytes"
+    )
     # The classes of the previous image are gone.
     expect(page.locator("#classes li")).to_have_count(0)
     page.context.set_offline(True)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.fast_compilation import FLAGS
+
 ROOT = Path(__file__).parents[2]
 # Six steps of eight images on a tiny network, with checkpoints of steps 3 and 6.
 TINY = (
@@ -83,7 +85,7 @@ def started(
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{FLAGS} --xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(ROOT),
     }
     port = free_port()

@@ -19,7 +19,7 @@ from tests.training.ranks import Rank, run
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 
-# Without optimized machine code, the tiny network ended 3e-5 apart, so another one is used.
+# With one block of few channels, rounding shows more: the tiny network ended 3e-5 apart.
 TINY = (*ranks.TINY, "--model.name=cifar_resnet8")
 
 
