@@ -148,6 +148,8 @@ class BatchNorm(nn.Module):
         y = y.reshape(x.shape)
         return y if fusion.kernels != "off" else _finished(y, shortcut, activate=activate)
 
+    # What it returns is no array, and must not be captured with the intermediate results.
+    @nn.nowrap
     def _kernels(self, x: jax.Array, shortcut: jax.Array | None, *, activate: bool) -> Kernels:
         """Return where kernels are used; ``"off"`` if there are none for these arguments."""
         if not kernels_are_on():

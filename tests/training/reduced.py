@@ -34,8 +34,9 @@ def reduced_network(name: str) -> dict[str, Any]:
     return fields
 
 
-def reduced_dataset(data: DataConfig) -> Dataset:
+def reduced_dataset(data: DataConfig, arrays: None = None) -> Dataset:
     """Return noise in memory, with the augmentation that a configuration describes."""
+    assert arrays is None
     config: Any = data
     images = getattr(config, "images", None)
     augmentation = getattr(images or config, "augment", AugmentConfig())

@@ -327,7 +327,7 @@ def test_shards_are_looked_for_beside_their_index_only(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"{shard}: there is no such file"):
         load_weights(MODEL, directory)
     path.write_text(json.dumps({"weight_map": {"x": "../weights.safetensors"}}))
-    with pytest.raises(ValueError, match="names files in other directories"):
+    with pytest.raises(ValueError, match="must name files beside it that are no indices"):
         load_weights(MODEL, path)
 
 
