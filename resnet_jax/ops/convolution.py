@@ -1,6 +1,6 @@
 """Two-dimensional convolution, with a separate program for CPUs.
 
-Accelerators use `jax.lax.conv_general_dilated`.  On CPUs, `convolve` chooses by shape:
+Accelerators use `jax.lax.conv_general_dilated`.  On CPUs, the shape decides how `convolve` computes:
 
 - A 1x1 convolution is one matrix product.
 - A convolution of an image smaller than its kernel is one matrix product of its patches.
