@@ -1,17 +1,13 @@
 """Two-dimensional convolution, with a separate program for CPUs.
 
-Accelerators use `jax.lax.conv_general_dilated`.  On CPUs, the shape decides how `convolve` computes:
+Accelerators use `jax.lax.conv_general_dilated`.  XLA's CPU backend is slow at three kinds of it:
+convolutions with few features, convolutions of images smaller than the kernel, and gradients of
+kernels when the batch does not fit into the caches.  `convolve` avoids them on CPUs:
 
 - A 1x1 convolution is one matrix product.
 - A convolution of an image smaller than its kernel is one matrix product of its patches.
-- With at most 16 channels and features, two neighboring pixels are computed as the features of one.
-- A 3x3 convolution with 64 to 256 channels and features uses Winograd's algorithm on slices of the
-  batch that stay in the caches.
-- All others are convolutions of XLA.  Since jaxlib 0.10 these call YNNPACK, which is fast unless
-  there are at most 16 channels and features.
-
-The gradients of kernels are sums over slices of the batch that stay in the caches.  The
-measurements are in docs/performance.md.
+- Other convolutions with few features compute each kernel column as extra output features.  The
+  gradients of their kernels are sums over slices of the batch.
 
 Arrays are NHWC and kernels are HWIO.
 """
@@ -36,30 +32,21 @@ from resnet_jax.ops.platform import (
 )
 from resnet_jax.ops.precision import accumulation_type
 from resnet_jax.ops.windows import Pads, Sizes, explicit_pads, fitted_pads, one_tap
-from resnet_jax.ops.winograd import convolve_squares, kernel_gradient_of_squares, transformed_kernel
 
 CONVOLUTION = "convolution"
 """Name of every result of `convolve`, for the policies of `jax.checkpoint`."""
 
-# Target size in bytes of a slice of images and gradients: about one L2 cache.  Slices of 4 MiB take
-# 1.1 to 1.4 times as long for 32 to 256 channels on images of 4 to 28 pixels.
-_SLICE_BYTES = 2**20
+# Target size in bytes of a slice of images and gradients: about one L2 cache.
+_SLICE_BYTES = 4 * 2**20
 
 # Largest number of slices if each has its own kernels: more take longer to compile than they save.
 _MOST_UNROLLED = 8
 
-# Up to this number of channels and features, XLA's CPU backend does not call YNNPACK.
-_NARROW = 16
+# XLA's CPU backend takes as long for fewer output features as for this number.
+_WIDE = 128
 
-# Numbers of channels and features with which Winograd's algorithm takes 0.55 to 0.8 times as long
-# as a convolution.  With 32 it takes 0.8 to 0.95 times, and with 512 1.4 to 1.7 times as long,
-# because its kernels do not fit into the caches.  The gradient of a kernel gains from 128 on.
-_WINOGRAD = range(64, 257)
-_WINOGRAD_GRADIENT = range(128, 257)
-
-# Smallest images, in bytes of the whole batch, for which the loop of Winograd's algorithm is worth
-# the time that it takes to compile.
-_WINOGRAD_BYTES = 2 * 2**20
+# With fewer input channels, extra output features cost more than they save.
+_WORTH_WIDENING = 16
 
 
 class Geometry(NamedTuple):
@@ -225,7 +212,7 @@ def _cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
         return _product(x, kernel, geometry)
     if _is_larger_than_image(x, kernel, geometry):
         return _product_of_patches(x, kernel, geometry)
-    return _spatial(x, kernel, geometry)
+    return _widened(x, kernel, geometry)
 
 
 def _cpu_gradients(
@@ -243,16 +230,11 @@ def _cpu_gradients(
             (size - 1 - before, size - 1 - after)
             for size, (before, after) in zip(geometry.window(kernel), geometry.pads, strict=True)
         )
-        of_x = _spatial(gradient, flipped, geometry._replace(pads=(rows, columns)))
+        of_x = _widened(gradient, flipped, geometry._replace(pads=(rows, columns)))
     else:
         transposed = jax.linear_transpose(lambda x: _plain(x, kernel, geometry), x)
         of_x = transposed(gradient)[0]
-    if _suits_pairs(x, kernel, geometry):
-        of_kernel = _kernel_gradient_of_pairs(x, kernel, gradient, geometry)
-    elif _suits_winograd(x, kernel, geometry, _WINOGRAD_GRADIENT):
-        of_kernel = _winograd_kernel_gradient(x, kernel, gradient, geometry)
-    else:
-        of_kernel = _kernel_gradient_of_slices(x, kernel, gradient, geometry)
+    of_kernel = _kernel_gradient_of_slices(x, kernel, gradient, geometry)
     return of_x, of_kernel.astype(kernel.dtype)
 
 
@@ -328,110 +310,22 @@ def _product_of_patches(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> 
     return y.reshape(x.shape[0], height, width, features)
 
 
-def _spatial(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Return a convolution of images that are not smaller than the kernel."""
-    if _suits_pairs(x, kernel, geometry):
-        return _in_pairs(x, kernel, geometry)
-    if _suits_winograd(x, kernel, geometry, _WINOGRAD):
-        return _winograd(x, kernel, geometry)
-    return _plain(x, kernel, geometry)
+def _widened(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Return a convolution; if it has few features, compute kernel columns as extra features.
 
-
-def _suits_pairs(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> bool:
-    """Return whether a convolution has few channels, a stride of 1 and an even output width."""
-    width = x.shape[2] + sum(geometry.pads[1]) - kernel.shape[1] + 1
-    return (
-        max(kernel.shape[2:]) <= _NARROW
-        and geometry.strides == geometry.dilation == (1, 1)
-        and kernel.shape[1] > 1
-        and width % 2 == 0
-        and x.dtype == jnp.float32
-    )
-
-
-def _in_pairs(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Return a convolution that computes two neighboring pixels as the features of one.
-
-    The kernel then sees one more column and moves by two.  With three columns, there are 4/3 times
-    as many operations, but XLA's CPU backend takes 0.85 times as long for 16 channels and features
-    of 28x28 pixels, and 0.2 times as long for one channel.
+    XLA's CPU backend takes as long for 64 features as for 128.  The results of the columns are then
+    shifted to their places and added.
     """
-    y = _plain(x, _pair_of_kernels(kernel), geometry._replace(strides=(1, 2)))
-    return y.reshape(*y.shape[:2], 2 * y.shape[2], kernel.shape[3])
-
-
-def _pair_of_kernels(kernel: jax.Array) -> jax.Array:
-    """Return the kernel [h, w + 1, C, 2 F] of `_in_pairs`, from [h, w, C, F]."""
-    left = jnp.pad(kernel, ((0, 0), (0, 1), (0, 0), (0, 0)))
-    right = jnp.pad(kernel, ((0, 0), (1, 0), (0, 0), (0, 0)))
-    return jnp.concatenate([left, right], axis=3)
-
-
-def _kernel_gradient_of_pairs(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, geometry: Geometry
-) -> jax.Array:
-    """Return the gradient of the kernel of `_in_pairs`, in at least float32."""
-    kernel = kernel.astype(accumulation_type(x.dtype))
-    pairs = gradient.reshape(*gradient.shape[:2], gradient.shape[2] // 2, -1)
-    pair, transposed = jax.vjp(_pair_of_kernels, kernel)
-    return transposed(
-        _kernel_gradient_of_slices(x, pair, pairs, geometry._replace(strides=(1, 2)))
-    )[0]
-
-
-def _suits_winograd(x: jax.Array, kernel: jax.Array, geometry: Geometry, numbers: range) -> bool:
-    """Return whether Winograd's algorithm computes a convolution faster.
-
-    ``numbers`` are the numbers of channels and features with which it does.  Its squares of 2x2
-    pixels should cover few pixels outside the image.
-    """
-    rows, columns = (size + size % 2 for size in x.shape[1:3])
-    return (
-        kernel.shape[:2] == (3, 3)
-        and geometry.pads == ((1, 1), (1, 1))
-        and geometry.strides == geometry.dilation == (1, 1)
-        and all(size in numbers for size in kernel.shape[2:])
-        and rows * columns < 1.4 * x.shape[1] * x.shape[2]
-        and x.dtype == jnp.float32
-        and geometry.devices == 1
-        and not jax.export.is_symbolic_dim(x.shape[0])
-        and x.nbytes >= _WINOGRAD_BYTES
-    )
-
-
-def _winograd(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Return a 3x3 convolution by `resnet_jax.ops.winograd`, in a loop over slices of the batch."""
-    slices = _slices(x, _num_slices(x, kernel, x, geometry.devices))
-    products = transformed_kernel(kernel)
-
-    def with_slice(i: jax.Array, y: jax.Array) -> jax.Array:
-        images = jax.lax.dynamic_index_in_dim(slices, i, axis=1, keepdims=False)
-        result = convolve_squares(images, products, geometry.precision)
-        return jax.lax.dynamic_update_index_in_dim(y, result, i, axis=1)
-
-    y = jnp.zeros((*slices.shape[:4], kernel.shape[3]), x.dtype)
-    y = vary_over(varying_axes(x, kernel), y)
-    y = jax.lax.fori_loop(0, slices.shape[1], with_slice, y)
-    return y.reshape(*x.shape[:3], kernel.shape[3])
-
-
-def _winograd_kernel_gradient(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, geometry: Geometry
-) -> jax.Array:
-    """Return the gradient of the kernel of `_winograd`, as a sum over slices of the batch."""
-    number = _num_slices(x, kernel, gradient, geometry.devices)
-    xs, gradients = _slices(x, number), _slices(gradient, number)
-
-    def add_slice(i: jax.Array, total: jax.Array) -> jax.Array:
-        images, windows = (
-            jax.lax.dynamic_index_in_dim(slices, i, axis=1, keepdims=False)
-            for slices in (xs, gradients)
-        )
-        return total + kernel_gradient_of_squares(images, windows, geometry.precision)
-
-    products, transposed = jax.vjp(transformed_kernel, kernel)
-    total = vary_over(varying_axes(x, gradient), jnp.zeros_like(products))
-    return transposed(jax.lax.fori_loop(0, number, add_slice, total))[0]
+    rows, columns, channels, features = kernel.shape
+    narrow = columns > 1 and features < _WIDE and channels >= _WORTH_WIDENING
+    if not narrow or geometry.strides != (1, 1) or x.dtype != jnp.float32:
+        return _plain(x, kernel, geometry)
+    side_by_side = kernel.swapaxes(1, 2).reshape(rows, 1, channels, columns * features)
+    y = _plain(x, side_by_side, geometry)
+    y = y.reshape(*y.shape[:3], columns, features)
+    step = geometry.dilation[1]
+    width = y.shape[2] - step * (columns - 1)
+    return reduce(jnp.add, (one_tap(y[..., j, :], j * step, width, 1, 2) for j in range(columns)))
 
 
 def _space_to_depth(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
@@ -462,7 +356,9 @@ def _kernel_gradient_of_slices(
     wide = accumulation_type(x.dtype)
     x, gradient = x.astype(wide), gradient.astype(wide)
     number = _num_slices(x, kernel, gradient, geometry.devices)
-    xs, gradients = _slices(x, number), _slices(gradient, number)
+    # Slices take every number-th example, so that each device holds an equal share of each slice
+    # and needs no images of other devices.
+    xs, gradients = (array.reshape(-1, number, *array.shape[1:]) for array in (x, gradient))
     transposed = geometry._replace(
         strides=geometry.dilation,
         pads=fitted_pads(x, geometry.window(kernel), geometry.strides, geometry.pads),
@@ -484,15 +380,6 @@ def _kernel_gradient_of_slices(
         total = vary_over(varying_axes(x, gradient), jnp.zeros(shape, wide))
         total = jax.lax.fori_loop(0, number, lambda i, total: total + of_slice(i), total)
     return total.transpose(1, 2, 0, 3)
-
-
-def _slices(x: jax.Array, number: int) -> jax.Array:
-    """Return [B, ...] as [B / number, number, ...], in which the second axis is that of the slices.
-
-    Slices take every number-th example, so that each device holds an equal share of each slice and
-    needs no images of other devices.
-    """
-    return x.reshape(-1, number, *x.shape[1:])
 
 
 def _num_slices(x: jax.Array, kernel: jax.Array, gradient: jax.Array, devices: int) -> int:
