@@ -28,8 +28,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "serving.md"
 INPUT = "images"
 
-pytestmark = pytest.mark.xdist_group("serving")
-
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     """Return what the command says about a mistake."""

@@ -13,9 +13,13 @@ from tests.report.records import large, run_record, write
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium without a window. Without Chromium, tests are skipped, but in CI they fail."""
+    """Chromium without a window. Without Chromium, tests are skipped, but in CI they fail.
+
+    Playwright's event loop runs from here to the end of the module. Neither a second Playwright nor
+    `asyncio.run` could start in this thread while it does.
+    """
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if program is None:
         problem = "Chromium is missing: install the package chromium"

@@ -15,8 +15,6 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from resnet_jax.serving import create_app
 from tests.serving.stub import LIMITS, MODEL, changed, image_file
 
-pytestmark = pytest.mark.xdist_group("serving")
-
 TOKEN = "a-token-of-many-characters"
 Visit = Callable[..., Page]
 
