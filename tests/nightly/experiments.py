@@ -1,7 +1,7 @@
 """Every experiment trains two steps at reduced size and is evaluated.
 
-Run it with ``pytest -q --dist load tests/nightly/experiments.py``. `.ci/run` does so. The suite itself traces
-the steps of some of them, and trains one.
+Run it with ``pytest -q --dist load tests/nightly/experiments.py``. `.ci/run` does so. The suite
+itself traces the steps of some of them, and trains one.
 """
 
 from pathlib import Path
