@@ -36,8 +36,8 @@ class Inputs:
         image_bytes: Mean size of ImageNet's training files (138 GB / 1,281,167).
         gradient_bytes: Bytes of the gradients, which travel in two exchanges: docs/clusters.md.
         state_bytes: Size of a checkpoint of parameters, momentum and statistics.
-        save_seconds: Time for which a save delays training: docs/performance.md, "Checkpoints". It
-            is that of two CPU cores, which compute digests.
+        save_seconds: Time for which a save delays training, mostly to compute digests. It was
+            measured on two CPU cores: docs/performance.md, "Checkpoints".
         save_every_seconds: Time between checkpoints, the default of `CheckpointConfig`.
         variation: Standard deviation of the time of a step on one device, as a share of its mean.
             This is an assumption.

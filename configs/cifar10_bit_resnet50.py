@@ -3,9 +3,9 @@
 This follows bit_hyperrule.py of https://github.com/google-research/big_transfer for 50,000 images
 of 32x32 pixels. The weights are those that were trained on ImageNet-21k (BiT-M).
 
-Training takes 10,000 steps with a batch of 512. The momentum is 0.9 without Nesterov's term, and
-there is no weight decay. The learning rate rises to 0.003 during the first 500 steps. It is divided
-by 10 after 3,000 steps, again after 6,000 steps and again after 9,000 steps. Images are resized to
+Training takes 10,000 steps with a batch of 512. The momentum is 0.9 without Nesterov's term.
+Weights do not decay. The learning rate rises to 0.003 during the first 500 steps, and is divided by
+10 after 3,000, 6,000 and 9,000 steps. Images are resized to
 160x160 pixels, cropped at random to 128x128, and flipped horizontally. Mixup has an alpha of 0.1
 and a random partner.
 

@@ -2,7 +2,7 @@
 
     python docs/make_serving_image.py
 
-The network is that of docs/make_explanation_image.py, which is trained for a few minutes.
+The server runs the network that docs/make_explanation_image.py trains in a few minutes.
 """
 
 import argparse

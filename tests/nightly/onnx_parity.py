@@ -128,8 +128,8 @@ def write_table() -> None:
         "",
         *(" ".join(paragraph.split()) + "\n" for paragraph in rule[3:]),
         f"{len(done)} of {len(list_models())} networks were compared, and "
-        f"{sum(row['passed'] for row in done)} of them pass. Seconds are those of writing and "
-        "checking the file, on a machine that does other work too.",
+        f"{sum(row['passed'] for row in done)} of them pass. The seconds are the time to "
+        "write and check the file; other programs used the machine meanwhile.",
         "",
         f"The models use {len(operators)} operators: {', '.join(operators)}.",
         "",
