@@ -12,7 +12,7 @@ rest behaves with up to 64 threads, including the waiting for the GIL and for th
 loader. It does not show what real cores add: their shared memory bandwidth, and clocks that fall
 under load.
 
-The images are those of `benchmarks.input_pipeline`. The machine should be idle.
+It reads the same images as `benchmarks.input_pipeline`. Run it on an idle machine.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from benchmarks.input_pipeline import BATCH, make_images, ours
+from benchmarks.input_pipeline import BATCH, make_images, ours, wall_seconds
 
 THREADS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -60,16 +60,6 @@ def replaced(decode: Callable[..., Any], resize: Callable[..., Any]) -> Iterator
         yield
     finally:
         simplejpeg.decode_jpeg, cv2.resize = originals
-
-
-def seconds_per_image(iterator: Iterator[Any], batches: int) -> float:
-    """Return the wall time of an image, without that of the batches that are made ahead."""
-    for _ in itertools.islice(iterator, 12):
-        pass
-    started = time.perf_counter()
-    for _ in itertools.islice(iterator, batches):
-        pass
-    return (time.perf_counter() - started) / (batches * BATCH)
 
 
 def measured(directory: Path, batches: int) -> tuple[float, float, float]:
@@ -109,7 +99,7 @@ def waiting(directory: Path, batches: int, threads: int, decoding: float, resizi
     with replaced(decode, resize):
         iterator = ours(directory, "linear", threads=threads)
         try:
-            return seconds_per_image(iterator, batches)
+            return wall_seconds(iterator, batches * BATCH) / (batches * BATCH)
         finally:
             iterator.close()  # pyrefly: ignore
 

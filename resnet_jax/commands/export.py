@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -37,6 +37,8 @@ _OF_FORMATS: dict[str, tuple[Format, ...]] = {
     "platforms": ("stablehlo",),
     "calibration": ("onnx",),
 }
+# Number of images that an export for any number is given at once.
+_BATCH = 16
 # Difference of a probability above which an export is not the network.
 _TOLERANCE = 1e-3
 
@@ -168,7 +170,11 @@ def _check_directory(arguments: Arguments) -> None:
 
 
 def _export(arguments: Arguments) -> int:
-    from resnet_jax.commands.evaluation_data import evaluation_errors, load_classifier
+    from resnet_jax.commands.evaluation_data import (
+        check_classes,
+        evaluation_errors,
+        load_classifier,
+    )
 
     data = _open_data(arguments) if arguments.int8 and arguments.images else None
     calibrates = arguments.int8 and arguments.format == "onnx"
@@ -177,8 +183,6 @@ def _export(arguments: Arguments) -> int:
     if isinstance(arguments.size, int):
         classifier = _resized(classifier, arguments.size)
     if data is not None:
-        from resnet_jax.commands.evaluation_data import check_classes
-
         check_classes(classifier, data)
     with evaluation_errors():
         try:
@@ -206,25 +210,7 @@ def _resized(classifier: "Classifier", size: int) -> "Classifier":
             f"--size is not for this network, which resamples its images of "
             f"{preprocessing.size[0]} to {preprocessing.upsample_size} pixels; leave it out"
         )
-    return _changed(classifier, preprocessing=dataclasses.replace(preprocessing, image_size=size))
-
-
-def _changed(classifier: "Classifier", **changes: Any) -> "Classifier":
-    """Return the classifier with another network or another preprocessing."""
-    from resnet_jax.inference import Classifier
-
-    fields: dict[str, Any] = {
-        "model": classifier.model,
-        "preprocessing": classifier.preprocessing,
-        **changes,
-    }
-    return Classifier(
-        variables=classifier.variables,
-        class_names=classifier.class_names,
-        max_pixels=classifier.max_pixels,
-        calibration=classifier.calibration,
-        **fields,
-    )
+    return classifier.rebuilt(preprocessing=dataclasses.replace(preprocessing, image_size=size))
 
 
 def _calibration_images(arguments: Arguments) -> "list[ImageLike]":
@@ -353,7 +339,7 @@ def _onnx(
     from resnet_jax.inference.onnx_runtime import OnnxModel
 
     # onnxruntime has no convolutions in bfloat16 on CPUs.
-    classifier = _changed(classifier, model=classifier.model.clone(dtype=jnp.float32))
+    classifier = classifier.rebuilt(model=classifier.model.clone(dtype=jnp.float32))
     program = _program(arguments, classifier, by_platform=False)
     images = abstract_images(program, batch=arguments.batch, any_size=arguments.size == "dynamic")
     metadata = describe(classifier, input_dtype=arguments.input, output=arguments.returns)
@@ -384,7 +370,7 @@ def _quantize(
     """Quantize an ONNX model with the ranges that its activations have on calibration images."""
     from resnet_jax.export.onnx import quantize_onnx
 
-    batch = 16 if arguments.batch == "dynamic" else arguments.batch
+    batch = _BATCH if arguments.batch == "dynamic" else arguments.batch
     found = quantize_onnx(
         file,
         arguments.output,
@@ -433,7 +419,7 @@ def _print_accuracy(
         return predict(_input(arguments, classifier, pixels))
 
     found = []
-    batch = 16 if arguments.batch == "dynamic" else arguments.batch
+    batch = _BATCH if arguments.batch == "dynamic" else arguments.batch
     total = min(len(data), arguments.images)
     for name, function in (("before", before), ("after", after)):
         with evaluation_errors(), progress_bar(f"top-1 {name}", total) as advance:

@@ -1,5 +1,6 @@
 """Data sets from an array of images and an array of labels for each split."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from resnet_jax.config import ArraysConfig, IdxConfig
 from resnet_jax.data.array_dataset import array_dataset
 from resnet_jax.data.array_split import ArraySplit
 from resnet_jax.data.dataset import DataError, Dataset
+from resnet_jax.data.stratification import stratified_split
 
 # Seed that chooses the held-out images, the same for all runs.
 _SEED = 0
@@ -107,21 +109,19 @@ def labeled_dataset(
 
 def _hold_out(images: ArraySplit, share: float, name: str) -> tuple[ArraySplit, ArraySplit]:
     """Split by class, the same for all runs, into training and evaluation images."""
-    # scikit-learn takes a second to import, and most importers of the library do not need it.
-    from sklearn.model_selection import train_test_split
-
-    try:
-        parts = train_test_split(
-            np.arange(len(images)), test_size=share, stratify=images.labels, random_state=_SEED
-        )
-    except ValueError as error:
+    classes, ranks = np.unique(images.labels, return_inverse=True)
+    size = math.ceil(share * len(images))
+    smaller = min(size, len(images) - size)
+    if np.bincount(ranks).min() < 2 or smaller < len(classes):
         raise DataError(
             f"{name}: a share of {share:g} of the {len(images):,} training images cannot be held "
-            f"out ({error}); change data.validation_share, or set data.evaluation_split to test"
-        ) from None
+            f"out (both parts need as many images as there are classes, {len(classes)}, and every "
+            "class needs two); change data.validation_share, or set data.evaluation_split to test"
+        )
     # The original order makes the split easy to compare with the array.
     kept, held_out = (
-        ArraySplit(images.images[part], images.labels[part]) for part in map(np.sort, parts)
+        ArraySplit(images.images[part], images.labels[part])
+        for part in map(np.sort, stratified_split(ranks, size, seed=_SEED))
     )
     return kept, held_out
 

@@ -1,7 +1,6 @@
 """Latency and throughput of several networks, measured in turns."""
 
 import dataclasses
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from resnet_jax.data.images.cores import usable_cores
 from resnet_jax.export.runners import Runner
 
 _FEWEST_CALLS = 3
@@ -108,10 +108,9 @@ def _timed(runner: Runner, images: np.ndarray) -> float:
 
 def machine() -> dict[str, str]:
     """Return what the timings depend on: devices, number of usable cores, and versions."""
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "device": jax.devices()[0].device_kind,
         "processor": platform.machine(),
-        "cores": str(len(affinity(0)) if affinity else os.cpu_count()),
+        "cores": str(usable_cores()),
         "jax": jax.__version__,
     }

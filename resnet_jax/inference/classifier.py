@@ -263,6 +263,26 @@ class Classifier:
             result._forward = compile_forward(self.model, self.variables, self._prepare, shape)
         return result
 
+    def rebuilt(
+        self,
+        *,
+        model: ResNet | None = None,
+        variables: Mapping[str, Any] | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> "Classifier":
+        """Return a classifier with other parts, and otherwise those of this one.
+
+        Its programs are compiled anew, by JAX.
+        """
+        return Classifier(
+            self.model if model is None else model,
+            self.variables if variables is None else variables,
+            self.preprocessing if preprocessing is None else preprocessing,
+            self.class_names,
+            max_pixels=self.max_pixels,
+            calibration=self.calibration,
+        )
+
     def calibrated(self, calibration: Calibration) -> "Classifier":
         """Return this classifier with another calibration. Weights and programs are shared."""
         result = copy.copy(self)

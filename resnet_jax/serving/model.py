@@ -71,10 +71,4 @@ def _folded(classifier: Classifier) -> Classifier:
         model, variables = fold_batch_norm(classifier.model, classifier.variables)
     except ValueError:
         return classifier
-    return Classifier(
-        model,
-        variables,
-        classifier.preprocessing,
-        classifier.class_names,
-        calibration=classifier.calibration,
-    )
+    return classifier.rebuilt(model=model, variables=variables)

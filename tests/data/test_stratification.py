@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from resnet_jax.config import DigitsConfig
+from resnet_jax.config import ArraysConfig, DigitsConfig
 from resnet_jax.data import open_dataset
 from resnet_jax.data.stratification import stratified_split
 
@@ -38,3 +38,15 @@ def test_the_digits_are_those_of_scikit_learn() -> None:
         np.testing.assert_array_equal(split.images, levels[indices])
         np.testing.assert_array_equal(split.labels, data.target[indices])
     assert ours.class_names == tuple(map(str, data.target_names))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 1 / 3])
+def test_validation_images_of_arrays_are_those_of_scikit_learn(share: float) -> None:
+    # There is no image of class 2.
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 3], [17, 20, 43]))
+    images = np.arange(80, dtype=np.uint8)[:, None, None]
+    config = ArraysConfig(evaluation_split="validation", validation_share=share)
+    ours = open_dataset(config, {"x_train": images, "y_train": labels})
+    parts = train_test_split(np.arange(80), test_size=share, stratify=labels, random_state=0)
+    for split, expected in zip((ours.train, ours.evaluation), parts, strict=True):
+        np.testing.assert_array_equal(split.images[:, 0, 0, 0], np.sort(expected))
