@@ -129,7 +129,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Written:
                 pixels = rng.integers(0, 256, (20 + i, 31, 3), np.uint8)
                 Image.fromarray(pixels).save(directory / f"{i}.png")
     config = FolderConfig(str(root / "images"), images=ImageConfig(image_size=16))
-    return write_run(root / "run", config)
+    # With this network, batches of one image and of two give the same bits.
+    return write_run(root / "run", config, network="cifar_resnet20")
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -169,15 +170,7 @@ def test_predictions_are_in_the_order_of_their_probabilities(folder: Written) ->
     assert {p.class_name for p in predictions} == {"cat", "dog"}
     assert predictions[0].probability > predictions[1].probability
     assert sum(p.probability for p in predictions) == pytest.approx(1, abs=1e-6)
-    # One image and two are different programs, whose results agree up to rounding.
-    first, second = classifier.predict(folder.pixels[:2])
-    assert [(p.class_name, p.class_index) for p in first] == [
-        (p.class_name, p.class_index) for p in predictions
-    ]
-    np.testing.assert_allclose(
-        [p.probability for p in first], [p.probability for p in predictions], atol=2e-6
-    )
-    assert classifier.predict(folder.pixels[:2], top=1) == [first[:1], second[:1]]
+    assert classifier.predict(folder.pixels[:2], top=1)[0] == predictions[:1]
     with pytest.raises(ValueError, match="top"):
         classifier.predict(folder.pixels, top=0)
 
